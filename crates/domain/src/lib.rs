@@ -1,0 +1,28 @@
+//! The words of Insula as types: ids, slugs, tiers, placements, epochs, the
+//! residency rule, plan arithmetic and the choice of a cluster. Pure: nothing
+//! here reads a clock, a socket or a file, except the two ambient sources in
+//! [`ambient`], which everything else takes as arguments.
+
+pub mod ambient;
+mod capacity;
+mod ids;
+mod isolation;
+mod names;
+mod placement;
+mod plan;
+mod region;
+mod tenant;
+mod text;
+mod tier;
+
+pub use ambient::{Clock, Entropy, OsEntropy, SystemClock};
+pub use capacity::{ClusterRoom, NoCluster, choose_cluster};
+pub use ids::{ApiKeyId, LoginId, OperationId, SchemaVersion, TenantId};
+pub use isolation::{Isolation, UnknownIsolation};
+pub use names::{DatabaseName, RoleName, SchemaName};
+pub use placement::{Epoch, Placement};
+pub use plan::Plan;
+pub use region::{ResidencyViolation, may_reside};
+pub use tenant::{StatusChangeRefused, TenantStatus};
+pub use text::{ClusterName, InvalidName, LoginName, PlanName, RegionGroup, RegionName, Slug, TierName};
+pub use tier::{Tier, UserPoolKind, default_plans, default_tiers};
