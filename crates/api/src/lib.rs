@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What the HTTP API takes and gives, shared by the server and the command
+//! line, so that the two cannot disagree. Pure data; the rules are elsewhere.
+
+mod clusters;
+mod doctor;
+mod logins;
+mod offers;
+mod operations;
+mod page;
+mod schema;
+mod tenants;
+
+pub use clusters::{AddCluster, Cluster, ClusterCapacity, Region};
+pub use doctor::{DoctorReport, Finding, FindingKind};
+pub use insula_problem::{FieldProblem, ProblemBody};
+pub use logins::{ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl};
+pub use offers::{PutPlan, PutTier};
+pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
+pub use page::Page;
+pub use schema::{
+    ApplySchema, AuditFinding, PlacementVersion, SchemaAudit, SchemaFile, SchemaStatus, SchemaVersionInfo,
+};
+pub use tenants::{AuditEntry, CreateTenant, Tenant, UpdateTenant};

@@ -1,0 +1,85 @@
+//! The app schema: its versions and where they are.
+
+use insula_domain::{Isolation, SchemaVersion, Slug};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// One file of an app schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaFile {
+    /// `0001_products.sql`.
+    pub name: String,
+    /// Plain single-tenant SQL.
+    pub sql: String,
+}
+
+/// The whole app schema, as the folder has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplySchema {
+    /// All files, those that were applied before too.
+    pub files: Vec<SchemaFile>,
+}
+
+/// A version of the app schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SchemaVersionInfo {
+    /// 1, 2, 3 …
+    pub version: SchemaVersion,
+    /// The file's name.
+    pub name: String,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// When it was taken.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When every placement had it.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub rolled_out_at: Option<OffsetDateTime>,
+}
+
+/// The version of one placement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlacementVersion {
+    /// The tenant.
+    pub tenant: Slug,
+    /// Its isolation model.
+    pub isolation: Isolation,
+    /// Its version.
+    pub version: SchemaVersion,
+}
+
+/// Where the versions are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SchemaStatus {
+    /// The newest version.
+    pub newest: SchemaVersion,
+    /// All versions, the oldest first.
+    pub versions: Vec<SchemaVersionInfo>,
+    /// How many placements are at the newest version.
+    pub current: u32,
+    /// The placements that are not.
+    pub behind: Vec<PlacementVersion>,
+}
+
+/// What the catalog audit found on a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditFinding {
+    /// The placement: a tenant's slug, or a cluster's shared tables.
+    pub placement: String,
+    /// The object.
+    pub object: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// The catalog audit of the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SchemaAudit {
+    /// How many placements were read: pools and silos.
+    pub placements: u32,
+    /// What was found.
+    pub findings: Vec<AuditFinding>,
+}

@@ -1,0 +1,179 @@
+//! One connection to a PostgreSQL server, by URL. Outside this machine it is
+//! encrypted and the server's certificate is verified, whatever libpq would
+//! do, unless the URL says `sslmode=disable`; every wait is bounded.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use thiserror::Error;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How long the opening of a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection could not be opened.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The text is not a PostgreSQL URL. The text itself is not shown: it may hold a secret.
+    #[error("the database URL is not valid")]
+    Url(#[source] tokio_postgres::Error),
+    /// The file of trusted certificates cannot be used.
+    #[error("the file of trusted certificates cannot be read: {0}")]
+    CaFile(String),
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The server did not take the connection.
+    #[error("no connection to {host}")]
+    Refused {
+        /// Host and port, without user and password.
+        host: String,
+        /// Why.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The server did not answer in time.
+    #[error("no answer from {host} within {} s", CONNECT_TIMEOUT.as_secs())]
+    TimedOut {
+        /// Host and port, without user and password.
+        host: String,
+    },
+}
+
+/// Where to connect to and how: a parsed URL and the trust for TLS.
+#[derive(Clone)]
+pub struct Connector {
+    pub(crate) config: Config,
+    pub(crate) tls: Option<MakeRustlsConnect>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({})", self.host())
+    }
+}
+
+impl Connector {
+    /// Reads a URL. `ca_file` adds trusted certificates in PEM to the public ones.
+    ///
+    /// # Errors
+    /// Where the URL or the file is not valid.
+    pub fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, ConnectError> {
+        let mut config: Config = url.parse().map_err(ConnectError::Url)?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("insula");
+        }
+        config.keepalives_idle(Duration::from_secs(30));
+        let tls = match config.get_ssl_mode() {
+            SslMode::Disable => None,
+            SslMode::Prefer if ca_file.is_none() && is_local(&config) => {
+                config.ssl_mode(SslMode::Disable);
+                None
+            }
+            _ => {
+                config.ssl_mode(SslMode::Require);
+                Some(MakeRustlsConnect::new(tls_config(ca_file)?))
+            }
+        };
+        Ok(Self { config, tls })
+    }
+
+    /// The same server and user, another database.
+    #[must_use]
+    pub fn with_database(&self, database: &str) -> Self {
+        let mut other = self.clone();
+        other.config.dbname(database);
+        other
+    }
+
+    /// Host and port, without user and password, for messages.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        format!("{host}:{}", self.config.get_ports().first().copied().unwrap_or(5432))
+    }
+
+    /// Opens a connection and drives it in a task that ends with the client.
+    ///
+    /// # Errors
+    /// Where the server refuses or does not answer in time.
+    pub async fn connect(&self) -> Result<Client, ConnectError> {
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await;
+        match opened {
+            Ok(result) => result.map_err(|source| ConnectError::Refused { host: self.host(), source }),
+            Err(_) => Err(ConnectError::TimedOut { host: self.host() }),
+        }
+    }
+
+    async fn open(&self) -> Result<Client, tokio_postgres::Error> {
+        match &self.tls {
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await?;
+                tokio::spawn(async move { log_end(connection.await) });
+                Ok(client)
+            }
+            Some(tls) => {
+                let (client, connection) = self.config.connect(tls.clone()).await?;
+                tokio::spawn(async move { log_end(connection.await) });
+                Ok(client)
+            }
+        }
+    }
+}
+
+/// Whether the bytes stay on this machine: a socket file or the loopback.
+fn is_local(config: &Config) -> bool {
+    config.get_hosts().iter().all(|host| match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        Host::Unix(_) => true,
+    })
+}
+
+fn log_end(end: Result<(), tokio_postgres::Error>) {
+    if let Err(error) = end {
+        tracing::debug!(%error, "a database connection ended");
+    }
+}
+
+/// Opens one connection by URL.
+///
+/// # Errors
+/// As [`Connector::new`] and [`Connector::connect`].
+pub async fn connect(url: &str, ca_file: Option<&Path>) -> Result<Client, ConnectError> {
+    Connector::new(url, ca_file)?.connect().await
+}
+
+fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, ConnectError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        let certificates = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| ConnectError::CaFile(error.to_string()))?;
+        let (added, _) = roots.add_parsable_certificates(certificates);
+        if added == 0 {
+            return Err(ConnectError::CaFile("it holds no certificate".to_owned()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ConnectError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}

@@ -1,0 +1,15 @@
+//! What the SQL crates share: connections and pools with TLS and time-outs,
+//! migrations under a lock, and the way from a driver's error to a
+//! [`insula_problem::Problem`].
+
+mod connect;
+mod error;
+mod migrate;
+mod pool;
+
+pub use connect::{ConnectError, Connector, connect};
+pub use error::{Store, is_unavailable, pool_problem, sql_problem};
+pub use migrate::{MigrateError, Migration, applied_version, migrate};
+pub use pool::{PoolSize, pool};
+
+pub use deadpool_postgres::{Object, Pool};
