@@ -7,6 +7,7 @@ mod context_token;
 mod derived;
 mod master_key;
 pub mod scram;
+mod sealed;
 mod secret;
 
 pub use bearer_key::{ApiKey, BearerKey, KeyKind, NotAKey, OperatorToken, SecretHash};
@@ -15,4 +16,5 @@ pub use context_token::{
 };
 pub use master_key::{InvalidMasterKey, MasterKey, MasterKeys, UnknownKeyGeneration};
 pub use scram::ScramVerifier;
+pub use sealed::SealError;
 pub use secret::Secret;
