@@ -1,0 +1,143 @@
+//! One immutable state of the map, with its lookups.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use insula_domain::{ClusterName, LoginId, LoginName, Slug, TenantId, TenantStatus};
+
+use crate::route::{ClusterEndpoint, LoginRoute, Route};
+
+/// Tenants above one another that are walked at most: a cycle, which the
+/// catalog never makes, then ends too.
+pub const TREE_DEPTH_MAX: usize = 32;
+
+/// One immutable state of the map.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub(crate) revision: i64,
+    pub(crate) routes: HashMap<TenantId, Arc<Route>>,
+    /// Tenants that are not deleted, so that a slug may be given out again.
+    pub(crate) slugs: HashMap<Slug, TenantId>,
+    pub(crate) logins: HashMap<LoginId, Arc<LoginRoute>>,
+    pub(crate) login_names: HashMap<LoginName, LoginId>,
+    pub(crate) endpoints: HashMap<ClusterName, Arc<ClusterEndpoint>>,
+    /// When removed logins were removed, so that nothing older revives them.
+    pub(crate) removed_logins: HashMap<LoginId, i64>,
+}
+
+impl Snapshot {
+    /// The newest revision of the catalog that is in here.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// All tenants, deleted ones among them as far as they are remembered.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.values()
+    }
+
+    /// A tenant by its id.
+    #[must_use]
+    pub fn route(&self, tenant: TenantId) -> Option<&Arc<Route>> {
+        self.routes.get(&tenant)
+    }
+
+    /// A tenant by its slug; deleted ones have none.
+    #[must_use]
+    pub fn route_by_slug(&self, slug: &str) -> Option<&Arc<Route>> {
+        self.routes.get(self.slugs.get(slug)?)
+    }
+
+    /// A login by the name that the client gives.
+    #[must_use]
+    pub fn login(&self, name: &str) -> Option<&Arc<LoginRoute>> {
+        self.logins.get(self.login_names.get(name)?)
+    }
+
+    /// A login by its id.
+    #[must_use]
+    pub fn login_by_id(&self, id: LoginId) -> Option<&Arc<LoginRoute>> {
+        self.logins.get(&id)
+    }
+
+    /// How a cluster is reached.
+    #[must_use]
+    pub fn endpoint(&self, cluster: &ClusterName) -> Option<&Arc<ClusterEndpoint>> {
+        self.endpoints.get(cluster)
+    }
+
+    /// The tenant at the end of a path of slugs that begins at a child of
+    /// `ancestor`; the empty path is `ancestor` itself. `None` where one of the
+    /// slugs is not a child of the one before it.
+    pub fn descendant<'path>(
+        &self,
+        ancestor: TenantId,
+        path: impl IntoIterator<Item = &'path str>,
+    ) -> Option<&Arc<Route>> {
+        let mut here = self.route(ancestor)?;
+        for (depth, slug) in path.into_iter().enumerate() {
+            let child = self.route_by_slug(slug)?;
+            if child.parent != Some(here.tenant) || depth >= TREE_DEPTH_MAX {
+                return None;
+            }
+            here = child;
+        }
+        Some(here)
+    }
+
+    /// The tenant and those above it, from the bottom up.
+    pub fn lineage(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Route>> {
+        let first = self.route(tenant);
+        std::iter::successors(first, |route| self.route(route.parent?)).take(TREE_DEPTH_MAX + 1)
+    }
+
+    /// Whether `tenant` is `ancestor` or stands below it.
+    #[must_use]
+    pub fn is_within(&self, tenant: TenantId, ancestor: TenantId) -> bool {
+        self.lineage(tenant).any(|route| route.tenant == ancestor)
+    }
+
+    pub(crate) fn put_route(&mut self, route: Arc<Route>) {
+        if let Some(old) = self.routes.get(&route.tenant)
+            && self.slugs.get(&old.slug) == Some(&route.tenant)
+        {
+            let slug = old.slug.clone();
+            self.slugs.remove(&slug);
+        }
+        if route.status != TenantStatus::Deleted {
+            self.slugs.insert(route.slug.clone(), route.tenant);
+        }
+        self.routes.insert(route.tenant, route);
+    }
+
+    pub(crate) fn remove_route(&mut self, tenant: TenantId) {
+        if let Some(old) = self.routes.remove(&tenant)
+            && self.slugs.get(&old.slug) == Some(&tenant)
+        {
+            self.slugs.remove(&old.slug);
+        }
+    }
+
+    pub(crate) fn put_login(&mut self, login: Arc<LoginRoute>) {
+        self.forget_login_name(login.id);
+        self.login_names.insert(login.name.clone(), login.id);
+        self.removed_logins.remove(&login.id);
+        self.logins.insert(login.id, login);
+    }
+
+    /// Removes a login; its tenant, where there was one to remove.
+    pub(crate) fn remove_login(&mut self, id: LoginId) -> Option<TenantId> {
+        self.forget_login_name(id);
+        self.logins.remove(&id).map(|login| login.tenant)
+    }
+
+    fn forget_login_name(&mut self, id: LoginId) {
+        if let Some(old) = self.logins.get(&id)
+            && self.login_names.get(&old.name) == Some(&id)
+        {
+            let name = old.name.clone();
+            self.login_names.remove(&name);
+        }
+    }
+}
