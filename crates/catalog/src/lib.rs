@@ -1,1 +1,103 @@
-//! Placeholder.
+//! The global catalog: what every region must know to route. This crate has
+//! the only SQL on it. A write goes through a [`Change`], which is a
+//! transaction that knows its author and does not commit without an audit row.
+
+mod api_keys;
+mod audit;
+mod change;
+mod clusters;
+mod geography;
+mod idempotency;
+mod logins;
+mod offers;
+mod operators;
+mod routes;
+mod rows;
+mod schema_versions;
+mod tenants;
+pub mod workflow_log;
+
+use insula_problem::Problem;
+use insula_sql_store::{
+    Connector, MigrateError, Migration, Pool, PoolSize, Store, migrate, pool_problem, sql_problem,
+};
+
+pub use api_keys::ApiKeyRecord;
+pub use audit::AuditEntry;
+pub use change::{Author, CatalogClient, Change};
+pub use clusters::{Capacity, ClusterRecord, ClusterStatus, SealedSecret};
+pub use geography::Region;
+pub use idempotency::{IdempotencyKey, Remembered};
+pub use logins::LoginRecord;
+pub use operators::OperatorToken;
+pub use routes::{RouteFeed, follow_routes};
+pub use schema_versions::SchemaVersionRecord;
+pub use tenants::{NewTenant, TenantFilter, TenantRecord};
+
+/// The catalog's own schema, oldest first.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "catalog", sql: include_str!("../migrations/0001_catalog.sql") },
+    Migration { version: 2, name: "workflow", sql: include_str!("../migrations/0002_workflow.sql") },
+];
+
+/// The way to the catalog: a bounded pool of connections.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pool: Pool,
+    connector: Connector,
+}
+
+impl Catalog {
+    /// Makes the pool; nothing is opened yet.
+    #[must_use]
+    pub fn new(connector: Connector, size: PoolSize) -> Self {
+        Self { pool: insula_sql_store::pool(&connector, size), connector }
+    }
+
+    /// Brings the catalog to this program's version, under a lock.
+    ///
+    /// # Errors
+    /// As [`migrate`], or where the catalog cannot be reached.
+    pub async fn migrate(&self) -> Result<i32, CatalogStartError> {
+        let mut client = self.connector.connect().await?;
+        Ok(migrate(&mut client, "catalog", MIGRATIONS).await?)
+    }
+
+    /// A connection for reading, or to begin a [`Change`] on.
+    ///
+    /// # Errors
+    /// `catalog_unavailable` where the server is away, `overloaded` where all
+    /// connections are in use.
+    pub async fn client(&self) -> Result<CatalogClient, Problem> {
+        let object = self.pool.get().await.map_err(|error| pool_problem(Store::Catalog, error))?;
+        Ok(CatalogClient::new(object))
+    }
+
+    /// The pool, for the step log of the workflows.
+    #[must_use]
+    pub fn pool(&self) -> Pool {
+        self.pool.clone()
+    }
+
+    /// The way to open a connection outside the pool, to listen on.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+}
+
+/// The catalog could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogStartError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] insula_sql_store::ConnectError),
+    /// The migrations failed.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+}
+
+/// The problem that an error of the catalog's driver is.
+pub(crate) fn db(error: tokio_postgres::Error) -> Problem {
+    sql_problem(Store::Catalog, error)
+}

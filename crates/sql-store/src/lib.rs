@@ -4,11 +4,13 @@
 
 mod connect;
 mod error;
+mod listen;
 mod migrate;
 mod pool;
 
 pub use connect::{ConnectError, Connector, connect};
 pub use error::{Store, is_unavailable, pool_problem, sql_problem};
+pub use listen::{Listener, Notice};
 pub use migrate::{MigrateError, Migration, applied_version, migrate};
 pub use pool::{PoolSize, pool};
 

@@ -1,0 +1,1 @@
+-- The step log of the workflows.

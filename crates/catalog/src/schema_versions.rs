@@ -1,0 +1,120 @@
+//! The versions of the app schema, as their developer wrote them.
+
+use insula_domain::SchemaVersion;
+use insula_problem::Problem;
+use time::OffsetDateTime;
+
+use crate::change::{CatalogClient, Change};
+use crate::db;
+
+/// A version of the app schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaVersionRecord {
+    /// 1, 2, 3 …
+    pub version: SchemaVersion,
+    /// The file's name.
+    pub name: String,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// The file.
+    pub sql: String,
+    /// When it was taken.
+    pub created_at: OffsetDateTime,
+    /// When every placement that was to have it had it.
+    pub rolled_out_at: Option<OffsetDateTime>,
+}
+
+/// The lock that orders the taking of a version against the opening of a tenant.
+const LOCK: i64 = 0x1A5_0002;
+
+impl CatalogClient {
+    /// All versions, the oldest first.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn schema_versions(&self) -> Result<Vec<SchemaVersionRecord>, Problem> {
+        let rows = self
+            .raw()
+            .query(
+                "select version, name, sha256, sql, created_at, rolled_out_at from schema_versions order by version",
+                &[],
+            )
+            .await
+            .map_err(db)?;
+        Ok(rows
+            .into_iter()
+            .map(|row| SchemaVersionRecord {
+                version: SchemaVersion(row.get(0)),
+                name: row.get(1),
+                sha256: row.get(2),
+                sql: row.get(3),
+                created_at: row.get(4),
+                rolled_out_at: row.get(5),
+            })
+            .collect())
+    }
+
+    /// The newest version, 0 where there is none.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn newest_schema_version(&self) -> Result<SchemaVersion, Problem> {
+        let row = self
+            .raw()
+            .query_one("select coalesce(max(version), 0) from schema_versions", &[])
+            .await
+            .map_err(db)?;
+        Ok(SchemaVersion(row.get(0)))
+    }
+}
+
+impl Change<'_> {
+    /// The newest version, which stays the newest until the end of the
+    /// transaction: a tenant is opened only at the version that is newest then.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn hold_newest_schema_version(&self) -> Result<SchemaVersion, Problem> {
+        self.raw().execute("select pg_advisory_xact_lock_shared($1)", &[&LOCK]).await.map_err(db)?;
+        let row = self
+            .raw()
+            .query_one("select coalesce(max(version), 0) from schema_versions", &[])
+            .await
+            .map_err(db)?;
+        Ok(SchemaVersion(row.get(0)))
+    }
+
+    /// Takes versions; those that are there already are left as they are.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn add_schema_versions(&self, versions: &[SchemaVersionRecord]) -> Result<(), Problem> {
+        self.raw().execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(db)?;
+        for version in versions {
+            self.raw()
+                .execute(
+                    "insert into schema_versions (version, name, sha256, sql, created_at)
+                     values ($1, $2, $3, $4, $5) on conflict (version) do nothing",
+                    &[&version.version.0, &version.name, &version.sha256, &version.sql, &version.created_at],
+                )
+                .await
+                .map_err(db)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that every placement has the versions up to this one.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn set_rolled_out(&self, version: SchemaVersion) -> Result<(), Problem> {
+        self.raw()
+            .execute(
+                "update schema_versions set rolled_out_at = $2 where version <= $1 and rolled_out_at is null",
+                &[&version.0, &self.at()],
+            )
+            .await
+            .map_err(db)?;
+        Ok(())
+    }
+}
