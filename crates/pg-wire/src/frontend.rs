@@ -1,0 +1,224 @@
+//! Messages that clients send, as far as the front looks into them, and those
+//! that the front itself sends to a server.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::cursor::Cursor;
+use crate::error::{NulInText, WireError};
+use crate::put::{checked, message, text};
+
+/// Types of the messages that clients send.
+pub mod tag {
+    /// `Bind`.
+    pub const BIND: u8 = b'B';
+    /// `Close`.
+    pub const CLOSE: u8 = b'C';
+    /// `CopyData`; servers send it too.
+    pub const COPY_DATA: u8 = b'd';
+    /// `CopyDone`; servers send it too.
+    pub const COPY_DONE: u8 = b'c';
+    /// `CopyFail`.
+    pub const COPY_FAIL: u8 = b'f';
+    /// `Describe`.
+    pub const DESCRIBE: u8 = b'D';
+    /// `Execute`.
+    pub const EXECUTE: u8 = b'E';
+    /// `Flush`.
+    pub const FLUSH: u8 = b'H';
+    /// `FunctionCall`.
+    pub const FUNCTION_CALL: u8 = b'F';
+    /// `Parse`.
+    pub const PARSE: u8 = b'P';
+    /// `PasswordMessage`, `SASLInitialResponse` and `SASLResponse`.
+    pub const PASSWORD: u8 = b'p';
+    /// `Query`.
+    pub const QUERY: u8 = b'Q';
+    /// `Sync`.
+    pub const SYNC: u8 = b'S';
+    /// `Terminate`.
+    pub const TERMINATE: u8 = b'X';
+}
+
+/// `SASLInitialResponse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaslInitialResponse<'a> {
+    /// The name of the mechanism.
+    pub mechanism: &'a [u8],
+    /// The client's first message; `None` where it waits for ours.
+    pub data: Option<&'a [u8]>,
+}
+
+impl<'a> SaslInitialResponse<'a> {
+    /// Reads the body of the message.
+    ///
+    /// # Errors
+    /// [`WireError::Malformed`].
+    pub fn from_body(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut cursor = Cursor::new(body);
+        let mechanism = cursor.text()?;
+        let length = cursor.i32()?;
+        let data = match usize::try_from(length) {
+            Ok(length) => Some(cursor.take(length)?),
+            Err(_) if length == -1 => None,
+            Err(_) => return Err(WireError::Malformed("a length is negative")),
+        };
+        cursor.end()?;
+        Ok(Self { mechanism, data })
+    }
+}
+
+/// The password of a `PasswordMessage`.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn parse_password(body: &[u8]) -> Result<&[u8], WireError> {
+    let mut cursor = Cursor::new(body);
+    let password = cursor.text()?;
+    cursor.end()?;
+    Ok(password)
+}
+
+/// The text of a `Query`.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn parse_query(body: &[u8]) -> Result<&[u8], WireError> {
+    parse_password(body)
+}
+
+/// `Parse`: a statement to prepare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parse<'a> {
+    /// The name; empty for the unnamed statement.
+    pub name: &'a [u8],
+    /// The statement.
+    pub query: &'a [u8],
+    /// The types of its parameters, as they stand in the message: a count of
+    /// two bytes and four bytes each.
+    pub parameter_types: &'a [u8],
+}
+
+impl<'a> Parse<'a> {
+    /// Reads the body of the message.
+    ///
+    /// # Errors
+    /// [`WireError::Malformed`].
+    pub fn from_body(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut cursor = Cursor::new(body);
+        let (name, query) = (cursor.text()?, cursor.text()?);
+        let parameter_types = cursor.rest();
+        let count = cursor.i16()?;
+        let count = usize::try_from(count).map_err(|_| WireError::Malformed("a count is negative"))?;
+        cursor.take(4 * count)?;
+        cursor.end()?;
+        Ok(Self { name, query, parameter_types })
+    }
+
+    /// Writes the message.
+    ///
+    /// # Errors
+    /// [`NulInText`] where a text holds a zero byte.
+    pub fn put(self, out: &mut BytesMut) -> Result<(), NulInText> {
+        let (name, query) = (checked(self.name)?, checked(self.query)?);
+        message(out, tag::PARSE, |out| {
+            text(out, name);
+            text(out, query);
+            out.put_slice(self.parameter_types);
+        });
+        Ok(())
+    }
+}
+
+/// Writes a `Query`.
+///
+/// # Errors
+/// [`NulInText`] where the text holds a zero byte.
+pub fn put_query(out: &mut BytesMut, query: &[u8]) -> Result<(), NulInText> {
+    let query = checked(query)?;
+    message(out, tag::QUERY, |out| text(out, query));
+    Ok(())
+}
+
+/// Writes a `SASLInitialResponse`.
+///
+/// # Errors
+/// [`NulInText`] where the mechanism's name holds a zero byte.
+pub fn put_sasl_initial_response(out: &mut BytesMut, mechanism: &str, data: &[u8]) -> Result<(), NulInText> {
+    let mechanism = checked(mechanism.as_bytes())?;
+    message(out, tag::PASSWORD, |out| {
+        text(out, mechanism);
+        out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        out.put_slice(data);
+    });
+    Ok(())
+}
+
+/// Writes a `SASLResponse`.
+pub fn put_sasl_response(out: &mut BytesMut, data: &[u8]) {
+    message(out, tag::PASSWORD, |out| out.put_slice(data));
+}
+
+/// Writes a `Terminate`.
+pub fn put_terminate(out: &mut BytesMut) {
+    message(out, tag::TERMINATE, |_| ());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::read_message;
+
+    fn body(put: impl FnOnce(&mut BytesMut)) -> (u8, Vec<u8>) {
+        let mut out = BytesMut::new();
+        put(&mut out);
+        let message = read_message(&mut out, 1 << 20).unwrap().unwrap();
+        assert!(out.is_empty());
+        (message.tag, message.body.to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn messages_read_back(
+            name in "[^\0]{0,20}",
+            query in "[^\0]{0,60}",
+            types in proptest::collection::vec(any::<u32>(), 0..5),
+            data in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut parameter_types = (types.len() as u16).to_be_bytes().to_vec();
+            types.iter().for_each(|oid| parameter_types.extend(oid.to_be_bytes()));
+            let parse = Parse {
+                name: name.as_bytes(),
+                query: query.as_bytes(),
+                parameter_types: &parameter_types,
+            };
+            let (tag, bytes) = body(|out| parse.put(out).unwrap());
+            prop_assert_eq!(tag, tag::PARSE);
+            prop_assert_eq!(Parse::from_body(&bytes), Ok(parse));
+
+            let (tag, bytes) = body(|out| put_query(out, query.as_bytes()).unwrap());
+            prop_assert_eq!((tag, parse_query(&bytes)), (tag::QUERY, Ok(query.as_bytes())));
+
+            let (tag, bytes) = body(|out| put_sasl_initial_response(out, "SCRAM-SHA-256", &data).unwrap());
+            let response = SaslInitialResponse { mechanism: b"SCRAM-SHA-256", data: Some(&data) };
+            prop_assert_eq!((tag, SaslInitialResponse::from_body(&bytes)), (tag::PASSWORD, Ok(response)));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = (Parse::from_body(&bytes), parse_query(&bytes), SaslInitialResponse::from_body(&bytes));
+        }
+    }
+
+    #[test]
+    fn broken_messages_are_refused() {
+        assert!(parse_query(b"select 1").is_err() && parse_query(b"a\0b\0").is_err());
+        assert!(Parse::from_body(b"\0\0\0\x01\0\0\0").is_err(), "a type is cut off");
+        assert!(Parse::from_body(b"\0\0\xff\xff").is_err(), "a negative count");
+        assert!(SaslInitialResponse::from_body(b"X\0\xff\xff\xff\xfe").is_err(), "a negative length");
+        let waiting = SaslInitialResponse { mechanism: b"X", data: None };
+        assert_eq!(SaslInitialResponse::from_body(b"X\0\xff\xff\xff\xff"), Ok(waiting));
+        assert_eq!(put_query(&mut BytesMut::new(), b"a\0b"), Err(NulInText));
+    }
+}
