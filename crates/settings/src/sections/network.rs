@@ -1,0 +1,101 @@
+//! `[http]` and `[pg]`: where the process listens, and how much it takes.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::length::HumanDuration;
+use crate::list::{self, OneOrMany};
+
+/// A certificate and its key, as files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate, followed by those between it and the authority.
+    pub cert_file: PathBuf,
+    /// The private key of the certificate.
+    pub key_file: PathBuf,
+}
+
+/// `[http]`: the HTTP listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Addresses to listen on; several in a list, or in one text with commas.
+    #[serde(deserialize_with = "list::addresses")]
+    #[schemars(with = "OneOrMany")]
+    pub listen: Vec<SocketAddr>,
+    /// The URL under which the outside reaches this listener, without a path.
+    pub public_url: String,
+    /// HTTPS instead of HTTP, where it is given.
+    pub tls: Option<Tls>,
+    /// The largest body of a request that is read, in bytes.
+    pub max_body_bytes: u64,
+    /// Requests under way at once; further ones are refused with `overloaded`.
+    pub max_in_flight: u32,
+    /// Connections open at once; further ones wait.
+    pub max_connections: u32,
+    /// How long the head of a request may take to arrive.
+    pub header_timeout: HumanDuration,
+    /// How long a whole request may take, from its head to the end of its answer.
+    pub request_timeout: HumanDuration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: loopback(7400),
+            public_url: "http://localhost:7400".to_owned(),
+            tls: None,
+            max_body_bytes: 4 << 20,
+            max_in_flight: 512,
+            max_connections: 1_024,
+            header_timeout: HumanDuration::from_secs(10),
+            request_timeout: HumanDuration::from_secs(30),
+        }
+    }
+}
+
+/// `[pg]`: the PostgreSQL front.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pg {
+    /// Addresses to listen on; several in a list, or in one text with commas.
+    #[serde(deserialize_with = "list::addresses")]
+    #[schemars(with = "OneOrMany")]
+    pub listen: Vec<SocketAddr>,
+    /// Host and port that `insula tenant url` writes into URLs; the first
+    /// address of `listen` where it is not given.
+    pub public_address: Option<String>,
+    /// TLS for clients that ask for it, where it is given.
+    pub tls: Option<Tls>,
+    /// Whether clients that do not ask for TLS are refused.
+    pub require_tls: bool,
+    /// Sessions open at once, of all tenants together; a tenant's own limit is
+    /// in its plan.
+    pub max_sessions: u32,
+    /// How long a client may take from connecting to being authenticated.
+    pub startup_timeout: HumanDuration,
+    /// How long the connection to a tenant's cluster may take to open.
+    pub connect_timeout: HumanDuration,
+}
+
+impl Default for Pg {
+    fn default() -> Self {
+        Self {
+            listen: loopback(7432),
+            public_address: None,
+            tls: None,
+            require_tls: false,
+            max_sessions: 2_000,
+            startup_timeout: HumanDuration::from_secs(10),
+            connect_timeout: HumanDuration::from_secs(5),
+        }
+    }
+}
+
+fn loopback(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+}
