@@ -1,6 +1,8 @@
 //! What is committed about the settings: the JSON Schema and the annotated
 //! example, both held against the structs.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::path::PathBuf;
 
 use insula_settings::Settings;

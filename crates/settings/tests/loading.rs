@@ -1,6 +1,8 @@
 //! Loading as its users see it: layers, faults that name what is wrong, and
 //! secrets that never show.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
