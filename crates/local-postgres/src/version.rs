@@ -1,5 +1,5 @@
 //! PostgreSQL's version as its programs print it
-//! (`postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)`).
+//! (`postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)`).
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_the_programs_print_them() {
-        let debian = Version::parse("postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)\n").unwrap();
-        assert_eq!((debian.major(), debian.as_str()), (15, "15.13"));
+        let debian = Version::parse("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n").unwrap();
+        assert_eq!((debian.major(), debian.as_str()), (15, "15.20"));
         assert_eq!(version("9.6.24").major(), 9);
         assert_eq!(version("18beta1").major(), 18);
         for other in ["", "psql 15", "postgres (PostgreSQL)", "postgres (PostgreSQL) devel"] {

@@ -32,8 +32,9 @@ impl TestDatabase {
         let server = postgres().await;
         let name = unique_name(label);
         // From `template0`, which nobody can be connected to: a session in
-        // the template would make this fail.
-        let statement = format!("create database {name} template template0");
+        // the template would make this fail. Copying files costs checkpoints,
+        // which are cheap without durability: 18 to 50 ms instead of 85.
+        let statement = format!("create database {name} template template0 strategy file_copy");
         server.connect("postgres").await.batch_execute(&statement).await.expect("a database can be made");
         Self { server, name, is_there: true }
     }

@@ -1,6 +1,6 @@
 //! Servers of a test's own.
 
-use insula_testkit::TestServer;
+use insula_testkit::{TestServer, installation};
 
 async fn rows(server: &TestServer) -> i64 {
     server.connect("postgres").await.query_one("select count(*) from t", &[]).await.unwrap().get(0)
@@ -32,4 +32,12 @@ async fn settings_can_be_changed() {
             .await;
     let shown = server.connect("postgres").await.query_one("show work_mem", &[]).await.unwrap();
     assert_eq!(shown.get::<_, String>(0), "7MB");
+}
+
+#[tokio::test]
+async fn the_server_is_of_the_version_that_was_asked_for() {
+    let server = TestServer::start().await;
+    let shown = server.connect("postgres").await.query_one("show server_version", &[]).await.unwrap();
+    let shown: String = shown.get(0);
+    assert_eq!(shown.split_whitespace().next(), Some(installation().version().as_str()));
 }
