@@ -84,6 +84,8 @@ pub struct Otel {
     /// The collector's base URL, for example `http://127.0.0.1:4318`; traces go
     /// to `/v1/traces` under it. Nothing is sent where it is not given.
     pub endpoint: Option<String>,
+    /// Certificates in PEM to trust beside the public authorities.
+    pub ca_file: Option<PathBuf>,
     /// The name of the service in the traces.
     pub service_name: String,
     /// The share of traces that is sent, from 0 to 1.
@@ -96,6 +98,7 @@ impl Default for Otel {
     fn default() -> Self {
         Self {
             endpoint: None,
+            ca_file: None,
             service_name: "insula".to_owned(),
             sample_ratio: 1.0,
             timeout: HumanDuration::from_secs(5),

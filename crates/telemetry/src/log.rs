@@ -1,0 +1,65 @@
+//! The log: text for people on a terminal, JSON else.
+
+use std::fmt;
+use std::sync::Arc;
+
+use insula_domain::Clock;
+use insula_settings::{Log, LogFormat};
+use time::format_description::well_known::Rfc3339;
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::Layer;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, fmt as text};
+
+use crate::TelemetryError;
+use crate::json::JsonLog;
+
+/// What the log is written to.
+#[derive(Debug, Clone, Copy)]
+pub struct Sink {
+    /// Whether a person reads it as it comes.
+    pub is_terminal: bool,
+    /// Whether colours may be used there.
+    pub colours: bool,
+}
+
+/// The log as a layer, with its filter.
+pub fn layer<S, W>(
+    log: &Log,
+    sink: Sink,
+    writer: W,
+    clock: Arc<dyn Clock>,
+) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| TelemetryError::Filter {
+        filter: log.filter.chars().take(200).collect(),
+        reason: error.to_string(),
+    })?;
+    let as_text = match log.format {
+        LogFormat::Auto => sink.is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    Ok(if as_text {
+        let lines = text::layer().with_ansi(sink.colours).with_timer(UtcTime(clock)).with_writer(writer);
+        Box::new(lines.with_filter(filter))
+    } else {
+        Box::new(JsonLog::new(writer, clock).with_filter(filter))
+    })
+}
+
+/// The time of a line of text: that of the clock, in UTC.
+struct UtcTime(Arc<dyn Clock>);
+
+impl FormatTime for UtcTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let now = self.0.now().format(&Rfc3339).map_err(|_| fmt::Error)?;
+        writer.write_str(&now)
+    }
+}
