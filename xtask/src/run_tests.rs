@@ -1,0 +1,72 @@
+//! All tests under nextest, with one PostgreSQL server for the whole run
+//! instead of one for each test process. The server goes with us, however we
+//! end: on Ctrl-C nextest ends first, and a kill leaves the stop to the
+//! server's watchdog.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use insula_local_postgres::Installation;
+use insula_testkit::TestServer;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the tests find the server.
+const SHARED_URL: &str = "INSULA_TEST_PG_URL";
+/// The folder of the PostgreSQL programs to test with.
+const PROGRAMS: &str = "INSULA_PG_BIN";
+
+/// Runs the tests. A server that [`SHARED_URL`] names already is used instead.
+pub fn run(arguments: &[&str]) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run_with_server(arguments))
+}
+
+async fn run_with_server(arguments: &[&str]) -> Result<ExitCode> {
+    if let Some(url) = std::env::var_os(SHARED_URL) {
+        println!("tests: PostgreSQL of {SHARED_URL}");
+        return nextest(arguments, &url.to_string_lossy()).await;
+    }
+    // First, so that a machine without PostgreSQL gets a plain message.
+    let named = std::env::var_os(PROGRAMS).filter(|named| !named.is_empty());
+    let installation = Installation::find(named.as_deref().map(std::path::Path::new))?;
+    let mut server = TestServer::start().await;
+    println!(
+        "tests: PostgreSQL {} from {} on port {}",
+        installation.version(),
+        installation.bin_dir().display(),
+        server.port()
+    );
+    let ended = nextest(arguments, &server.url("postgres")).await;
+    server.stop().await;
+    ended
+}
+
+async fn nextest(arguments: &[&str], url: &str) -> Result<ExitCode> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["nextest", "run", "--workspace", "--locked"]).args(arguments).env(SHARED_URL, url);
+    let ended = supervise(command.spawn().context("cargo nextest cannot be run")?).await?;
+    Ok(ExitCode::from(ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// Waits for the end. Ctrl-C reaches the child by the terminal, and we only
+/// wait for it; a SIGTERM reaches us alone and is handed on.
+async fn supervise(mut child: Child) -> Result<std::process::ExitStatus> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            ended = child.wait() => return Ok(ended?),
+            _ = interrupts.recv() => eprintln!("tests: waiting for the tests under way to end"),
+            _ = terminations.recv() => {
+                if let Some(pid) = child.id() {
+                    // It may have ended in this moment.
+                    let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+                }
+            }
+        }
+    }
+}
