@@ -59,9 +59,9 @@ const RENEW: &str = "
 // The same revision again is the same write, sent again because its answer was lost.
 const SAVE: &str = "
     with saved as (
-        update workflow_runs set status = $4, undoing = $5, steps = $6, error = $7, revision = $3,
+        update workflow_runs set status = $4, undoing = $5, steps = $6, error = $7, revision = $3::bigint,
             owner = case when $8 then owner end, available_at = $9, ended_at = $10
-        where id = $1 and token = $2 and revision between $3 - 1 and $3
+        where id = $1 and token = $2 and revision between $3::bigint - 1 and $3
         returning id)
     select pg_notify('insula_operations', id::text), case when $11 then pg_notify('insula_workflow', '') end
     from saved";

@@ -282,6 +282,7 @@ impl<'a> RunInHand<'a> {
             if self.driver.clock.now() + wait >= self.keeper.until() {
                 return Err(abandoned(error));
             }
+            tracing::warn!(run = %self.keeper.lease().run, ?error, "the state could not be written yet");
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WRITE_WAIT);
         }
