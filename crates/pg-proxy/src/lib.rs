@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The PostgreSQL front: verifies who a client is, finds where the tenant's
+//! data is, opens a backend as the tenant's own role, and relays. PostgreSQL
+//! itself keeps tenants apart; nothing here looks into rows.
+
+mod backend;
+mod cancel;
+mod config;
+mod counter;
+mod front;
+mod link;
+mod measure;
+mod parameters;
+mod pipeline;
+mod refusal;
+mod scope;
+mod session;
+mod show;
+mod standing;
+mod tls;
+mod wire;
+
+pub use config::PgProxyConfig;
+pub use front::{Parts, PgProxy};
+pub use tls::{FrontTls, NoChannelBinding};

@@ -177,6 +177,11 @@ pub fn put_error(out: &mut BytesMut, fields: &ErrorFields) {
     message(out, tag::ERROR_RESPONSE, |out| fields.put(out));
 }
 
+/// Writes an `ErrorResponse` with the body of one that was read.
+pub fn put_error_body(out: &mut BytesMut, body: &[u8]) {
+    message(out, tag::ERROR_RESPONSE, |out| out.put_slice(body));
+}
+
 /// Writes a `NoticeResponse`.
 pub fn put_notice(out: &mut BytesMut, fields: &ErrorFields) {
     message(out, tag::NOTICE_RESPONSE, |out| fields.put(out));
@@ -186,7 +191,7 @@ pub fn put_notice(out: &mut BytesMut, fields: &ErrorFields) {
 /// spoken, and the options of the protocol that were not understood.
 pub fn put_negotiate_protocol_version(out: &mut BytesMut, minor_version: u16, options: &[&str]) {
     message(out, tag::NEGOTIATE_PROTOCOL_VERSION, |out| {
-        // The whole version since PostgreSQL 9.3.. reads it: 3 in the upper half.
+        // The whole version, as PostgreSQL writes it: the major one in the upper half.
         out.put_u32((3 << 16) | u32::from(minor_version));
         out.put_u32(u32::try_from(options.len()).unwrap_or(u32::MAX));
         options.iter().for_each(|option| own_text(out, option));

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::WireError;
+use crate::put::message;
 
 /// The five bytes before a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,13 @@ pub struct Message {
     pub tag: u8,
     /// The body.
     pub body: Bytes,
+}
+
+impl Message {
+    /// Writes the message as it was read.
+    pub fn put(&self, out: &mut BytesMut) {
+        message(out, self.tag, |out| out.extend_from_slice(&self.body));
+    }
 }
 
 /// Takes a whole message from the front of the buffer; `None` where more bytes

@@ -1,0 +1,240 @@
+//! Opening a backend: a connection to the tenant's server as the tenant's own
+//! role.
+//!
+//! The server proves who it is: with SCRAM it must show that it knows the
+//! role's verifier, which only the server with this tenant's role does. An
+//! address that was given to another server since is found out here. With TLS
+//! the proof is bound to the server's certificate, so that nobody in between
+//! can pass it on. A server that lets the role in without this proof is refused.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use insula_credentials::Secret;
+use insula_credentials::scram::{EndPoint, Mechanism, ScramClient, ScramError};
+use insula_domain::{DatabaseName, Entropy, RoleName};
+use insula_pg_wire::backend::{Authentication, parse_backend_key_data, parse_error, tag};
+use insula_pg_wire::startup::{CancelKey, put_session_start, put_ssl_request};
+use insula_pg_wire::{Message, NulInText, WireError, frontend};
+use insula_route_map::ClusterEndpoint;
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use crate::cancel::CancelTarget;
+use crate::link::{Link, LinkError};
+use crate::parameters::Setting;
+use crate::wire::Wire;
+
+/// Longest message of a server before it is ready.
+const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
+
+/// Messages of a server before it is ready, at most: settings and notices.
+const MESSAGES_MAX: usize = 1000;
+
+/// A backend that has just said that it is ready.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub link: Link,
+    /// How to cancel what it is doing.
+    pub target: CancelTarget,
+    /// What it said about its settings, and its notices, for the client.
+    pub greeting: Vec<Message>,
+}
+
+/// Whom the backend is for.
+#[derive(Debug)]
+pub(crate) struct Opening<'a> {
+    pub endpoint: &'a Arc<ClusterEndpoint>,
+    pub role: &'a RoleName,
+    pub database: &'a DatabaseName,
+    pub password: Secret,
+    pub settings: &'a [Setting],
+}
+
+/// Why there is no backend.
+#[derive(Debug, Error)]
+pub(crate) enum BackendError {
+    #[error("connecting to the server took too long")]
+    TimedOut,
+    #[error("the server cannot be reached")]
+    Io(#[from] io::Error),
+    #[error("the server closed the connection before it was ready")]
+    Closed,
+    #[error("the server does not speak the protocol")]
+    Wire(#[from] WireError),
+    #[error("the server's name {0:?} cannot be used with TLS")]
+    ServerName(String),
+    #[error("the server refuses TLS")]
+    NoTls,
+    #[error("the server's certificate has no channel binding")]
+    NoChannelBinding,
+    #[error("the server does not prove who it is: it offers no {0}")]
+    NoProof(&'static str),
+    #[error("the server could not be verified")]
+    Scram(#[from] ScramError),
+    #[error("a setting holds a zero byte")]
+    Setting(#[from] NulInText),
+    #[error("the server sent something out of place")]
+    OutOfPlace,
+    /// The server's own refusal.
+    #[error("the server refuses: {sqlstate} {message}")]
+    Refused { sqlstate: String, message: String, body: Bytes },
+}
+
+impl BackendError {
+    /// The server's refusal of a setting that the client gave (classes 22 and
+    /// 42: a wrong value, an unknown name, no right to it), to be shown to the
+    /// client as it is.
+    pub fn refused_setting(&self) -> Option<&Bytes> {
+        match self {
+            Self::Refused { sqlstate, body, .. }
+                if sqlstate.starts_with("22") || sqlstate.starts_with("42") =>
+            {
+                Some(body)
+            }
+            _ => None,
+        }
+    }
+
+    /// The server has no room for one more backend.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { sqlstate, .. } if sqlstate == "53300")
+    }
+}
+
+impl From<LinkError> for BackendError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Closed => Self::Closed,
+            LinkError::Io(error) => Self::Io(error),
+            LinkError::Wire(error) => Self::Wire(error),
+        }
+    }
+}
+
+/// A connection on which nothing was said yet.
+pub(crate) struct Connection {
+    pub link: Link,
+    /// The server's certificate, where the connection has TLS.
+    end_point: Option<EndPoint>,
+}
+
+/// Connects, with TLS where the endpoint asks for it.
+pub(crate) async fn connect(
+    endpoint: &ClusterEndpoint,
+    tls: &TlsConnector,
+) -> Result<Connection, BackendError> {
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+    stream.set_nodelay(true)?;
+    let mut link = Link::new(Wire::Plain(stream));
+    if !endpoint.tls {
+        return Ok(Connection { link, end_point: None });
+    }
+    link.put(put_ssl_request);
+    if link.byte().await? != b'S' {
+        return Err(BackendError::NoTls);
+    }
+    // What came before the handshake came from anybody (CVE-2021-23222).
+    let Ok(Wire::Plain(stream)) = link.into_wire() else { return Err(BackendError::OutOfPlace) };
+    let name = ServerName::try_from(endpoint.host.clone())
+        .map_err(|_| BackendError::ServerName(endpoint.host.clone()))?;
+    let stream = tls.connect(name, stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let end_point = certificate.and_then(|certificate| EndPoint::of_certificate(certificate));
+    let end_point = Some(end_point.ok_or(BackendError::NoChannelBinding)?);
+    let link = Link::new(Wire::Tls(Box::new(TlsStream::Client(stream))));
+    Ok(Connection { link, end_point })
+}
+
+/// Opens a backend.
+pub(crate) async fn open(
+    opening: Opening<'_>,
+    tls: &TlsConnector,
+    entropy: &dyn Entropy,
+    within: Duration,
+) -> Result<Backend, BackendError> {
+    let opened = async {
+        let endpoint = Arc::clone(opening.endpoint);
+        let Connection { mut link, end_point } = connect(&endpoint, tls).await?;
+        let mut parameters: Vec<(&[u8], &[u8])> = vec![
+            (b"user", opening.role.as_str().as_bytes()),
+            (b"database", opening.database.as_str().as_bytes()),
+        ];
+        parameters.extend(opening.settings.iter().map(|(name, value)| (&name[..], &value[..])));
+        let mut written = Ok(());
+        link.put(|out| written = put_session_start(out, &parameters));
+        written?;
+        authenticate(&mut link, ScramClient::new(opening.password, end_point, entropy)).await?;
+        let (key, greeting) = greeting(&mut link).await?;
+        Ok(Backend { link, target: CancelTarget { endpoint, key }, greeting })
+    };
+    timeout(within, opened).await.unwrap_or(Err(BackendError::TimedOut))
+}
+
+/// The exchange of SCRAM, the server's proof included.
+async fn authenticate(link: &mut Link, scram: ScramClient) -> Result<(), BackendError> {
+    let (mechanism, first) = (scram.mechanism(), scram.first_message());
+    let message = authentication(link).await?;
+    let Authentication::Sasl(offered) = Authentication::from_body(&message)? else {
+        return Err(BackendError::NoProof(mechanism.name()));
+    };
+    if !offered.into_iter().filter_map(Mechanism::from_name).any(|offered| offered == mechanism) {
+        return Err(BackendError::NoProof(mechanism.name()));
+    }
+    let mut written = Ok(());
+    link.put(|out| {
+        written = frontend::put_sasl_initial_response(out, mechanism.name(), first.as_bytes());
+    });
+    written?;
+    let message = authentication(link).await?;
+    let Authentication::SaslContinue(server_first) = Authentication::from_body(&message)? else {
+        return Err(BackendError::OutOfPlace);
+    };
+    let (scram, last) = scram.server_first(server_first)?;
+    link.put(|out| frontend::put_sasl_response(out, last.as_bytes()));
+    let message = authentication(link).await?;
+    let Authentication::SaslFinal(server_final) = Authentication::from_body(&message)? else {
+        return Err(BackendError::OutOfPlace);
+    };
+    scram.server_final(server_final)?;
+    let message = authentication(link).await?;
+    match Authentication::from_body(&message)? {
+        Authentication::Ok => Ok(()),
+        _ => Err(BackendError::OutOfPlace),
+    }
+}
+
+async fn authentication(link: &mut Link) -> Result<Bytes, BackendError> {
+    let message = link.message(MESSAGE_BYTES_MAX).await?;
+    match message.tag {
+        tag::AUTHENTICATION => Ok(message.body),
+        tag::ERROR_RESPONSE => Err(refused(message.body)?),
+        _ => Err(BackendError::OutOfPlace),
+    }
+}
+
+/// What the server says between letting the role in and being ready.
+async fn greeting(link: &mut Link) -> Result<(CancelKey, Vec<Message>), BackendError> {
+    let (mut key, mut greeting) = (None, Vec::new());
+    for _ in 0..MESSAGES_MAX {
+        let message = link.message(MESSAGE_BYTES_MAX).await?;
+        match message.tag {
+            tag::PARAMETER_STATUS | tag::NOTICE_RESPONSE => greeting.push(message),
+            tag::BACKEND_KEY_DATA => key = Some(parse_backend_key_data(&message.body)?),
+            tag::READY_FOR_QUERY => return Ok((key.ok_or(BackendError::OutOfPlace)?, greeting)),
+            tag::ERROR_RESPONSE => return Err(refused(message.body)?),
+            _ => break,
+        }
+    }
+    Err(BackendError::OutOfPlace)
+}
+
+fn refused(body: Bytes) -> Result<BackendError, WireError> {
+    let (sqlstate, message) = parse_error(&body)?;
+    Ok(BackendError::Refused { sqlstate, message, body })
+}

@@ -1,0 +1,212 @@
+//! The front as a whole: what all sessions share, and the loop that lets
+//! clients in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_credentials::scram::MockSecrets;
+use insula_credentials::{ContextTokens, MasterKeys};
+use insula_domain::{Clock, ClusterName, Entropy, LoginId, TenantId};
+use insula_route_map::RouteMap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cancel::CancelKeys;
+use crate::config::PgProxyConfig;
+use crate::counter::Counter;
+use crate::measure::Measures;
+use crate::refusal::Refusal;
+use crate::session;
+use crate::tls::{FrontTls, connector};
+
+/// Clients that are turned away at once, at the same time; more are hung up on.
+const TURNED_AWAY_MAX: usize = 64;
+
+/// How long turning a client away may take.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long sessions have to say goodbye when the time for draining is over.
+const LAST_GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause after the machine could not accept a connection (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the front is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where tenants are.
+    pub routes: Arc<RouteMap>,
+    /// From which the roles' passwords and the token keys are derived.
+    pub master_keys: Arc<MasterKeys>,
+    /// Against which tokens are checked.
+    pub clock: Arc<dyn Clock>,
+    /// For nonces and cancel keys.
+    pub entropy: Arc<dyn Entropy>,
+    /// TLS towards clients, where it is configured.
+    pub tls: Option<FrontTls>,
+}
+
+/// The PostgreSQL front.
+#[derive(Debug, Clone)]
+pub struct PgProxy {
+    front: Arc<Front>,
+}
+
+/// What all sessions share.
+pub(crate) struct Front {
+    pub config: PgProxyConfig,
+    pub parts: Parts,
+    pub tokens: ContextTokens,
+    pub mock_secrets: MockSecrets,
+    pub backend_tls: TlsConnector,
+    pub cancel_keys: Arc<CancelKeys>,
+    pub tenants: Arc<Counter<TenantId>>,
+    pub logins: Arc<Counter<LoginId>>,
+    pub clusters: Arc<Counter<ClusterName>>,
+    pub measures: Measures,
+    sessions: Arc<Semaphore>,
+    authenticating: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A client's right to be here, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// As long as the session lasts.
+    pub session: OwnedSemaphorePermit,
+    /// Until the client is authenticated.
+    pub authenticating: OwnedSemaphorePermit,
+}
+
+/// When sessions have to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stops {
+    /// No new ones; idle ones end.
+    pub draining: CancellationToken,
+    /// All end.
+    pub now: CancellationToken,
+}
+
+impl PgProxy {
+    /// A front that serves nobody yet. Install the metrics recorder first.
+    ///
+    /// # Errors
+    /// Where TLS towards servers cannot be set up.
+    pub fn new(config: PgProxyConfig, parts: Parts) -> Result<Self, rustls::Error> {
+        let front = Front {
+            tokens: ContextTokens::new(&parts.master_keys),
+            mock_secrets: MockSecrets::new(&parts.master_keys),
+            backend_tls: connector()?,
+            cancel_keys: Arc::default(),
+            tenants: Arc::default(),
+            logins: Arc::default(),
+            clusters: Arc::default(),
+            measures: Measures::register(),
+            sessions: Arc::new(Semaphore::new(config.sessions_max)),
+            authenticating: Arc::new(Semaphore::new(config.authenticating_max)),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            config,
+            parts,
+        };
+        Ok(Self { front: Arc::new(front) })
+    }
+
+    /// Serves clients until the token is cancelled, then lets sessions in a
+    /// transaction finish for at most the configured time. New clients are told
+    /// meanwhile that the front is shutting down. Returns when all is over.
+    pub async fn serve(&self, listeners: Vec<TcpListener>, shutdown: CancellationToken) {
+        let stops = Stops { draining: shutdown, now: CancellationToken::new() };
+        let closed = CancellationToken::new();
+        let sessions = TaskTracker::new();
+        let mut doors = JoinSet::new();
+        for listener in listeners {
+            let door = Door {
+                front: Arc::clone(&self.front),
+                stops: stops.clone(),
+                closed: closed.clone(),
+                sessions: sessions.clone(),
+            };
+            doors.spawn(door.keep(listener));
+        }
+        stops.draining.cancelled().await;
+        sessions.close();
+        if timeout(self.front.config.drain_timeout, sessions.wait()).await.is_err() {
+            tracing::warn!(sessions = sessions.len(), "the time to drain is over; ending sessions");
+            stops.now.cancel();
+            let _ = timeout(LAST_GOODBYE_TIMEOUT, sessions.wait()).await;
+        }
+        closed.cancel();
+        while doors.join_next().await.is_some() {}
+    }
+}
+
+impl Front {
+    fn admit(&self) -> Option<Admission> {
+        let session = Arc::clone(&self.sessions).try_acquire_owned().ok()?;
+        let authenticating = Arc::clone(&self.authenticating).try_acquire_owned().ok()?;
+        Some(Admission { session, authenticating })
+    }
+}
+
+/// One listener's way in.
+struct Door {
+    front: Arc<Front>,
+    stops: Stops,
+    closed: CancellationToken,
+    sessions: TaskTracker,
+}
+
+impl Door {
+    async fn keep(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.closed.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.let_in(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn let_in(&self, stream: TcpStream, peer: SocketAddr) {
+        if self.stops.draining.is_cancelled() {
+            return self.turn_away(stream, peer, Refusal::stopping());
+        }
+        match self.front.admit() {
+            Some(admission) => {
+                let session =
+                    session::serve(Arc::clone(&self.front), stream, peer, admission, self.stops.clone());
+                self.sessions.spawn(session);
+            }
+            None => self.turn_away(stream, peer, Refusal::overloaded()),
+        }
+    }
+
+    fn turn_away(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+        self.front.measures.refused(refusal.code);
+        if let Ok(permit) = Arc::clone(&self.front.turned_away).try_acquire_owned() {
+            let front = Arc::clone(&self.front);
+            tokio::spawn(async move {
+                let _ = timeout(TURN_AWAY_TIMEOUT, session::turn_away(&front, stream, peer, &refusal)).await;
+                drop(permit);
+            });
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the front counts. No label has a value that a client or a tenant
+//! chooses, so that the number of series is fixed.
+
+use std::time::Duration;
+
+use insula_problem::Code;
+use metrics::{Counter, Gauge, Histogram};
+
+/// The front's metrics, registered once.
+#[derive(Debug, Clone)]
+pub(crate) struct Measures {
+    pub authenticating: Gauge,
+    pub relaying: Gauge,
+    pub bytes_from_clients: Counter,
+    pub bytes_to_clients: Counter,
+    pub cancels_forwarded: Counter,
+    pub cancels_unknown: Counter,
+    backend_open_seconds: Histogram,
+}
+
+impl Measures {
+    /// Registers the metrics with the recorder that is installed by then.
+    pub fn register() -> Self {
+        metrics::describe_gauge!("insula_pg_sessions", "Sessions of the PostgreSQL front, by state");
+        metrics::describe_counter!("insula_pg_refused_total", "Clients turned away, by problem code");
+        metrics::describe_counter!("insula_pg_bytes_total", metrics::Unit::Bytes, "Bytes relayed");
+        metrics::describe_counter!("insula_pg_cancels_total", "Cancel requests, by what came of them");
+        metrics::describe_histogram!(
+            "insula_pg_backend_open_seconds",
+            metrics::Unit::Seconds,
+            "Time to open a backend"
+        );
+        Self {
+            authenticating: metrics::gauge!("insula_pg_sessions", "state" => "authenticating"),
+            relaying: metrics::gauge!("insula_pg_sessions", "state" => "relaying"),
+            bytes_from_clients: metrics::counter!("insula_pg_bytes_total", "direction" => "from_clients"),
+            bytes_to_clients: metrics::counter!("insula_pg_bytes_total", "direction" => "to_clients"),
+            cancels_forwarded: metrics::counter!("insula_pg_cancels_total", "outcome" => "forwarded"),
+            cancels_unknown: metrics::counter!("insula_pg_cancels_total", "outcome" => "unknown_key"),
+            backend_open_seconds: metrics::histogram!("insula_pg_backend_open_seconds"),
+        }
+    }
+
+    pub fn refused(&self, code: Code) {
+        metrics::counter!("insula_pg_refused_total", "code" => code.as_str()).increment(1);
+    }
+
+    pub fn backend_opened(&self, took: Duration) {
+        self.backend_open_seconds.record(took.as_secs_f64());
+    }
+}
+
+/// Counts one in a gauge as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

@@ -1,0 +1,202 @@
+//! Why a client is turned away, in PostgreSQL's words: SQLSTATEs that drivers
+//! know, and Insula's code in the hint.
+
+use std::fmt;
+
+use insula_domain::{ClusterName, Slug, TenantStatus};
+use insula_pg_wire::{ErrorFields, Severity};
+use insula_problem::Code;
+
+/// SQLSTATEs (PostgreSQL's documentation, appendix A).
+mod sqlstate {
+    pub const CONNECTION_FAILURE: &str = "08006";
+    pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
+    pub const INVALID_PASSWORD: &str = "28P01";
+    pub const INVALID_CATALOG_NAME: &str = "3D000";
+    pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+}
+
+/// What the client is told, and what the log counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub code: Code,
+    sqlstate: &'static str,
+    message: String,
+    detail: Option<String>,
+}
+
+impl Refusal {
+    fn new(code: Code, sqlstate: &'static str, message: impl Into<String>) -> Self {
+        Self { code, sqlstate, message: message.into(), detail: None }
+    }
+
+    fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same words for an unknown login, a wrong secret and a bad token.
+    pub fn login(user: &[u8]) -> Self {
+        let message = format!("password authentication failed for user \"{}\"", printable(user));
+        Self::new(Code::LoginRefused, sqlstate::INVALID_PASSWORD, message)
+    }
+
+    /// Something between the client and the front changed what was offered.
+    pub fn channel_binding() -> Self {
+        let message = "the channel binding of the authentication does not fit this connection";
+        Self::new(Code::LoginRefused, sqlstate::INVALID_AUTHORIZATION_SPECIFICATION, message)
+    }
+
+    /// The same words for a scope that does not exist and one out of reach.
+    pub fn unknown_scope(database: &[u8]) -> Self {
+        let message = format!("database \"{}\" does not exist", printable(database));
+        Self::new(Code::UnknownScope, sqlstate::INVALID_CATALOG_NAME, message)
+            .with_detail("A tenant's database is called \"app\", a tenant's below it \"app/child\".")
+    }
+
+    pub fn tls_required() -> Self {
+        let message = "this connection needs TLS";
+        Self::new(Code::TlsRequired, sqlstate::INVALID_AUTHORIZATION_SPECIFICATION, message)
+            .with_detail("Connect with sslmode=require or stronger.")
+    }
+
+    pub fn replication() -> Self {
+        let message = "replication connections are not served here";
+        Self::new(Code::ReplicationRefused, sqlstate::FEATURE_NOT_SUPPORTED, message)
+    }
+
+    pub fn parameter(name: &str, why: &str) -> Self {
+        let message = format!("the startup parameter \"{}\" {why}", printable(name.as_bytes()));
+        Self::new(Code::InvalidRequest, sqlstate::INVALID_PARAMETER_VALUE, message)
+    }
+
+    pub fn protocol(what: impl fmt::Display) -> Self {
+        Self::new(Code::ProtocolViolation, sqlstate::PROTOCOL_VIOLATION, what.to_string())
+    }
+
+    pub fn unsupported_version(what: impl fmt::Display) -> Self {
+        Self::new(Code::ProtocolViolation, sqlstate::FEATURE_NOT_SUPPORTED, what.to_string())
+    }
+
+    /// The tenant may not be served because of its status.
+    pub fn status(slug: &Slug, status: TenantStatus) -> Self {
+        let message = format!("the tenant \"{slug}\" is {status}");
+        match status {
+            TenantStatus::Suspended => {
+                Self::new(Code::TenantSuspended, sqlstate::INVALID_AUTHORIZATION_SPECIFICATION, message)
+            }
+            TenantStatus::Provisioning => {
+                Self::new(Code::TenantStatusConflict, sqlstate::CANNOT_CONNECT_NOW, message)
+            }
+            TenantStatus::Active | TenantStatus::Deleting | TenantStatus::Deleted => {
+                Self::new(Code::TenantStatusConflict, sqlstate::INVALID_AUTHORIZATION_SPECIFICATION, message)
+            }
+        }
+    }
+
+    pub fn too_many_for_tenant(slug: &Slug, limit: u32) -> Self {
+        let message = format!("the tenant \"{slug}\" has all its {limit} connections in use");
+        Self::new(Code::TooManyConnections, sqlstate::TOO_MANY_CONNECTIONS, message)
+    }
+
+    pub fn too_many_for_login(name: &str, limit: u32) -> Self {
+        let message = format!("the login \"{name}\" has all its {limit} connections in use");
+        Self::new(Code::TooManyConnections, sqlstate::TOO_MANY_CONNECTIONS, message)
+    }
+
+    pub fn too_many_for_cluster(cluster: &ClusterName) -> Self {
+        let message = format!("the cluster \"{cluster}\" has all its connections in use");
+        Self::new(Code::Overloaded, sqlstate::TOO_MANY_CONNECTIONS, message)
+    }
+
+    pub fn overloaded() -> Self {
+        let message = "sorry, too many clients already";
+        Self::new(Code::Overloaded, sqlstate::TOO_MANY_CONNECTIONS, message)
+    }
+
+    pub fn not_ready() -> Self {
+        Self::new(Code::Unavailable, sqlstate::CANNOT_CONNECT_NOW, "the front is starting up")
+    }
+
+    pub fn stopping() -> Self {
+        Self::new(Code::Unavailable, sqlstate::CANNOT_CONNECT_NOW, "the front is shutting down")
+    }
+
+    pub fn placement_unavailable() -> Self {
+        let message = "the tenant's cluster cannot be reached now";
+        Self::new(Code::PlacementUnavailable, sqlstate::CANNOT_CONNECT_NOW, message)
+    }
+
+    /// The backend went away under a session.
+    pub fn backend_lost() -> Self {
+        let message = "the tenant's cluster closed the connection unexpectedly";
+        Self::new(Code::PlacementUnavailable, sqlstate::CONNECTION_FAILURE, message)
+    }
+
+    /// A session that was in use is ended by the front.
+    pub fn ended(code: Code, why: impl fmt::Display) -> Self {
+        let message = format!("terminating connection because {why}");
+        Self::new(code, sqlstate::ADMIN_SHUTDOWN, message)
+    }
+
+    pub fn fields(&self) -> ErrorFields {
+        ErrorFields {
+            severity: Severity::Fatal,
+            sqlstate: self.sqlstate,
+            message: self.message.clone(),
+            detail: self.detail.clone(),
+            hint: Some(format!("insula: {}", self.code)),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// Bytes from outside as they may stand in a message and in the log: at most
+/// 63 characters, as many as a PostgreSQL name has bytes, none of them control
+/// characters.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(4 * 63)];
+    let readable = |character: char| if character.is_control() { '?' } else { character };
+    String::from_utf8_lossy(head).chars().take(63).map(readable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_names_its_code_in_the_hint() {
+        let slug: Slug = "acme".parse().unwrap();
+        let refusals = [
+            (Refusal::login(b"acme"), "28P01", "login_refused"),
+            (Refusal::unknown_scope(b"x"), "3D000", "unknown_scope"),
+            (Refusal::status(&slug, TenantStatus::Suspended), "28000", "tenant_suspended"),
+            (Refusal::status(&slug, TenantStatus::Provisioning), "57P03", "tenant_status_conflict"),
+            (Refusal::too_many_for_tenant(&slug, 3), "53300", "too_many_connections"),
+            (Refusal::replication(), "0A000", "replication_refused"),
+            (Refusal::placement_unavailable(), "57P03", "placement_unavailable"),
+        ];
+        for (refusal, sqlstate, code) in refusals {
+            let fields = refusal.fields();
+            assert_eq!((fields.sqlstate, fields.hint), (sqlstate, Some(format!("insula: {code}"))));
+        }
+        let full = Refusal::too_many_for_tenant(&slug, 3).fields().message;
+        assert!(full.contains("acme") && full.contains('3'), "{full}");
+    }
+
+    #[test]
+    fn what_clients_send_cannot_write_into_the_log() {
+        assert_eq!(printable(b"a\nb\x1b[31m\0\xff"), "a?b?[31m?\u{fffd}");
+        assert_eq!(printable("é".repeat(500).as_bytes()).chars().count(), 63);
+    }
+}

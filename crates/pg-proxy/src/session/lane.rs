@@ -1,0 +1,143 @@
+//! One direction of a relay: bytes come in, are cut into messages, and go out.
+//! Both buffers are bounded, so that a side that does not read stops the side
+//! that writes; both are empty, and given back, while nothing is on its way.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use insula_pg_wire::{Handling, Header, Scanner, Step, WireError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::wire::Wire;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// No more is read while so many bytes wait to go out.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Sees the messages of a lane as they pass.
+pub(super) trait Watcher {
+    /// A message begins.
+    fn begins(&mut self, header: Header) -> Handling;
+
+    /// A message that was held is whole, its header included; writes what goes
+    /// out for it.
+    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
+}
+
+/// One direction of a relay.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Read, and not cut into messages yet: less than a held message.
+    incoming: BytesMut,
+    /// To be written.
+    outgoing: BytesMut,
+    scanner: Scanner,
+    unflushed: bool,
+}
+
+impl Lane {
+    /// A lane that begins with what was read before.
+    pub fn new(incoming: BytesMut) -> Self {
+        Self { incoming, outgoing: BytesMut::new(), scanner: Scanner::default(), unflushed: false }
+    }
+
+    /// Whether there is room to read more.
+    pub fn has_room(&self) -> bool {
+        self.outgoing.len() < WAITING_BYTES_MAX
+    }
+
+    /// Nothing is on its way, and the last message has passed whole.
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_empty() && self.outgoing.is_empty() && self.scanner.is_between_messages()
+    }
+
+    /// Everything that may go out has gone out.
+    pub fn is_drained(&self) -> bool {
+        self.outgoing.is_empty() && !self.unflushed
+    }
+
+    /// A message may be put at the end of what goes out.
+    pub fn is_between_messages(&self) -> bool {
+        self.scanner.is_between_messages()
+    }
+
+    /// Takes what still is to go out.
+    pub fn take_outgoing(&mut self) -> BytesMut {
+        self.outgoing.split()
+    }
+
+    /// Reads once; 0 is the end of the stream. The bytes go through the stack,
+    /// so that a session that waits holds no buffer.
+    pub fn poll_read(&mut self, context: &mut Context<'_>, wire: &mut Wire) -> Poll<io::Result<usize>> {
+        let mut scratch = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut scratch);
+        match Pin::new(wire).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) => {
+                self.incoming.extend_from_slice(buffer.filled());
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Cuts what was read into messages, which the watcher sees.
+    pub fn cut(&mut self, watcher: &mut impl Watcher) -> Result<(), WireError> {
+        loop {
+            match self.scanner.step(&self.incoming, |header| watcher.begins(header))? {
+                Step::Pass(count) if count == self.incoming.len() && self.outgoing.is_empty() => {
+                    std::mem::swap(&mut self.incoming, &mut self.outgoing);
+                }
+                Step::Pass(count) => {
+                    self.outgoing.extend_from_slice(&self.incoming[..count]);
+                    self.incoming.advance(count);
+                }
+                Step::Whole(header) => {
+                    let message = self.incoming.split_to(header.message_bytes());
+                    watcher.whole(header, &message, &mut self.outgoing)?;
+                }
+                Step::NeedMore => break,
+            }
+        }
+        if self.incoming.is_empty() {
+            self.incoming = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Writes once, or flushes where all is written. `None` where there is
+    /// nothing to do.
+    pub fn poll_write(&mut self, context: &mut Context<'_>, wire: &mut Wire) -> Poll<io::Result<usize>> {
+        if !self.outgoing.is_empty() {
+            return match Pin::new(wire).poll_write(context, &self.outgoing) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    self.outgoing.advance(count);
+                    self.unflushed = true;
+                    if self.outgoing.is_empty() {
+                        self.outgoing = BytesMut::new();
+                    }
+                    Poll::Ready(Ok(count))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        if !self.unflushed {
+            return Poll::Pending;
+        }
+        match Pin::new(wire).poll_flush(context) {
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                Poll::Ready(Ok(0))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One client's session, from the first byte to the last. The order stands in
+//! [`serve`] and [`prepare`]; every stage takes the stage before it, so that none
+//! can be left out: `Accepted → Secured → Started → Authenticated → Routed →
+//! Opened`, which is relayed.
+
+mod authenticate;
+mod lane;
+mod pump;
+mod relay;
+mod route;
+mod secure;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use self::relay::Opened;
+use self::secure::{Accepted, Begun, Secured};
+use crate::front::{Admission, Front, Stops};
+use crate::link::{Link, LinkError};
+use crate::measure::Counted;
+use crate::refusal::Refusal;
+
+/// Why a session ended before its client left.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client is told why.
+    Refused(Refusal),
+    /// There is nobody to tell, or nothing to say.
+    Gone(&'static str),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<LinkError> for End {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Closed => Self::Gone("the client left"),
+            LinkError::Io(_) => Self::Gone("the connection failed"),
+            LinkError::Wire(error) => Self::Refused(Refusal::protocol(error)),
+        }
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone("the connection failed")
+    }
+}
+
+/// Serves one client.
+pub(crate) async fn serve(
+    front: Arc<Front>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admission: Admission,
+    stops: Stops,
+) {
+    let deadline = Instant::now() + front.config.startup_timeout;
+    let accepted = Accepted::new(stream, peer);
+    let Ok(Some((mut link, secured))) = timeout_at(deadline, accepted.secure(&front)).await else { return };
+    let Admission { session, authenticating } = admission;
+    let opened = tokio::select! {
+        opened = prepare(&front, &mut link, secured, deadline, authenticating) => opened,
+        () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
+    };
+    match opened {
+        Ok(Some(opened)) => opened.relay(link, &front, &stops).await,
+        Ok(None) => {}
+        Err(End::Gone(why)) => tracing::debug!(%peer, why, "a client was not let in"),
+        Err(End::Refused(refusal)) => {
+            front.measures.refused(refusal.code);
+            tracing::info!(%peer, code = %refusal.code, %refusal, "a client was turned away");
+            link.refuse(&refusal).await;
+        }
+    }
+    drop(session);
+}
+
+/// The order of a session up to the relay. `None` is a cancel request, which is
+/// done by then.
+async fn prepare(
+    front: &Front,
+    link: &mut Link,
+    secured: Secured,
+    deadline: Instant,
+    authenticating: OwnedSemaphorePermit,
+) -> Result<Option<Opened>, End> {
+    let counted = Counted::new(&front.measures.authenticating);
+    let started = match secured.start(front)? {
+        Begun::Session(started) => started,
+        Begun::Cancel(key) => return cancel(front, key).await.map(|()| None),
+    };
+    let authenticated = timeout_at(deadline, started.authenticate(front, link))
+        .await
+        .unwrap_or(Err(End::Gone("the client took too long to authenticate")))?;
+    drop((authenticating, counted));
+    let routed = authenticated.route(front)?;
+    routed.open(front, link).await.map(Some)
+}
+
+/// Passes a cancel request on to the backend to which the key belongs. The
+/// client learns nothing of what came of it, as in PostgreSQL.
+async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Result<(), End> {
+    let Some(target) = front.cancel_keys.find(key) else {
+        front.measures.cancels_unknown.increment(1);
+        return Err(End::Gone("no session has this cancel key"));
+    };
+    match target.cancel(&front.backend_tls, front.config.connect_timeout).await {
+        Ok(()) => front.measures.cancels_forwarded.increment(1),
+        Err(error) => {
+            tracing::warn!(%error, cluster = %target.endpoint.name, "a cancel request did not get through");
+        }
+    }
+    Ok(())
+}
+
+/// Tells a client why it is not let in. A cancel request is served all the
+/// same: it helps to get the front out of its trouble.
+pub(crate) async fn turn_away(front: &Front, stream: TcpStream, peer: SocketAddr, refusal: &Refusal) {
+    let Some((mut link, secured)) = Accepted::new(stream, peer).secure(front).await else { return };
+    match secured.start(front) {
+        Ok(Begun::Cancel(key)) => {
+            if let Err(End::Gone(why)) = cancel(front, key).await {
+                tracing::debug!(%peer, why, "a cancel request came to nothing");
+            }
+        }
+        Ok(Begun::Session(_)) | Err(_) => link.refuse(refusal).await,
+    }
+}

@@ -1,0 +1,216 @@
+//! Moves bytes both ways between a client and its backend, message by message,
+//! as long as there are any, and says what ended that.
+
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use insula_pg_wire::backend::{self, parse_ready_for_query};
+use insula_pg_wire::{Handling, Header, WireError};
+
+use super::lane::{Lane, Watcher};
+use crate::backend::Backend;
+use crate::link::Link;
+use crate::measure::Measures;
+use crate::pipeline::Pipeline;
+use crate::show::{Answers, may_be_show};
+
+/// A client and its backend, and what is on its way between them.
+#[derive(Debug)]
+pub(super) struct Pump {
+    pub client: Link,
+    pub backend: Backend,
+    pub to_server: Lane,
+    pub to_client: Lane,
+    pub pipeline: Pipeline,
+    answers: Answers,
+    /// The server takes nothing more; what it has said still reaches the client.
+    pub server_deaf: bool,
+    pub server_gone: bool,
+    /// The last message of the server was an error.
+    pub last_was_error: bool,
+}
+
+/// What ends a relay, or may.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The client has closed the connection, or it failed.
+    ClientLeft,
+    /// The server has, and everything that it said has reached the client.
+    ServerLeft,
+    /// What the client sent is no message.
+    ClientBroke(WireError),
+    /// What the server sent is no message.
+    ServerBroke(WireError),
+    /// Nothing is under way and no transaction is open.
+    Idle,
+}
+
+impl Pump {
+    /// A pump between two that are both ready.
+    pub fn new(mut client: Link, mut backend: Backend, answers: Answers) -> Self {
+        let to_server = Lane::new(client.take_inbox());
+        let to_client = Lane::new(backend.link.take_inbox());
+        Self {
+            client,
+            backend,
+            to_server,
+            to_client,
+            pipeline: Pipeline::new(),
+            answers,
+            server_deaf: false,
+            server_gone: false,
+            last_was_error: false,
+        }
+    }
+
+    /// Looks at what was read before the pump began.
+    pub fn begin(&mut self) -> Result<(), Event> {
+        self.cut_client()?;
+        self.cut_server()
+    }
+
+    /// Moves bytes until something ends that. Only with `stop_when_idle` is
+    /// being idle such a thing.
+    pub fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        measures: &Measures,
+        stop_when_idle: bool,
+    ) -> Poll<Event> {
+        loop {
+            let progress = match self.step(context, measures) {
+                Ok(progress) => progress,
+                Err(event) => return Poll::Ready(event),
+            };
+            if stop_when_idle && self.pipeline.is_idle() && self.to_server.is_empty() {
+                return Poll::Ready(Event::Idle);
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// One read and one write in each direction; whether anything moved.
+    fn step(&mut self, context: &mut Context<'_>, measures: &Measures) -> Result<bool, Event> {
+        let mut progress = self.read_client(context, measures)?;
+        progress |= self.write_server(context);
+        progress |= self.read_server(context)?;
+        progress |= self.write_client(context, measures)?;
+        if self.server_gone && self.to_client.is_drained() {
+            return Err(Event::ServerLeft);
+        }
+        Ok(progress)
+    }
+
+    fn read_client(&mut self, context: &mut Context<'_>, measures: &Measures) -> Result<bool, Event> {
+        let takes_more = self.to_server.has_room() && !self.pipeline.is_full();
+        if !takes_more || self.server_deaf || self.server_gone {
+            return Ok(false);
+        }
+        match self.to_server.poll_read(context, self.client.wire()) {
+            Poll::Ready(Ok(0) | Err(_)) => Err(Event::ClientLeft),
+            Poll::Ready(Ok(count)) => {
+                measures.bytes_from_clients.increment(count as u64);
+                self.cut_client()?;
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn write_server(&mut self, context: &mut Context<'_>) -> bool {
+        if self.server_deaf {
+            return false;
+        }
+        match self.to_server.poll_write(context, self.backend.link.wire()) {
+            Poll::Ready(Ok(_)) => true,
+            // It may have said why before it left, and is heard out.
+            Poll::Ready(Err(_)) => {
+                self.server_deaf = true;
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    fn read_server(&mut self, context: &mut Context<'_>) -> Result<bool, Event> {
+        if self.server_gone || !self.to_client.has_room() {
+            return Ok(false);
+        }
+        match self.to_client.poll_read(context, self.backend.link.wire()) {
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.server_gone = true;
+                Ok(true)
+            }
+            Poll::Ready(Ok(_)) => {
+                self.cut_server()?;
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn write_client(&mut self, context: &mut Context<'_>, measures: &Measures) -> Result<bool, Event> {
+        match self.to_client.poll_write(context, self.client.wire()) {
+            Poll::Ready(Ok(count)) => {
+                measures.bytes_to_clients.increment(count as u64);
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(Event::ClientLeft),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn cut_client(&mut self) -> Result<(), Event> {
+        let mut watcher = FromClient { pipeline: &mut self.pipeline, answers: &self.answers };
+        self.to_server.cut(&mut watcher).map_err(Event::ClientBroke)
+    }
+
+    fn cut_server(&mut self) -> Result<(), Event> {
+        let mut watcher =
+            FromServer { pipeline: &mut self.pipeline, last_was_error: &mut self.last_was_error };
+        self.to_client.cut(&mut watcher).map_err(Event::ServerBroke)
+    }
+}
+
+struct FromClient<'a> {
+    pipeline: &'a mut Pipeline,
+    answers: &'a Answers,
+}
+
+impl Watcher for FromClient<'_> {
+    fn begins(&mut self, header: Header) -> Handling {
+        self.pipeline.client_sent(header.tag);
+        if may_be_show(header) { Handling::Hold } else { Handling::Pass }
+    }
+
+    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        if !self.answers.rewrite(header.tag, &message[Header::BYTES..], out) {
+            out.extend_from_slice(message);
+        }
+        Ok(())
+    }
+}
+
+struct FromServer<'a> {
+    pipeline: &'a mut Pipeline,
+    last_was_error: &'a mut bool,
+}
+
+impl Watcher for FromServer<'_> {
+    fn begins(&mut self, header: Header) -> Handling {
+        *self.last_was_error = header.tag == backend::tag::ERROR_RESPONSE;
+        if header.tag == backend::tag::READY_FOR_QUERY && header.body_bytes == 1 {
+            return Handling::Hold;
+        }
+        self.pipeline.server_sent(header.tag);
+        Handling::Pass
+    }
+
+    fn whole(&mut self, _header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        self.pipeline.server_ready(parse_ready_for_query(&message[Header::BYTES..])?);
+        out.extend_from_slice(message);
+        Ok(())
+    }
+}

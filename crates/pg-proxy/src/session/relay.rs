@@ -1,0 +1,172 @@
+//! The relay: both directions at once until one side leaves, the session's
+//! right to go on ends, or the front stops. Then the backend is ended too, and
+//! what the session held is given back only when the backend is gone: a tenant
+//! cannot have more of them than it has connections.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use insula_pg_wire::backend::put_error;
+use insula_pg_wire::frontend::put_terminate;
+use insula_problem::Code;
+use insula_route_map::Follower;
+use tokio::time::timeout;
+
+use super::pump::{Event, Pump};
+use super::route::Held;
+use crate::backend::Backend;
+use crate::front::{Front, Stops};
+use crate::link::Link;
+use crate::measure::Counted;
+use crate::refusal::Refusal;
+use crate::show::Answers;
+use crate::standing::{Standing, Verdict};
+
+/// How often a query whose client has left is cancelled before the backend is
+/// left to itself.
+const CANCELS_MAX: usize = 30;
+
+/// Pause between two such cancels, in which the backend should end.
+const CANCEL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a backend may still send after its client has left. One that sends more
+/// is hung up on: PostgreSQL ends a query whose rows nobody takes.
+const LEFTOVER_BYTES_MAX: usize = 1024 * 1024;
+
+/// A session whose backend is ready.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub backend: Backend,
+    pub answers: Answers,
+    pub follower: Follower,
+    pub standing: Standing,
+    pub held: Held,
+}
+
+impl Opened {
+    /// Relays until the session is over and its backend is gone.
+    pub async fn relay(self, client: Link, front: &Front, stops: &Stops) {
+        let Self { backend, answers, follower, standing, held } = self;
+        let counted = Counted::new(&front.measures.relaying);
+        let mut pump = Pump::new(client, backend, answers);
+        let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
+        drop((counted, follower));
+        if let Some(refusal) = ended {
+            front.measures.refused(refusal.code);
+            tracing::info!(code = %refusal.code, %refusal, "a session was ended");
+            tell_client(&mut pump, &refusal).await;
+        }
+        end_backend(pump, front, stops).await;
+        drop(held);
+    }
+}
+
+/// Relays until the session is over; why, where the client does not know yet.
+async fn until_over(
+    pump: &mut Pump,
+    follower: &Follower,
+    standing: &Standing,
+    front: &Front,
+    stops: &Stops,
+) -> Option<Refusal> {
+    let mut event = pump.begin().err();
+    let mut ends_when_idle: Option<Refusal> = None;
+    loop {
+        if let Some(event) = event.take() {
+            return after(event, pump, ends_when_idle);
+        }
+        let stopping = ends_when_idle.is_some();
+        tokio::select! {
+            biased;
+            () = stops.now.cancelled() => return Some(shutting_down()),
+            () = stops.draining.cancelled(), if !stopping => ends_when_idle = Some(shutting_down()),
+            () = follower.changed() => match standing.judge(&front.parts.routes.snapshot()) {
+                Verdict::GoesOn => {}
+                Verdict::EndsWhenIdle(refusal) => ends_when_idle = Some(refusal),
+                Verdict::EndsNow(refusal) => return Some(refusal),
+            },
+            moved = poll_fn(|context| pump.poll(context, &front.measures, stopping)) => event = Some(moved),
+        }
+    }
+}
+
+/// What the client is told after an event.
+fn after(event: Event, pump: &Pump, ends_when_idle: Option<Refusal>) -> Option<Refusal> {
+    match event {
+        Event::Idle => ends_when_idle,
+        Event::ClientLeft => None,
+        Event::ServerLeft => (!pump.last_was_error).then(Refusal::backend_lost),
+        Event::ClientBroke(error) => Some(Refusal::protocol(error)),
+        Event::ServerBroke(error) => {
+            let cluster = &pump.backend.target.endpoint.name;
+            tracing::error!(%cluster, %error, "a server broke the protocol");
+            Some(Refusal::backend_lost())
+        }
+    }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::ended(Code::Unavailable, "the front is shutting down")
+}
+
+/// The last message, where the stream to the client stands between two.
+async fn tell_client(pump: &mut Pump, refusal: &Refusal) {
+    let waiting = pump.to_client.take_outgoing();
+    pump.client.put(|out| {
+        out.extend_from_slice(&waiting);
+        if pump.to_client.is_between_messages() {
+            put_error(out, &refusal.fields());
+        }
+    });
+    pump.client.close().await;
+}
+
+/// Ends the backend and waits until it is gone, so far as it can be known.
+async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
+    let Pump { client, mut backend, mut to_server, pipeline, server_deaf, server_gone, .. } = pump;
+    drop(client);
+    if server_gone {
+        return;
+    }
+    let left_properly = pipeline.is_terminated();
+    if !server_deaf {
+        if left_properly || !pipeline.is_busy() && to_server.is_empty() {
+            let waiting = to_server.take_outgoing();
+            backend.link.put(|out| {
+                out.extend_from_slice(&waiting);
+                if !left_properly {
+                    put_terminate(out);
+                }
+            });
+        }
+        // Where this fails the server is gone or soon will be.
+        let _ = timeout(front.config.connect_timeout, backend.link.shutdown()).await;
+    }
+    let gone = async {
+        if left_properly {
+            // What it asked for before it left is done, as without a front.
+            return backend.link.drain(LEFTOVER_BYTES_MAX).await;
+        }
+        cancel_until_gone(&mut backend, pipeline.is_busy(), front).await;
+    };
+    tokio::select! {
+        () = gone => {}
+        () = stops.now.cancelled() => {}
+    }
+}
+
+/// Cancels what the backend is doing for a client that has vanished, or has
+/// been ended, until the backend has noticed that nobody is there.
+async fn cancel_until_gone(backend: &mut Backend, busy: bool, front: &Front) {
+    for _ in 0..CANCELS_MAX {
+        if busy
+            && let Err(error) = backend.target.cancel(&front.backend_tls, front.config.connect_timeout).await
+        {
+            let cluster = &backend.target.endpoint.name;
+            tracing::warn!(%cluster, %error, "a query whose client has left could not be cancelled");
+        }
+        if timeout(CANCEL_PAUSE, backend.link.drain(LEFTOVER_BYTES_MAX)).await.is_ok() {
+            return;
+        }
+    }
+}

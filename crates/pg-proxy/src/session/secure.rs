@@ -1,0 +1,204 @@
+//! The first stages: TLS, and what the client wants. Nobody has been asked yet
+//! who they are.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use insula_pg_wire::WireError;
+use insula_pg_wire::startup::{CancelKey, Foreign, SessionStart, StartupPacket, recognise_foreign};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use super::End;
+use crate::front::Front;
+use crate::link::{Link, LinkError};
+use crate::parameters::wants_replication;
+use crate::refusal::Refusal;
+use crate::wire::Wire;
+
+const HTTP_ANSWER: &str = "This is the PostgreSQL port of Insula: connect with a PostgreSQL client.\n";
+
+/// A connection that has not said anything.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+}
+
+/// How the client is connected.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Channel {
+    pub peer: SocketAddr,
+    pub tls: bool,
+}
+
+impl Channel {
+    /// Nobody on the way can read along: TLS, or the same machine.
+    pub fn is_private(self) -> bool {
+        self.tls || self.peer.ip().to_canonical().is_loopback()
+    }
+}
+
+/// A connection whose TLS is settled, with its first packet.
+#[derive(Debug)]
+pub(super) struct Secured {
+    channel: Channel,
+    packet: StartupPacket,
+}
+
+/// What the client wants.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Session(Started),
+    Cancel(CancelKey),
+}
+
+/// A session that is to begin.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub channel: Channel,
+    pub start: SessionStart,
+}
+
+impl Accepted {
+    pub fn new(stream: TcpStream, peer: SocketAddr) -> Self {
+        Self { stream, peer }
+    }
+
+    /// Settles TLS and reads the first packet. `None` where that came to
+    /// nothing; the client has been told as far as it can be.
+    pub async fn secure(self, front: &Front) -> Option<(Link, Secured)> {
+        // Without it small messages wait for the answer to earlier ones.
+        self.stream.set_nodelay(true).ok()?;
+        let mut channel = Channel { peer: self.peer, tls: false };
+        let mut link = Link::new(Wire::Plain(self.stream));
+        let mut asked_gss = false;
+        loop {
+            let packet = match link.startup_packet().await {
+                Ok(packet) => packet,
+                Err(error) => {
+                    turn_away_stranger(front, &mut link, channel, error).await;
+                    return None;
+                }
+            };
+            match packet {
+                StartupPacket::Ssl if !channel.tls => {
+                    link = answer_tls_request(front, link, &mut channel).await?;
+                }
+                StartupPacket::GssEncryption if !asked_gss && !channel.tls => {
+                    asked_gss = true;
+                    answer(front, &mut link, channel, b'N').await?;
+                }
+                StartupPacket::Ssl | StartupPacket::GssEncryption => {
+                    refuse(front, &mut link, channel, "encryption was asked for twice").await;
+                    return None;
+                }
+                packet @ (StartupPacket::Cancel(_) | StartupPacket::Session(_)) => {
+                    return Some((link, Secured { channel, packet }));
+                }
+            }
+        }
+    }
+}
+
+/// Answers a request for TLS, with the handshake where it is configured.
+async fn answer_tls_request(front: &Front, mut link: Link, channel: &mut Channel) -> Option<Link> {
+    let Some(tls) = &front.parts.tls else {
+        answer(front, &mut link, *channel, b'N').await?;
+        return Some(link);
+    };
+    answer(front, &mut link, *channel, b'S').await?;
+    let Ok(Wire::Plain(stream)) = link.into_wire() else { return None };
+    match tls.acceptor().accept(stream).await {
+        Ok(stream) => {
+            channel.tls = true;
+            Some(Link::new(Wire::Tls(Box::new(TlsStream::Server(stream)))))
+        }
+        Err(error) => {
+            tracing::info!(peer = %channel.peer, %error, "a TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// Answers a request for encryption with one letter. What the client has sent
+/// behind the request is not taken: somebody on the way may have put it there,
+/// to be read as if it had come encrypted (CVE-2021-23214).
+async fn answer(front: &Front, link: &mut Link, channel: Channel, letter: u8) -> Option<()> {
+    if !link.inbox().is_empty() {
+        refuse(front, link, channel, "unencrypted data after a request for encryption").await;
+        return None;
+    }
+    link.put(|out| out.extend_from_slice(&[letter]));
+    link.flush().await.ok()
+}
+
+async fn refuse(front: &Front, link: &mut Link, channel: Channel, what: &str) {
+    turn_away(front, link, channel, &Refusal::protocol(what)).await;
+}
+
+async fn turn_away(front: &Front, link: &mut Link, channel: Channel, refusal: &Refusal) {
+    front.measures.refused(refusal.code);
+    tracing::info!(peer = %channel.peer, code = %refusal.code, %refusal, "a client was turned away");
+    link.refuse(refusal).await;
+}
+
+/// Tells a client that does not speak the protocol what it has reached.
+async fn turn_away_stranger(front: &Front, link: &mut Link, channel: Channel, error: LinkError) {
+    let LinkError::Wire(error) = error else { return };
+    if recognise_foreign(link.inbox()) == Some(Foreign::Http) {
+        let refusal = Refusal::protocol("a client speaks HTTP");
+        front.measures.refused(refusal.code);
+        tracing::info!(peer = %channel.peer, code = %refusal.code, %refusal, "a client was turned away");
+        return link.answer_foreign(http_answer()).await;
+    }
+    let refusal = match error {
+        WireError::Version { .. } => Refusal::unsupported_version(error),
+        WireError::Length { .. } | WireError::Malformed(_) => Refusal::protocol(error),
+    };
+    turn_away(front, link, channel, &refusal).await;
+}
+
+fn http_answer() -> Bytes {
+    let length = HTTP_ANSWER.len();
+    Bytes::from(format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{HTTP_ANSWER}"
+    ))
+}
+
+impl Secured {
+    /// Refuses what no tenant could have.
+    pub fn start(self, front: &Front) -> Result<Begun, End> {
+        let start = match self.packet {
+            StartupPacket::Session(start) => start,
+            StartupPacket::Cancel(key) => return Ok(Begun::Cancel(key)),
+            StartupPacket::Ssl | StartupPacket::GssEncryption => {
+                return Err(Refusal::protocol("encryption was asked for twice").into());
+            }
+        };
+        if front.config.require_tls && !self.channel.is_private() {
+            return Err(Refusal::tls_required().into());
+        }
+        if wants_replication(&start) {
+            return Err(Refusal::replication().into());
+        }
+        Ok(Begun::Session(Started { channel: self.channel, start }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tls_and_this_machine_are_private() {
+        let is_private = |peer: &str, tls| Channel { peer: peer.parse().unwrap(), tls }.is_private();
+        for peer in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_private(peer, false), "{peer}");
+        }
+        for peer in ["10.0.0.1:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1", "128.0.0.1:1"] {
+            assert!(!is_private(peer, false) && is_private(peer, true), "{peer}");
+        }
+    }
+}

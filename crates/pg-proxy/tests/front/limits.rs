@@ -1,0 +1,90 @@
+//! How many may be in at once: exactly as many as the plan says, however many
+//! come at the same moment, and the places come back.
+
+use futures_util::future::join_all;
+use insula_pg_proxy::PgProxyConfig;
+use insula_route_map::Rows;
+
+use crate::raw::Raw;
+use crate::support::{World, connect, pair, refused, words};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_at_once_and_exactly_the_limit_gets_in() {
+    let world = World::start().await;
+    let mut tenant = world.tenant("acme").await;
+    let other = world.tenant("globex").await;
+    world.change(&mut tenant, |route| route.max_connections = Some(7));
+    for round in 0..3 {
+        let config = world.config(&tenant);
+        let attempts = join_all((0..50).map(|_| connect(&config))).await;
+        let (inside, outside): (Vec<_>, Vec<_>) = attempts.into_iter().partition(Result::is_ok);
+        assert_eq!(inside.len(), 7, "round {round}");
+        for refused in outside {
+            let (sqlstate, message, hint) = words(&refused.map(drop).unwrap_err());
+            assert_eq!((sqlstate, hint), pair("53300", "too_many_connections"));
+            assert!(message.contains("acme") && message.contains('7'), "{message}");
+        }
+        assert!(connect(&world.config(&other)).await.is_ok(), "another tenant is not touched");
+        drop(inside);
+        world.until_backends(&tenant, |all, _| all == 0).await;
+        // The place is free a moment after the backend is gone.
+        until_let_in(&world, &tenant).await;
+        world.until_backends(&tenant, |all, _| all == 0).await;
+    }
+}
+
+/// Tries until there is a place.
+async fn until_let_in(world: &World, tenant: &crate::support::Tenant) {
+    let config = world.config(tenant);
+    let admitted = async { while connect(&config).await.is_err() {} };
+    tokio::time::timeout(crate::support::PATIENCE, admitted).await.expect("a place comes back");
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_keeps_its_place_until_its_query_is_ended() {
+    let world = World::start().await;
+    let mut tenant = world.tenant("acme").await;
+    world.change(&mut tenant, |route| route.max_connections = Some(1));
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    raw.query("select pg_sleep(600)").await;
+    world.until_backends(&tenant, |all, _| all == 1).await;
+    drop(raw);
+    // Without a cancel the backend would sleep on for ten minutes.
+    world.until_backends(&tenant, |all, _| all == 0).await;
+    until_let_in(&world, &tenant).await;
+}
+
+#[tokio::test]
+async fn logins_and_clusters_have_limits_of_their_own() {
+    let world = World::start().await;
+    let mut tenant = world.tenant("acme").await;
+    world.change_login(&mut tenant, |login| login.max_sessions = Some(1));
+    let _inside = world.connect(&tenant).await;
+    assert_eq!(refused(&world.config(&tenant)).await, pair("53300", "too_many_connections"));
+    world.change_login(&mut tenant, |login| login.max_sessions = None);
+    let mut endpoint = (**world.routes.snapshot().endpoint(&"c".parse().unwrap()).unwrap()).clone();
+    endpoint.max_connections = Some(2);
+    endpoint.revision = world.next_revision();
+    world.push(Rows { endpoints: vec![endpoint], ..Rows::default() });
+    let _second = world.connect(&tenant).await;
+    assert_eq!(refused(&world.config(&tenant)).await, pair("53300", "overloaded"));
+}
+
+#[tokio::test]
+async fn the_front_itself_is_bounded_and_says_so() {
+    let config = PgProxyConfig { sessions_max: 2, ..PgProxyConfig::default() };
+    let world = World::start_with(config, None).await;
+    let tenant = world.tenant("acme").await;
+    let _inside = [world.connect(&tenant).await, world.connect(&tenant).await];
+    assert_eq!(refused(&world.config(&tenant)).await, pair("53300", "overloaded"));
+
+    let config = PgProxyConfig { authenticating_max: 1, ..PgProxyConfig::default() };
+    let world = World::start_with(config, None).await;
+    let tenant = world.tenant("acme").await;
+    let mut slow = Raw::connect(&world).await;
+    slow.start(&[("user", "acme")]).await;
+    slow.next().await.expect("it is asked for its proof");
+    assert_eq!(refused(&world.config(&tenant)).await, pair("53300", "overloaded"));
+    drop(slow);
+    until_let_in(&world, &tenant).await;
+}

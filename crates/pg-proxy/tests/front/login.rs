@@ -1,0 +1,133 @@
+//! Who gets in, and that nobody else does or learns anything.
+
+use insula_credentials::{ContextTokens, MasterKeys, NewContext};
+use insula_domain::OsEntropy;
+use insula_domain::{RoleName, SystemClock};
+use insula_pg_wire::backend::{parse_error, tag};
+
+use crate::raw::Raw;
+use crate::support::{World, connect, one, pair, refused};
+
+#[tokio::test]
+async fn a_login_is_the_tenants_own_role() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let client = world.connect(&tenant).await;
+    let role = one(&client, "select current_user::text").await;
+    assert_eq!(role, RoleName::of_tenant(tenant.id).as_str());
+    assert_eq!(one(&client, "select session_user::text").await, role);
+    assert_eq!(
+        one(&client, "select current_schema()::text").await,
+        tenant.route.placement.unwrap().schema.as_str()
+    );
+}
+
+#[tokio::test]
+async fn a_read_only_login_is_the_role_that_may_only_read() {
+    let world = World::start().await;
+    let mut tenant = world.tenant("acme").await;
+    world.change_login(&mut tenant, |login| login.read_only = true);
+    let client = world.connect(&tenant).await;
+    let role = one(&client, "select current_user::text").await;
+    assert_eq!(role, RoleName::read_only_of_tenant(tenant.id).as_str());
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_refused_and_so_is_another_tenants() {
+    let world = World::start().await;
+    let (acme, globex) = (world.tenant("acme").await, world.tenant("globex").await);
+    assert!(connect(&world.config(&acme)).await.is_ok(), "the canary: the right one gets in");
+    for secret in ["", "wrong", &globex.secret, acme.login.verifier.as_str()] {
+        let config = world.config_as("acme", secret, "app");
+        if secret.is_empty() {
+            assert!(connect(&config).await.is_err());
+        } else {
+            assert_eq!(refused(&config).await, pair("28P01", "login_refused"));
+        }
+    }
+    // The role's own name and password are no way around the login.
+    let role = RoleName::of_tenant(acme.id);
+    let password = world.keys.role_password(acme.id, false, world.keys.current_generation()).unwrap();
+    let config = world.config_as(role.as_str(), password.expose(), "app");
+    assert_eq!(refused(&config).await, pair("28P01", "login_refused"));
+}
+
+#[tokio::test]
+async fn an_unknown_login_cannot_be_told_from_a_wrong_secret() {
+    let world = World::start().await;
+    let mut broken = world.tenant("broken").await;
+    world.change_login(&mut broken, |login| login.verifier = "not a verifier".to_owned());
+    world.tenant("known").await;
+    let attempt = async |user: &str| {
+        let mut raw = Raw::connect(&world).await;
+        raw.start(&[("user", user), ("database", "app")]).await;
+        let (server_first, answer) = raw.scram("wrong").await;
+        assert_eq!(answer.tag, tag::ERROR_RESPONSE);
+        let body = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(raw.next().await.is_none());
+        let salt = server_first.split(',').nth(1).unwrap().to_owned();
+        let rest = server_first.split(',').nth(2).unwrap().to_owned();
+        (body.replace(&format!("\"{user}\""), "\"USER\""), rest, salt)
+    };
+    let known = attempt("known").await;
+    for user in ["unknown", "broken", "Robert'); drop table x;--", "postgres", "insula"] {
+        let other = attempt(user).await;
+        assert_eq!((&other.0, &other.1), (&known.0, &known.1), "{user}");
+        assert_eq!(other.2.len(), known.2.len(), "the salts look alike");
+        assert_eq!(attempt(user).await.2, other.2, "the salt of a name stays the same");
+        assert_ne!(other.2, known.2);
+    }
+    assert_eq!(attempt("known").await.2, known.2);
+}
+
+#[tokio::test]
+async fn a_token_gets_in_and_nothing_that_looks_like_one() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    for read_only in [false, true] {
+        let client =
+            connect(&world.config_as("token", &world.token(&tenant, read_only), "app")).await.unwrap();
+        let role =
+            if read_only { RoleName::read_only_of_tenant(tenant.id) } else { RoleName::of_tenant(tenant.id) };
+        assert_eq!(one(&client, "select current_user::text").await, role.as_str());
+    }
+    let context = NewContext {
+        subject: "user-1".to_owned(),
+        tenant_id: tenant.id,
+        tenant: tenant.route.slug.clone(),
+        roles: vec![],
+        read_only: false,
+        life: time::Duration::seconds(60),
+    };
+    let foreign = ContextTokens::new(&MasterKeys::generate(&OsEntropy)).mint(context, &SystemClock).unwrap();
+    let good = world.token(&tenant, false);
+    for bad in [foreign.expose(), &good[..good.len() - 2], "x", &tenant.secret] {
+        let config = world.config_as("token", bad, "app");
+        assert_eq!(refused(&config).await, pair("28P01", "login_refused"));
+    }
+    // A token reaches its own tenant alone.
+    let config = world.config_as("token", &good, "app/child");
+    assert_eq!(refused(&config).await, pair("3D000", "unknown_scope"));
+}
+
+#[tokio::test]
+async fn a_packet_without_a_user_is_refused() {
+    let world = World::start().await;
+    for parameters in [&[("database", "app")][..], &[("user", ""), ("database", "app")]] {
+        let mut raw = Raw::connect(&world).await;
+        raw.start(parameters).await;
+        assert_eq!(raw.refusal().await.0, "08P01");
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_in_before_the_map_has_come() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    assert!(connect(&world.config(&tenant)).await.is_ok(), "the canary");
+    let empty = World::with_an_empty_map().await;
+    let mut raw = Raw::connect(&empty).await;
+    raw.start(&[("user", "acme"), ("database", "app")]).await;
+    let message = raw.next().await.unwrap();
+    assert_eq!(parse_error(&message.body).unwrap().0, "57P03");
+}

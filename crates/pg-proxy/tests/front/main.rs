@@ -1,0 +1,17 @@
+//! The front against real PostgreSQL: every test starts a front of its own
+//! before a server that the run shares, with tenants of its own.
+
+// The helpers of tests fail as tests do.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod cancel;
+mod ending;
+mod limits;
+mod login;
+mod raw;
+mod relay;
+mod scope;
+mod settings;
+mod strangers;
+mod support;
+mod tls;
