@@ -153,7 +153,8 @@ impl Body {
     /// that the schema which is named most often is looked for by its tokens.
     fn note_public(&mut self, text: &str) {
         for pair in tokens_of(text).windows(3) {
-            let word = |token: &ScanToken| text.get(offset(token.start)..offset(token.end)).unwrap_or_default();
+            let word =
+                |token: &ScanToken| text.get(offset(token.start)..offset(token.end)).unwrap_or_default();
             if word(&pair[0]).eq_ignore_ascii_case("public") && pair[1].token == Token::Ascii46 as i32 {
                 let name = word(&pair[2]).to_owned();
                 self.facts.qualified.push(Name { schema: Some("public".to_owned()), name, location: None });
