@@ -45,7 +45,15 @@ as_root() {
     fi
 }
 
-apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -qq "$@" </dev/null; }
+# apt-get without a question and without a word, unless it fails.
+apt() {
+    local log code=0
+    log=$(mktemp)
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -qq "$@" </dev/null >"$log" 2>&1 || code=$?
+    if [ "$code" -ne 0 ]; then tail -n 20 "$log" >&2; fi
+    rm -f "$log"
+    return "$code"
+}
 
 # Debian's package `postgresql` makes and starts a server on port 5432. We want
 # the programs alone, so that is switched off for as long as the package is
