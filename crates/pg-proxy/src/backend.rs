@@ -28,7 +28,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use crate::cancel::CancelTarget;
 use crate::link::{Link, LinkError};
 use crate::parameters::Setting;
-use crate::wire::Wire;
+use crate::wire::{Wire, prepare};
 
 /// Longest message of a server before it is ready.
 const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
@@ -130,7 +130,7 @@ pub(crate) async fn connect(
     tls: &TlsConnector,
 ) -> Result<Connection, BackendError> {
     let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     let mut link = Link::new(Wire::Plain(stream));
     if !endpoint.tls {
         return Ok(Connection { link, end_point: None });

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use crate::cancel::CancelKeys;
 use crate::config::PgProxyConfig;
@@ -193,20 +194,26 @@ impl Door {
             Some(admission) => {
                 let session =
                     session::serve(Arc::clone(&self.front), stream, peer, admission, self.stops.clone());
-                self.sessions.spawn(session);
+                self.sessions.spawn(session.instrument(span(peer)));
             }
             None => self.turn_away(stream, peer, Refusal::overloaded()),
         }
     }
 
     fn turn_away(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
-        self.front.measures.refused(refusal.code);
         if let Ok(permit) = Arc::clone(&self.front.turned_away).try_acquire_owned() {
             let front = Arc::clone(&self.front);
-            tokio::spawn(async move {
-                let _ = timeout(TURN_AWAY_TIMEOUT, session::turn_away(&front, stream, peer, &refusal)).await;
+            let turned_away = async move {
+                let _ =
+                    timeout(TURN_AWAY_TIMEOUT, session::serve_no_more(&front, stream, peer, &refusal)).await;
                 drop(permit);
-            });
+            };
+            tokio::spawn(turned_away.instrument(span(peer)));
         }
     }
+}
+
+/// What every line of a session's log carries.
+fn span(peer: SocketAddr) -> Span {
+    tracing::info_span!("pg_session", %peer, tenant = tracing::field::Empty)
 }

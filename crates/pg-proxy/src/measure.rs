@@ -23,6 +23,7 @@ impl Measures {
     pub fn register() -> Self {
         metrics::describe_gauge!("insula_pg_sessions", "Sessions of the PostgreSQL front, by state");
         metrics::describe_counter!("insula_pg_refused_total", "Clients turned away, by problem code");
+        metrics::describe_counter!("insula_pg_ended_total", "Sessions ended by the front, by problem code");
         metrics::describe_counter!("insula_pg_bytes_total", metrics::Unit::Bytes, "Bytes relayed");
         metrics::describe_counter!("insula_pg_cancels_total", "Cancel requests, by what came of them");
         metrics::describe_histogram!(
@@ -43,6 +44,10 @@ impl Measures {
 
     pub fn refused(&self, code: Code) {
         metrics::counter!("insula_pg_refused_total", "code" => code.as_str()).increment(1);
+    }
+
+    pub fn ended(&self, code: Code) {
+        metrics::counter!("insula_pg_ended_total", "code" => code.as_str()).increment(1);
     }
 
     pub fn backend_opened(&self, took: Duration) {

@@ -40,6 +40,14 @@ impl Identity {
         }
     }
 
+    /// The user name with which it was presented.
+    pub fn user(&self) -> &[u8] {
+        match self {
+            Self::Login(login) => login.name.as_str().as_bytes(),
+            Self::Token(_) => TOKEN_USER,
+        }
+    }
+
     pub fn read_only(&self) -> bool {
         match self {
             Self::Login(login) => login.read_only,
@@ -66,7 +74,6 @@ impl Identity {
 /// A session whose client is known.
 #[derive(Debug)]
 pub(super) struct Authenticated {
-    pub channel: Channel,
     pub start: SessionStart,
     pub identity: Identity,
 }
@@ -89,7 +96,7 @@ impl Started {
         } else {
             by_login(front, link, self.channel, user).await?
         };
-        Ok(Authenticated { channel: self.channel, start: self.start, identity })
+        Ok(Authenticated { start: self.start, identity })
     }
 }
 
@@ -101,7 +108,7 @@ async fn by_token(front: &Front, link: &mut Link, channel: Channel) -> Result<Id
     let body = credential(link).await?;
     let token = frontend::parse_password(&body).map_err(Refusal::protocol)?;
     let refused = |reason: &str| {
-        tracing::info!(peer = %channel.peer, user = "token", reason, "a login was refused");
+        tracing::info!(user = "token", reason, "a login was refused");
         Refusal::login(TOKEN_USER)
     };
     let token = std::str::from_utf8(token).map_err(|_| refused("the token is not UTF-8"))?;
@@ -131,13 +138,13 @@ async fn by_login(front: &Front, link: &mut Link, channel: Channel, user: &[u8])
     let first = response.data.ok_or_else(|| Refusal::protocol("the client's first message is missing"))?;
     let entropy = front.parts.entropy.as_ref();
     let (scram, answer) = ScramServer::start(verifier, mechanism, end_point, first, entropy)
-        .map_err(|error| scram_refused(channel, user, error))?;
+        .map_err(|error| scram_refused(user, error))?;
     link.put(|out| Authentication::SaslContinue(answer.as_bytes()).put(out));
 
     let last = credential(link).await?;
-    let proof = scram.finish(&last).map_err(|error| scram_refused(channel, user, error))?;
+    let proof = scram.finish(&last).map_err(|error| scram_refused(user, error))?;
     // A made-up verifier lets nobody in: no proof fits it, and there is no login.
-    let login = login.ok_or_else(|| scram_refused(channel, user, ScramError::WrongProof))?;
+    let login = login.ok_or_else(|| scram_refused(user, ScramError::WrongProof))?;
     link.put(|out| {
         Authentication::SaslFinal(proof.as_bytes()).put(out);
         Authentication::Ok.put(out);
@@ -162,8 +169,8 @@ fn find_login(front: &Front, user: &[u8]) -> (Option<Arc<LoginRoute>>, ScramVeri
     }
 }
 
-fn scram_refused(channel: Channel, user: &[u8], error: ScramError) -> Refusal {
-    tracing::info!(peer = %channel.peer, user = printable(user), reason = %error, "a login was refused");
+fn scram_refused(user: &[u8], error: ScramError) -> Refusal {
+    tracing::info!(user = printable(user), reason = %error, "a login was refused");
     match error {
         ScramError::Malformed(what) => Refusal::protocol(format_args!("malformed SCRAM message: {what}")),
         ScramError::ChannelBinding(_) => Refusal::channel_binding(),

@@ -64,24 +64,31 @@ pub(crate) async fn serve(
     stops: Stops,
 ) {
     let deadline = Instant::now() + front.config.startup_timeout;
-    let accepted = Accepted::new(stream, peer);
-    let Ok(Some((mut link, secured))) = timeout_at(deadline, accepted.secure(&front)).await else { return };
     let Admission { session, authenticating } = admission;
+    let entering = (authenticating, Counted::new(&front.measures.authenticating));
+    let secured = tokio::select! {
+        secured = timeout_at(deadline, Accepted::new(stream, peer).secure(&front)) => secured,
+        () = stops.draining.cancelled() => return,
+    };
+    let Ok(Some((mut link, secured))) = secured else { return };
     let opened = tokio::select! {
-        opened = prepare(&front, &mut link, secured, deadline, authenticating) => opened,
+        opened = prepare(&front, &mut link, secured, deadline, entering) => opened,
         () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
     };
     match opened {
         Ok(Some(opened)) => opened.relay(link, &front, &stops).await,
         Ok(None) => {}
-        Err(End::Gone(why)) => tracing::debug!(%peer, why, "a client was not let in"),
-        Err(End::Refused(refusal)) => {
-            front.measures.refused(refusal.code);
-            tracing::info!(%peer, code = %refusal.code, %refusal, "a client was turned away");
-            link.refuse(&refusal).await;
-        }
+        Err(End::Gone(why)) => tracing::debug!(why, "a client was not let in"),
+        Err(End::Refused(refusal)) => turn_away(&front, &mut link, &refusal).await,
     }
     drop(session);
+}
+
+/// Tells a client why it is not let in, counts it, and hangs up.
+async fn turn_away(front: &Front, link: &mut Link, refusal: &Refusal) {
+    front.measures.refused(refusal.code);
+    tracing::info!(code = %refusal.code, %refusal, "a client was turned away");
+    link.refuse(refusal).await;
 }
 
 /// The order of a session up to the relay. `None` is a cancel request, which is
@@ -91,9 +98,8 @@ async fn prepare(
     link: &mut Link,
     secured: Secured,
     deadline: Instant,
-    authenticating: OwnedSemaphorePermit,
+    entering: (OwnedSemaphorePermit, Counted),
 ) -> Result<Option<Opened>, End> {
-    let counted = Counted::new(&front.measures.authenticating);
     let started = match secured.start(front)? {
         Begun::Session(started) => started,
         Begun::Cancel(key) => return cancel(front, key).await.map(|()| None),
@@ -101,7 +107,7 @@ async fn prepare(
     let authenticated = timeout_at(deadline, started.authenticate(front, link))
         .await
         .unwrap_or(Err(End::Gone("the client took too long to authenticate")))?;
-    drop((authenticating, counted));
+    drop(entering);
     let routed = authenticated.route(front)?;
     routed.open(front, link).await.map(Some)
 }
@@ -122,16 +128,16 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
     Ok(())
 }
 
-/// Tells a client why it is not let in. A cancel request is served all the
-/// same: it helps to get the front out of its trouble.
-pub(crate) async fn turn_away(front: &Front, stream: TcpStream, peer: SocketAddr, refusal: &Refusal) {
+/// Turns away a client for whom there is no room. A cancel request is served
+/// all the same: it helps to get the front out of its trouble.
+pub(crate) async fn serve_no_more(front: &Front, stream: TcpStream, peer: SocketAddr, refusal: &Refusal) {
     let Some((mut link, secured)) = Accepted::new(stream, peer).secure(front).await else { return };
     match secured.start(front) {
         Ok(Begun::Cancel(key)) => {
             if let Err(End::Gone(why)) = cancel(front, key).await {
-                tracing::debug!(%peer, why, "a cancel request came to nothing");
+                tracing::debug!(why, "a cancel request came to nothing");
             }
         }
-        Ok(Begun::Session(_)) | Err(_) => link.refuse(refusal).await,
+        Ok(Begun::Session(_)) | Err(_) => turn_away(front, &mut link, refusal).await,
     }
 }

@@ -52,7 +52,7 @@ impl Opened {
         let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         if let Some(refusal) = ended {
-            front.measures.refused(refusal.code);
+            front.measures.ended(refusal.code);
             tracing::info!(code = %refusal.code, %refusal, "a session was ended");
             tell_client(&mut pump, &refusal).await;
         }

@@ -8,6 +8,7 @@ use insula_domain::{ClusterName, LoginId, Placement, RoleName, TenantId, TenantS
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
 use insula_pg_wire::{TransactionStatus, backend};
 use insula_route_map::{ClusterEndpoint, Follower, Route, Snapshot};
+use tokio::time::timeout;
 
 use super::End;
 use super::authenticate::{Authenticated, Identity};
@@ -95,8 +96,8 @@ impl Authenticated {
         let database = self.start.parameter("database");
         let unknown = || Refusal::unknown_scope(database.unwrap_or_default());
         let own = self.identity.tenant();
-        // A token may outlive the tenant that it names.
-        let own_route = snapshot.route(own).ok_or_else(|| Refusal::login(b"token"))?;
+        // A token may outlive the tenant that it names, and so may a login.
+        let own_route = snapshot.route(own).ok_or_else(|| Refusal::login(self.identity.user()))?;
         check_status(own_route)?;
         let scope = Scope::parse(database).ok_or_else(unknown)?;
         if !scope.is_own() && !self.identity.descendants() {
@@ -128,7 +129,8 @@ impl Authenticated {
             .clusters
             .take(&target.endpoint.name, target.endpoint.max_connections)
             .map_err(|_| Refusal::too_many_for_cluster(&target.endpoint.name))?;
-        tracing::debug!(peer = %self.channel.peer, tenant = %route.slug, "a client was let in");
+        tracing::Span::current().record("tenant", route.slug.as_str());
+        tracing::debug!("a client was let in");
         Ok(Places { _tenant: tenant, _login: login, _cluster: cluster })
     }
 }
@@ -158,7 +160,7 @@ impl Routed {
                 self.target.route.role_key_generation,
             )
             .map_err(|error| {
-                tracing::error!(tenant = %self.target.route.slug, %error, "no password for a role");
+                tracing::error!(%error, "the password of a role cannot be derived");
                 Refusal::placement_unavailable()
             })?;
         let opening = Opening {
@@ -188,7 +190,9 @@ impl Routed {
             put_backend_key_data(out, cancel_key.key);
             put_ready_for_query(out, TransactionStatus::Idle);
         });
-        link.flush().await?;
+        timeout(front.config.connect_timeout, link.flush())
+            .await
+            .map_err(|_| End::Gone("the client does not take its greeting"))??;
         let answers = Answers::new(&self.target.route.slug, placement);
         Ok(Opened {
             backend,
@@ -205,9 +209,9 @@ impl Routed {
             link.close().await;
             return End::Gone("the server refused a setting of the client");
         }
-        let (tenant, cluster) = (&self.target.route.slug, &self.target.endpoint.name);
+        let cluster = &self.target.endpoint.name;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(%tenant, %cluster, %error, cause, "a backend could not be opened");
+        tracing::warn!(%cluster, %error, cause, "a backend could not be opened");
         let refusal = if error.is_full() {
             Refusal::too_many_for_cluster(cluster)
         } else {

@@ -9,12 +9,12 @@ use insula_pg_wire::startup::{CancelKey, Foreign, SessionStart, StartupPacket, r
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::End;
+use super::{End, turn_away};
 use crate::front::Front;
 use crate::link::{Link, LinkError};
 use crate::parameters::wants_replication;
 use crate::refusal::Refusal;
-use crate::wire::Wire;
+use crate::wire::{Wire, prepare};
 
 const HTTP_ANSWER: &str = "This is the PostgreSQL port of Insula: connect with a PostgreSQL client.\n";
 
@@ -68,8 +68,7 @@ impl Accepted {
     /// Settles TLS and reads the first packet. `None` where that came to
     /// nothing; the client has been told as far as it can be.
     pub async fn secure(self, front: &Front) -> Option<(Link, Secured)> {
-        // Without it small messages wait for the answer to earlier ones.
-        self.stream.set_nodelay(true).ok()?;
+        prepare(&self.stream).ok()?;
         let mut channel = Channel { peer: self.peer, tls: false };
         let mut link = Link::new(Wire::Plain(self.stream));
         let mut asked_gss = false;
@@ -77,7 +76,7 @@ impl Accepted {
             let packet = match link.startup_packet().await {
                 Ok(packet) => packet,
                 Err(error) => {
-                    turn_away_stranger(front, &mut link, channel, error).await;
+                    turn_away_stranger(front, &mut link, error).await;
                     return None;
                 }
             };
@@ -87,10 +86,10 @@ impl Accepted {
                 }
                 StartupPacket::GssEncryption if !asked_gss && !channel.tls => {
                     asked_gss = true;
-                    answer(front, &mut link, channel, b'N').await?;
+                    answer(front, &mut link, b'N').await?;
                 }
                 StartupPacket::Ssl | StartupPacket::GssEncryption => {
-                    refuse(front, &mut link, channel, "encryption was asked for twice").await;
+                    turn_away(front, &mut link, &Refusal::protocol("encryption was asked for twice")).await;
                     return None;
                 }
                 packet @ (StartupPacket::Cancel(_) | StartupPacket::Session(_)) => {
@@ -104,10 +103,10 @@ impl Accepted {
 /// Answers a request for TLS, with the handshake where it is configured.
 async fn answer_tls_request(front: &Front, mut link: Link, channel: &mut Channel) -> Option<Link> {
     let Some(tls) = &front.parts.tls else {
-        answer(front, &mut link, *channel, b'N').await?;
+        answer(front, &mut link, b'N').await?;
         return Some(link);
     };
-    answer(front, &mut link, *channel, b'S').await?;
+    answer(front, &mut link, b'S').await?;
     let Ok(Wire::Plain(stream)) = link.into_wire() else { return None };
     match tls.acceptor().accept(stream).await {
         Ok(stream) => {
@@ -115,7 +114,7 @@ async fn answer_tls_request(front: &Front, mut link: Link, channel: &mut Channel
             Some(Link::new(Wire::Tls(Box::new(TlsStream::Server(stream)))))
         }
         Err(error) => {
-            tracing::info!(peer = %channel.peer, %error, "a TLS handshake failed");
+            tracing::info!(%error, "a TLS handshake failed");
             None
         }
     }
@@ -124,39 +123,30 @@ async fn answer_tls_request(front: &Front, mut link: Link, channel: &mut Channel
 /// Answers a request for encryption with one letter. What the client has sent
 /// behind the request is not taken: somebody on the way may have put it there,
 /// to be read as if it had come encrypted (CVE-2021-23214).
-async fn answer(front: &Front, link: &mut Link, channel: Channel, letter: u8) -> Option<()> {
+async fn answer(front: &Front, link: &mut Link, letter: u8) -> Option<()> {
     if !link.inbox().is_empty() {
-        refuse(front, link, channel, "unencrypted data after a request for encryption").await;
+        let refusal = Refusal::protocol("unencrypted data after a request for encryption");
+        turn_away(front, link, &refusal).await;
         return None;
     }
     link.put(|out| out.extend_from_slice(&[letter]));
     link.flush().await.ok()
 }
 
-async fn refuse(front: &Front, link: &mut Link, channel: Channel, what: &str) {
-    turn_away(front, link, channel, &Refusal::protocol(what)).await;
-}
-
-async fn turn_away(front: &Front, link: &mut Link, channel: Channel, refusal: &Refusal) {
-    front.measures.refused(refusal.code);
-    tracing::info!(peer = %channel.peer, code = %refusal.code, %refusal, "a client was turned away");
-    link.refuse(refusal).await;
-}
-
 /// Tells a client that does not speak the protocol what it has reached.
-async fn turn_away_stranger(front: &Front, link: &mut Link, channel: Channel, error: LinkError) {
+async fn turn_away_stranger(front: &Front, link: &mut Link, error: LinkError) {
     let LinkError::Wire(error) = error else { return };
     if recognise_foreign(link.inbox()) == Some(Foreign::Http) {
         let refusal = Refusal::protocol("a client speaks HTTP");
         front.measures.refused(refusal.code);
-        tracing::info!(peer = %channel.peer, code = %refusal.code, %refusal, "a client was turned away");
+        tracing::info!(code = %refusal.code, %refusal, "a client was turned away");
         return link.answer_foreign(http_answer()).await;
     }
     let refusal = match error {
         WireError::Version { .. } => Refusal::unsupported_version(error),
         WireError::Length { .. } | WireError::Malformed(_) => Refusal::protocol(error),
     };
-    turn_away(front, link, channel, &refusal).await;
+    turn_away(front, link, &refusal).await;
 }
 
 fn http_answer() -> Bytes {

@@ -1,8 +1,10 @@
 //! Who gets in, and that nobody else does or learns anything.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
 use insula_credentials::{ContextTokens, MasterKeys, NewContext};
-use insula_domain::OsEntropy;
-use insula_domain::{RoleName, SystemClock};
+use insula_domain::{OsEntropy, RoleName, SystemClock};
 use insula_pg_wire::backend::{parse_error, tag};
 
 use crate::raw::Raw;
@@ -108,6 +110,55 @@ async fn a_token_gets_in_and_nothing_that_looks_like_one() {
     // A token reaches its own tenant alone.
     let config = world.config_as("token", &good, "app/child");
     assert_eq!(refused(&config).await, pair("3D000", "unknown_scope"));
+}
+
+/// A log that a test reads.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn every_refused_login_is_in_the_log_and_no_secret_is() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // The tasks of this test's runtime run on its own thread.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let good = world.token(&tenant, false);
+    let bad = &good[..good.len() - 3];
+    refused(&world.config_as("acme", "a-wrong-secret", "app")).await;
+    refused(&world.config_as("nobody\n2026 INFO forged", "a-wrong-secret", "app")).await;
+    refused(&world.config_as("token", bad, "app")).await;
+    world.connect(&tenant).await;
+    connect(&world.config_as("token", &good, "app")).await.unwrap();
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for part in ["user=\"acme\"", "user=\"nobody?2026 INFO forged\"", "user=\"token\"", "peer=127.0.0.1:"] {
+        let line = text.lines().find(|line| line.contains("a login was refused") && line.contains(part));
+        assert!(line.is_some(), "{part} is not in {text}");
+    }
+    assert!(!text.contains("\n2026 INFO forged"));
+    let password = world.keys.role_password(tenant.id, false, world.keys.current_generation()).unwrap();
+    let signature = bad.rsplit('.').next().unwrap();
+    for secret in ["a-wrong-secret", &tenant.secret, signature, password.expose(), &tenant.login.verifier] {
+        assert!(!text.contains(secret), "{secret} is in the log");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod cancel;
+mod cost;
 mod ending;
 mod limits;
 mod login;
