@@ -95,7 +95,9 @@ fn after(event: Event, pump: &Pump, ends_when_idle: Option<Refusal>) -> Option<R
     match event {
         Event::Idle => ends_when_idle,
         Event::ClientLeft => None,
-        Event::ServerLeft => (!pump.last_was_error).then(Refusal::backend_lost),
+        // It was asked to, or has said why itself.
+        Event::ServerLeft if pump.pipeline.is_terminated() || pump.last_was_error => None,
+        Event::ServerLeft => Some(Refusal::backend_lost()),
         Event::ClientBroke(error) => Some(Refusal::protocol(error)),
         Event::ServerBroke(error) => {
             let cluster = &pump.backend.target.endpoint.name;

@@ -258,6 +258,23 @@ async fn what_was_asked_before_leaving_is_still_done() {
 }
 
 #[tokio::test]
+async fn leaving_is_answered_by_closing() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    raw.write(frontend::put_terminate).await;
+    assert!(raw.rest().await.is_empty(), "nothing is said to who has said goodbye");
+    // Nor is anything added to the last word of a server that ends a session.
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    raw.query("select pg_backend_pid()::text").await;
+    let pid = raw.until_ready().await.remove(1).body;
+    let pid = String::from_utf8(pid[6..].to_vec()).unwrap();
+    let admin = world.database.connect().await;
+    admin.execute("select pg_terminate_backend($1::text::int)", &[&pid]).await.unwrap();
+    assert_eq!(raw.refusal().await.0, "57P01", "the server's own last word");
+}
+
+#[tokio::test]
 async fn a_broken_header_ends_the_session_and_its_backend() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;

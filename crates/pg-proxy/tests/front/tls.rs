@@ -5,14 +5,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 
-use insula_credentials::scram::{Mechanism, ScramServer};
+use insula_credentials::scram::{Mechanism, ScramError, ScramServer};
 use insula_credentials::{ScramVerifier, Secret};
 use insula_domain::OsEntropy;
 use insula_pg_proxy::{FrontTls, NoChannelBinding, PgProxyConfig};
-use insula_pg_wire::backend::Authentication;
+use insula_pg_wire::backend::{Authentication, put_backend_key_data, put_ready_for_query};
 use insula_pg_wire::frontend::SaslInitialResponse;
-use insula_pg_wire::startup::read_packet;
-use insula_pg_wire::{Message, read_message};
+use insula_pg_wire::startup::{CancelKey, read_packet};
+use insula_pg_wire::{Message, TransactionStatus, read_message};
 use insula_route_map::Rows;
 use insula_testkit::TestServer;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -21,10 +21,12 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::support::{World, connect, one, pair, psql_program, refused};
+use crate::raw::Raw;
+use crate::support::{World, one, pair, psql_program, refused};
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -68,16 +70,9 @@ async fn clients_use_tls_with_and_without_channel_binding() {
     let world = World::start_with(PgProxyConfig::default(), Some(certificate.front.clone())).await;
     let tenant = world.tenant("acme").await;
     for binding in [ChannelBinding::Require, ChannelBinding::Disable] {
-        let mut config = world.config(&tenant);
-        config.host("localhost").hostaddr("127.0.0.1".parse().unwrap());
-        let mut config = tokio_postgres::Config::new()
-            .host("localhost")
-            .hostaddr("127.0.0.1".parse().unwrap())
-            .port(world.address.port())
-            .user("acme")
-            .password(config.get_password().unwrap())
-            .dbname("app")
-            .clone();
+        let mut config = Config::new();
+        config.host("localhost").hostaddr("127.0.0.1".parse().unwrap()).port(world.address.port());
+        config.user("acme").password(&tenant.secret).dbname("app");
         config.ssl_mode(SslMode::Require).channel_binding(binding);
         let (client, connection) = config.connect(client_tls(&certificate.der)).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
@@ -214,6 +209,18 @@ impl Impostor {
         }
     }
 
+    /// Goes through the exchange with the verifier of a secret, up to the
+    /// front's proof.
+    async fn authenticate(&mut self, secret: &str) -> Result<String, ScramError> {
+        self.say(Authentication::Sasl(vec![b"SCRAM-SHA-256"])).await;
+        let message = self.hear().await;
+        let first = SaslInitialResponse::from_body(&message.body).unwrap().data.unwrap();
+        let verifier = ScramVerifier::for_random_secret(&Secret::new(secret.to_owned()), &OsEntropy);
+        let (scram, answer) = ScramServer::start(verifier, Mechanism::Plain, None, first, &OsEntropy)?;
+        self.say(Authentication::SaslContinue(answer.as_bytes())).await;
+        scram.finish(&self.hear().await.body)
+    }
+
     /// Whether the front hangs up without having sent anything more.
     async fn was_left(mut self) -> bool {
         self.inbox.is_empty() && self.stream.read(&mut [0; 100]).await.unwrap_or(0) == 0
@@ -247,21 +254,35 @@ async fn a_server_that_cannot_prove_who_it_is_gets_nothing() {
     let ((), found) = tokio::join!(
         async {
             let mut impostor = Impostor::accept(&listener).await;
-            impostor.say(Authentication::Sasl(vec![b"SCRAM-SHA-256"])).await;
-            let message = impostor.hear().await;
-            let response = SaslInitialResponse::from_body(&message.body).unwrap();
-            let verifier = ScramVerifier::for_random_secret(&Secret::new("other".to_owned()), &OsEntropy);
-            let first = response.data.unwrap();
-            let (scram, answer) =
-                ScramServer::start(verifier, Mechanism::Plain, None, first, &OsEntropy).unwrap();
-            impostor.say(Authentication::SaslContinue(answer.as_bytes())).await;
-            let last = impostor.hear().await;
-            assert!(scram.finish(&last.body).is_err());
+            assert!(impostor.authenticate("other").await.is_err());
             impostor.say(Authentication::SaslFinal(b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")).await;
             assert!(impostor.was_left().await);
         },
         refused(&config)
     );
     assert_eq!(found, pair("57P03", "placement_unavailable"));
-    assert!(connect(&config).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_dies_without_a_word_is_reported_by_the_front() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    world.push(Rows { endpoints: vec![world.endpoint("127.0.0.1", port, false)], ..Rows::default() });
+    let password = world.keys.role_password(tenant.id, false, world.keys.current_generation()).unwrap();
+    let ((), (mut raw, _)) = tokio::join!(
+        async {
+            let mut server = Impostor::accept(&listener).await;
+            let proof = server.authenticate(password.expose()).await.unwrap();
+            server.say(Authentication::SaslFinal(proof.as_bytes())).await;
+            server.say(Authentication::Ok).await;
+            let mut out = bytes::BytesMut::new();
+            put_backend_key_data(&mut out, CancelKey { process_id: 1, secret: 1 });
+            put_ready_for_query(&mut out, TransactionStatus::Idle);
+            server.stream.write_all(&out).await.unwrap();
+        },
+        Raw::session(&world, &tenant)
+    );
+    assert_eq!(raw.refusal().await.0, "08006");
 }
