@@ -31,6 +31,6 @@ pub use folder::{
 pub use plain::{PlainMigration, StatementPlace, check, check_all};
 pub use pool::{
     EXTENSION_SCHEMA, PINNED_SEARCH_PATH, POLICY_CHECK, POLICY_NAME, POLICY_USING, POOL_SCHEMA, PoolForm,
-    PoolMigration, PoolStatement, Runs,
+    PoolMigration, PoolShape, PoolStatement, Runs,
 };
 pub use refusal::{Refusal, RefusalKind, Refusals};

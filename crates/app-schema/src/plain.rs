@@ -131,15 +131,6 @@ impl PlainMigration {
         1 + sql.chars().take(position.saturating_sub(1)).filter(|c| *c == '\n').count()
     }
 
-    /// Whether it adds a value to an enum. PostgreSQL wants a transaction to
-    /// end before the value is used.
-    #[must_use]
-    pub fn adds_enum_value(&self) -> bool {
-        self.statements.iter().any(
-            |statement| matches!(&statement.node, NodeEnum::AlterEnumStmt(alter) if alter.old_val.is_empty()),
-        )
-    }
-
     /// Whether it holds statements that write or read rows.
     #[must_use]
     pub fn has_data(&self) -> bool {
@@ -731,6 +722,6 @@ mod tests {
         assert_eq!((place.line, place.excerpt.as_str()), (5, "INSERT INTO t VALUES (1)"));
         let position = sql.chars().position(|c| c == 'ä').unwrap() + 1;
         assert_eq!(plain.line_of_character(position), 4);
-        assert!(plain.has_data() && !plain.adds_enum_value());
+        assert!(plain.has_data());
     }
 }

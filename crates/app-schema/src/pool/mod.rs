@@ -30,7 +30,7 @@ use model::Model;
 /// The schema of the shared tables.
 pub const POOL_SCHEMA: &str = "app";
 /// The schema that extensions are in, where tenants share a database.
-pub const EXTENSION_SCHEMA: &str = "extensions";
+pub const EXTENSION_SCHEMA: &str = "public";
 /// The search path of functions that may run as the owner of the tables. The
 /// schema for temporary things comes last, as it else comes first.
 pub const PINNED_SEARCH_PATH: [&str; 3] = [POOL_SCHEMA, EXTENSION_SCHEMA, "pg_temp"];
@@ -76,9 +76,21 @@ pub struct PoolMigration {
     pub file: String,
     /// The statements, in their order.
     pub statements: Vec<PoolStatement>,
-    /// Whether it adds a value to an enum: PostgreSQL wants the transaction to
-    /// end before the value is used.
-    pub adds_enum_value: bool,
+    /// What the app schema holds once it is applied.
+    pub shape: PoolShape,
+}
+
+/// The things that an app schema holds, by name, for the catalog audit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolShape {
+    /// Its tables.
+    pub tables: BTreeSet<String>,
+    /// Its views; some may be gone with a table that was dropped with CASCADE.
+    pub views: BTreeSet<String>,
+    /// Its functions and procedures.
+    pub functions: BTreeSet<String>,
+    /// Its enums, domains and composite types.
+    pub types: BTreeSet<String>,
 }
 
 impl PoolMigration {
@@ -88,8 +100,7 @@ impl PoolMigration {
         self.statements.iter().any(|statement| statement.runs == Runs::Tenant)
     }
 
-    /// The extensions are made by statements that [`Runs::Admin`] runs; all
-    /// others are in the pool's own schema.
+    /// The version.
     #[must_use]
     pub fn version(&self) -> SchemaVersion {
         self.applied.version
@@ -132,8 +143,7 @@ impl PoolForm {
         let (model, statements) = rewriter.finish()?;
         self.model = model;
         self.version = plain.version();
-        let adds_enum_value = plain.adds_enum_value();
-        Ok(PoolMigration { applied: plain.applied(), file, statements, adds_enum_value })
+        Ok(PoolMigration { applied: plain.applied(), file, statements, shape: self.model.shape() })
     }
 
     /// Rewrites all versions from the first.
@@ -202,9 +212,8 @@ impl<'a> Rewriter<'a> {
             NodeEnum::AlterFunctionStmt(alter) => self.alter_function(alter),
             NodeEnum::CreateTrigStmt(create) => self.create_trigger(create),
             NodeEnum::CompositeTypeStmt(create) => self.create_composite(create),
-            NodeEnum::CreateEnumStmt(_) | NodeEnum::AlterEnumStmt(_) | NodeEnum::ConstraintsSetStmt(_) => {
-                self.emit_unchanged(Runs::Owner);
-            }
+            NodeEnum::CreateEnumStmt(create) => self.create_enum(create),
+            NodeEnum::AlterEnumStmt(_) | NodeEnum::ConstraintsSetStmt(_) => self.emit_unchanged(Runs::Owner),
             NodeEnum::CreateDomainStmt(create) => self.create_domain(create),
             NodeEnum::AlterDomainStmt(alter) => self.alter_domain(alter),
             NodeEnum::CreateSeqStmt(create) => self.create_sequence(create),

@@ -8,6 +8,7 @@ use pg_query::Node;
 
 use crate::facts::Facts;
 use crate::names::free_name;
+use crate::pool::PoolShape;
 
 /// A name that an expression may call as a function.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,11 +167,23 @@ pub(crate) struct Model {
     pub(crate) sequences: BTreeSet<String>,
     pub(crate) indexes: BTreeMap<String, Index>,
     pub(crate) composites: BTreeSet<String>,
+    pub(crate) enums: BTreeSet<String>,
     pub(crate) domains: BTreeMap<String, Vec<Expression>>,
     pub(crate) functions: BTreeMap<String, Vec<Function>>,
 }
 
 impl Model {
+    /// What it holds, by name.
+    pub(crate) fn shape(&self) -> PoolShape {
+        let types = self.composites.iter().chain(&self.enums).chain(self.domains.keys());
+        PoolShape {
+            tables: self.tables.keys().cloned().collect(),
+            views: self.views.clone(),
+            functions: self.functions.keys().cloned().collect(),
+            types: types.cloned().collect(),
+        }
+    }
+
     fn is_relation(&self, name: &str) -> bool {
         self.tables.contains_key(name)
             || self.views.contains(name)

@@ -2,8 +2,8 @@
 //! renames and comments; and the kinds of statements that a pool refuses.
 
 use pg_query::protobuf::{
-    AlterDomainStmt, AlterSeqStmt, CommentStmt, CompositeTypeStmt, CreateDomainStmt, CreateExtensionStmt,
-    CreateSeqStmt, DefElem, DefElemAction, DropStmt, ObjectType, RenameStmt, ViewStmt,
+    AlterDomainStmt, AlterSeqStmt, CommentStmt, CompositeTypeStmt, CreateDomainStmt, CreateEnumStmt,
+    CreateExtensionStmt, CreateSeqStmt, DefElem, DefElemAction, DropStmt, ObjectType, RenameStmt, ViewStmt,
 };
 use pg_query::{Node, NodeEnum};
 
@@ -43,6 +43,11 @@ impl Rewriter<'_> {
         if let Some(relation) = &create.typevar {
             self.model.composites.insert(relation.relname.clone());
         }
+        self.emit_unchanged(Runs::Owner);
+    }
+
+    pub(super) fn create_enum(&mut self, create: &CreateEnumStmt) {
+        self.model.enums.insert(last_name(&create.type_name));
         self.emit_unchanged(Runs::Owner);
     }
 
@@ -111,6 +116,7 @@ impl Rewriter<'_> {
                 }
                 (Ok(T::ObjectType | T::ObjectDomain), _) => {
                     self.model.composites.remove(name);
+                    self.model.enums.remove(name);
                     self.model.domains.remove(name);
                 }
                 (Ok(T::ObjectFunction | T::ObjectProcedure | T::ObjectRoutine), _) => {}
@@ -240,6 +246,9 @@ impl Rewriter<'_> {
         let Some(from) = from else { return };
         if self.model.composites.remove(&from) {
             self.model.composites.insert(rename.newname.clone());
+        }
+        if self.model.enums.remove(&from) {
+            self.model.enums.insert(rename.newname.clone());
         }
         if let Some(domain) = self.model.domains.remove(&from) {
             self.model.domains.insert(rename.newname.clone(), domain);

@@ -255,10 +255,7 @@ const CASCADE: &str = "ALTER TABLE t ADD FOREIGN KEY (x) REFERENCES p ON DELETE 
 #[test]
 fn trigger_functions_get_a_fixed_search_path() {
     let statements = sql_of(&on_tables(TOUCH));
-    assert_eq!(
-        statements.last().unwrap(),
-        "ALTER ROUTINE touch() SET search_path TO app, extensions, pg_temp"
-    );
+    assert_eq!(statements.last().unwrap(), "ALTER ROUTINE touch() SET search_path TO app, public, pg_temp");
     let replaced = sql_of(&on_tables(&format!("{TOUCH}{}", TOUCH.replace("CREATE", "CREATE OR REPLACE"))));
     assert_eq!(replaced.iter().filter(|sql| sql.starts_with("ALTER ROUTINE")).count(), 2);
     // What a check calls, and what that calls in turn, is fixed as well.
@@ -271,8 +268,8 @@ fn trigger_functions_get_a_fixed_search_path() {
     assert_eq!(
         pins,
         [
-            "ALTER ROUTINE inner_one(int, text[]) SET search_path TO app, extensions, pg_temp",
-            "ALTER ROUTINE outer_one(int) SET search_path TO app, extensions, pg_temp",
+            "ALTER ROUTINE inner_one(int, text[]) SET search_path TO app, public, pg_temp",
+            "ALTER ROUTINE outer_one(int) SET search_path TO app, public, pg_temp",
         ]
     );
 }
@@ -421,8 +418,20 @@ fn a_refused_version_changes_nothing() {
 }
 
 #[test]
-fn extensions_are_made_by_the_admin_in_a_schema_of_their_own() {
+fn the_shape_is_what_is_left_by_name() {
+    let mut form = PoolForm::new();
+    let sql = "CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE VIEW v AS SELECT 1; CREATE TYPE e AS ENUM ('x'); \
+        CREATE TYPE c AS (x int); CREATE DOMAIN d AS int; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+        ALTER TABLE a RENAME TO z; DROP TABLE b; ALTER TYPE e RENAME TO y; ALTER FUNCTION f() RENAME TO g; DROP DOMAIN d";
+    let shape = form.rewrite(&plain(1, sql)).unwrap().shape;
+    let names = [shape.tables, shape.views, shape.functions, shape.types]
+        .map(|names| names.into_iter().collect::<Vec<_>>());
+    assert_eq!(names, [vec!["z"], vec!["v"], vec!["g"], vec!["c", "y"]]);
+}
+
+#[test]
+fn extensions_are_made_by_the_admin() {
     let statements = rewrite("CREATE EXTENSION \"uuid-ossp\"");
-    assert_eq!(statements[0].sql, "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA extensions");
+    assert_eq!(statements[0].sql, "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA public");
     assert_eq!(statements[0].runs, Runs::Admin);
 }
