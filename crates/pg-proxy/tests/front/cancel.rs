@@ -15,18 +15,7 @@ async fn ask(world: &World, key: CancelKey) {
     assert!(raw.rest().await.is_empty(), "a cancel request is answered by closing");
 }
 
-/// Waits until the server is at work on as many sleeps of the tenant.
-async fn until_asleep(world: &World, tenant: &crate::support::Tenant, count: i64) {
-    let admin = world.database.connect().await;
-    let role = insula_domain::RoleName::of_tenant(tenant.id);
-    let query = "select count(*) from pg_stat_activity where usename = $1 and wait_event = 'PgSleep'";
-    let asleep = async {
-        while admin.query_one(query, &[&role.as_str()]).await.unwrap().get::<_, i64>(0) != count {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(crate::support::PATIENCE, asleep).await.expect("the query runs");
-}
+const ASLEEP: &str = "wait_event = 'PgSleep'";
 
 #[tokio::test]
 async fn a_driver_cancels_its_own_query() {
@@ -35,7 +24,7 @@ async fn a_driver_cancels_its_own_query() {
     let client = world.connect(&tenant).await;
     let cancel = client.cancel_token();
     let (slept, ()) = tokio::join!(client.batch_execute(SLEEP), async {
-        until_asleep(&world, &tenant, 1).await;
+        world.until_backends(&tenant, ASLEEP, 1).await;
         cancel.cancel_query(NoTls).await.unwrap();
     });
     assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
@@ -50,7 +39,7 @@ async fn a_wrong_key_cancels_nothing_and_a_right_one_its_own_query_alone() {
     let (mut second, second_key) = Raw::session(&world, &tenant).await;
     first.query(SLEEP).await;
     second.query(SLEEP).await;
-    until_asleep(&world, &tenant, 2).await;
+    world.until_backends(&tenant, ASLEEP, 2).await;
 
     // Neither guessed keys nor the server's own process numbers lead anywhere.
     let admin = world.database.connect().await;
@@ -63,18 +52,18 @@ async fn a_wrong_key_cancels_nothing_and_a_right_one_its_own_query_alone() {
     ask(&world, CancelKey { secret: key.secret ^ 1, ..key }).await;
     ask(&world, CancelKey { secret: second_key.secret, ..key }).await;
     ask(&world, CancelKey { process_id: 0, secret: 0 }).await;
-    until_asleep(&world, &tenant, 2).await;
+    world.until_backends(&tenant, ASLEEP, 2).await;
 
     ask(&world, key).await;
     let messages = first.until_ready().await;
     let error = messages.iter().find(|message| message.tag == tag::ERROR_RESPONSE).expect("an error");
     assert_eq!(parse_error(&error.body).unwrap().0, "57014");
-    until_asleep(&world, &tenant, 1).await;
+    world.until_backends(&tenant, ASLEEP, 1).await;
     ask(&world, second_key).await;
     second.until_ready().await;
 
     // The key of a session that is over leads nowhere.
     drop(first);
-    world.until_backends(&tenant, |all, _| all == 1).await;
+    world.until_backends(&tenant, "true", 1).await;
     ask(&world, key).await;
 }

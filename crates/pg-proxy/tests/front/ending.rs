@@ -37,14 +37,14 @@ async fn suspending_a_tenant_ends_all_its_sessions_and_no_others() {
     let (mut busy, _) = Raw::session(&world, &tenant).await;
     busy.query("select pg_sleep(600)").await;
     let (mut foreign, _) = Raw::session(&world, &other).await;
-    world.until_backends(&tenant, |all, _| all == 3).await;
+    world.until_backends(&tenant, "true", 3).await;
 
     world.change(&mut tenant, |route| route.status = TenantStatus::Suspended);
     for raw in [&mut idle, &mut open, &mut busy] {
         assert_eq!(ended(raw).await, pair("57P01", "tenant_suspended"));
     }
     // The running query does not run on behind the front's back.
-    world.until_backends(&tenant, |all, _| all == 0).await;
+    world.until_backends(&tenant, "true", 0).await;
     assert_eq!(refused(&world.config(&tenant)).await, pair("28000", "tenant_suspended"));
     foreign.query("select 1").await;
     assert_eq!(letters(&foreign.until_ready().await), "TDCZ");

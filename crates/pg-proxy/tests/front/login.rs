@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 use insula_credentials::{ContextTokens, MasterKeys, NewContext};
 use insula_domain::{OsEntropy, RoleName, SystemClock};
 use insula_pg_wire::backend::{parse_error, tag};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::raw::Raw;
 use crate::support::{World, connect, one, pair, refused};
@@ -112,9 +115,25 @@ async fn a_token_gets_in_and_nothing_that_looks_like_one() {
     assert_eq!(refused(&config).await, pair("3D000", "unknown_scope"));
 }
 
-/// A log that a test reads.
+/// The log of all tests of this process. Threads of their own would not do:
+/// `tracing` remembers for each line of code whether anybody listens at all.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn listen() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let ours = Targets::new().with_target("insula_pg_proxy", tracing::Level::TRACE);
+        tracing_subscriber::registry().with(layer.with_filter(ours)).init();
+        log
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -129,27 +148,19 @@ impl Write for Log {
 
 #[tokio::test]
 async fn every_refused_login_is_in_the_log_and_no_secret_is() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    // The tasks of this test's runtime run on its own thread.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::listen();
     let world = World::start().await;
-    let tenant = world.tenant("acme").await;
+    let tenant = world.tenant("logged").await;
     let good = world.token(&tenant, false);
     let bad = &good[..good.len() - 3];
-    refused(&world.config_as("acme", "a-wrong-secret", "app")).await;
+    refused(&world.config_as("logged", "a-wrong-secret", "app")).await;
     refused(&world.config_as("nobody\n2026 INFO forged", "a-wrong-secret", "app")).await;
     refused(&world.config_as("token", bad, "app")).await;
     world.connect(&tenant).await;
     connect(&world.config_as("token", &good, "app")).await.unwrap();
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for part in ["user=\"acme\"", "user=\"nobody?2026 INFO forged\"", "user=\"token\"", "peer=127.0.0.1:"] {
+    let text = log.text();
+    for part in ["user=\"logged\"", "user=\"nobody?2026 INFO forged\"", "user=\"token\"", "peer=127.0.0.1:"] {
         let line = text.lines().find(|line| line.contains("a login was refused") && line.contains(part));
         assert!(line.is_some(), "{part} is not in {text}");
     }

@@ -16,6 +16,7 @@ use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Updat
 use insula_testkit::{TestDatabase, postgres};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::{Client, Config, Error, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -203,24 +204,29 @@ impl World {
         token.expose().to_owned()
     }
 
-    /// Waits until the condition holds for what the server says of the tenant's
-    /// backends: their number, and how many wait for their client.
-    pub async fn until_backends(&self, tenant: &Tenant, wanted: impl Fn(i64, i64) -> bool) {
+    /// How many backends of the tenant's role the server has for which a
+    /// condition on `pg_stat_activity` holds.
+    pub async fn backends(&self, tenant: &Tenant, condition: &str) -> i64 {
         let admin = self.database.connect().await;
-        let role = RoleName::of_tenant(tenant.id);
-        let query = "select count(*), count(*) filter (where wait_event = 'ClientWrite') \
-                     from pg_stat_activity where usename = $1";
-        let found = async {
-            loop {
-                let row = admin.query_one(query, &[&role.as_str()]).await.unwrap();
-                if wanted(row.get(0), row.get(1)) {
-                    return;
-                }
+        count_backends(&admin, tenant, condition).await
+    }
+
+    /// Waits until there are so many.
+    pub async fn until_backends(&self, tenant: &Tenant, condition: &str, count: i64) {
+        let admin = self.database.connect().await;
+        let reached = async {
+            while count_backends(&admin, tenant, condition).await != count {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, found).await.expect("the backends come to be as wanted");
+        timeout(PATIENCE, reached).await.expect("the backends come to be as wanted");
     }
+}
+
+async fn count_backends(admin: &Client, tenant: &Tenant, condition: &str) -> i64 {
+    let role = RoleName::of_tenant(tenant.id);
+    let query = format!("select count(*) from pg_stat_activity where usename = '{role}' and {condition}");
+    admin.query_one(&query, &[]).await.unwrap().get(0)
 }
 
 async fn make_roles(admin: &Client, keys: &MasterKeys, placement: &Placement, id: TenantId, generation: u32) {

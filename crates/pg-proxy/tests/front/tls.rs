@@ -18,15 +18,16 @@ use insula_testkit::TestServer;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::raw::Raw;
-use crate::support::{World, one, pair, psql_program, refused};
+use crate::support::{Tenant, World, one, pair, psql_program, refused};
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -37,6 +38,7 @@ struct Certificate {
     certificate_pem: String,
     key_pem: String,
     front: FrontTls,
+    acceptor: TlsAcceptor,
 }
 
 fn certificate() -> Certificate {
@@ -49,19 +51,28 @@ fn certificate() -> Certificate {
         .with_no_client_auth()
         .with_single_cert(vec![der.clone()], key)
         .unwrap();
-    let front = FrontTls::new(Arc::new(config), &der).unwrap();
-    Certificate { der, certificate_pem: cert.pem(), key_pem: signing_key.serialize_pem(), front }
+    let config = Arc::new(config);
+    Certificate {
+        certificate_pem: cert.pem(),
+        key_pem: signing_key.serialize_pem(),
+        front: FrontTls::new(Arc::clone(&config), &der).unwrap(),
+        acceptor: TlsAcceptor::from(config),
+        der,
+    }
 }
 
 fn client_tls(trusted: &CertificateDer<'static>) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(client_config(trusted))
+}
+
+fn client_config(trusted: &CertificateDer<'static>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(provider())
+    ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    MakeRustlsConnect::new(config)
+        .with_no_client_auth()
 }
 
 #[tokio::test]
@@ -134,11 +145,8 @@ fn hand_over(folder: &Path, name: &str, content: &str) {
     chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
 }
 
-#[tokio::test]
-async fn backends_use_tls_bound_to_the_servers_certificate() {
-    let certificate = certificate();
-    let world = World::start().await;
-    let tenant = world.tenant("acme").await;
+/// A server with the tenant's role and database, and TLS with a certificate.
+async fn tls_server(world: &World, tenant: &Tenant, certificate: &Certificate) -> TestServer {
     let mut server = TestServer::start().await;
     let admin = server.connect("postgres").await;
     let placement = tenant.route.placement.as_ref().unwrap();
@@ -147,23 +155,31 @@ async fn backends_use_tls_bound_to_the_servers_certificate() {
     let role = &placement.role;
     admin.batch_execute(&format!("create role {role} login password '{verifier}'")).await.unwrap();
     admin.batch_execute(&format!("create database {}", placement.database)).await.unwrap();
-    let at =
-        |tls| Rows { endpoints: vec![world.endpoint("localhost", server.port(), tls)], ..Rows::default() };
-    let encrypted = "select ssl::text from pg_stat_ssl where pid = pg_backend_pid()";
-
-    world.push(at(false));
-    assert_eq!(one(&world.connect(&tenant).await, encrypted).await, "false");
-    world.push(at(true));
-    assert_eq!(refused(&world.config(&tenant)).await, pair("57P03", "placement_unavailable"), "no TLS there");
-
     let folder: String = admin.query_one("show data_directory", &[]).await.unwrap().get(0);
     hand_over(Path::new(&folder), "server.crt", &certificate.certificate_pem);
     hand_over(Path::new(&folder), "server.key", &certificate.key_pem);
     admin.batch_execute("alter system set ssl = on").await.unwrap();
     drop(admin);
     server.start_again().await;
+    server
+}
+
+fn at(world: &World, port: u16, tls: bool) -> Rows {
+    Rows { endpoints: vec![world.endpoint("localhost", port, tls)], ..Rows::default() }
+}
+
+const ENCRYPTED: &str = "select ssl::text from pg_stat_ssl where pid = pg_backend_pid()";
+
+#[tokio::test]
+async fn backends_use_tls_where_the_endpoint_says_so() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let server = tls_server(&world, &tenant, &certificate()).await;
+    world.push(at(&world, server.port(), false));
+    assert_eq!(one(&world.connect(&tenant).await, ENCRYPTED).await, "false");
+    world.push(at(&world, server.port(), true));
     let client = world.connect(&tenant).await;
-    assert_eq!(one(&client, encrypted).await, "true");
+    assert_eq!(one(&client, ENCRYPTED).await, "true");
     // A cancel finds its way through TLS too.
     let cancel = client.cancel_token();
     let (slept, ()) = tokio::join!(client.batch_execute("select pg_sleep(600)"), async {
@@ -175,6 +191,58 @@ async fn backends_use_tls_bound_to_the_servers_certificate() {
         cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
     });
     assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+}
+
+/// Stands between the front and a server: ends the front's TLS with a
+/// certificate, and has TLS of its own with the server, or none.
+async fn stand_between(
+    listener: &TcpListener,
+    certificate: &Certificate,
+    port: u16,
+    server: Option<&Certificate>,
+) {
+    let (mut front, _) = listener.accept().await.unwrap();
+    let mut request = [0; 8];
+    front.read_exact(&mut request).await.unwrap();
+    front.write_all(b"S").await.unwrap();
+    let Ok(mut front) = certificate.acceptor.accept(front).await else { return };
+    let mut behind = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    match server {
+        None => drop(copy_bidirectional(&mut front, &mut behind).await),
+        Some(server) => {
+            behind.write_all(&request).await.unwrap();
+            behind.read_exact(&mut [0]).await.unwrap();
+            let connector = TlsConnector::from(Arc::new(client_config(&server.der)));
+            let mut behind = connector.connect("localhost".try_into().unwrap(), behind).await.unwrap();
+            drop(copy_bidirectional(&mut front, &mut behind).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_in_between_can_pass_the_servers_proof_on() {
+    let (real, other) = (certificate(), certificate());
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let server = tls_server(&world, &tenant, &real).await;
+    let listener = TcpListener::bind(("localhost", 0)).await.unwrap();
+    world.push(at(&world, listener.local_addr().unwrap().port(), true));
+    // The canary: who has the server's own certificate is the server.
+    let asked = async { one(&world.connect(&tenant).await, "select 1::text").await };
+    tokio::select! {
+        () = stand_between(&listener, &real, server.port(), Some(&real)) => panic!("the relay ended"),
+        answer = asked => assert_eq!(answer, "1"),
+    }
+    for behind in [Some(&real), None] {
+        let between = stand_between(&listener, &other, server.port(), behind);
+        let config = world.config(&tenant);
+        let ((), found) = tokio::join!(between, refused(&config));
+        assert_eq!(found, pair("57P03", "placement_unavailable"));
+    }
+    // Nor is a server taken that has no TLS where the endpoint says that it has.
+    let plain: tokio_postgres::Config = insula_testkit::postgres().await.url("postgres").parse().unwrap();
+    world.push(at(&world, plain.get_ports()[0], true));
+    assert_eq!(refused(&world.config(&tenant)).await, pair("57P03", "placement_unavailable"));
 }
 
 /// A server at a reused address: it speaks the protocol, and knows another
@@ -197,6 +265,15 @@ impl Impostor {
     async fn say(&mut self, authentication: Authentication<'_>) {
         let mut out = bytes::BytesMut::new();
         authentication.put(&mut out);
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    /// Says all that a server says when it has let somebody in.
+    async fn let_in(&mut self) {
+        let mut out = bytes::BytesMut::new();
+        Authentication::Ok.put(&mut out);
+        put_backend_key_data(&mut out, CancelKey { process_id: 1, secret: 1 });
+        put_ready_for_query(&mut out, TransactionStatus::Idle);
         self.stream.write_all(&out).await.unwrap();
     }
 
@@ -242,6 +319,7 @@ async fn a_server_that_cannot_prove_who_it_is_gets_nothing() {
             async {
                 let mut impostor = Impostor::accept(&listener).await;
                 impostor.say(eager).await;
+                impostor.let_in().await;
                 assert!(impostor.was_left().await);
             },
             refused(&config)
@@ -256,6 +334,7 @@ async fn a_server_that_cannot_prove_who_it_is_gets_nothing() {
             let mut impostor = Impostor::accept(&listener).await;
             assert!(impostor.authenticate("other").await.is_err());
             impostor.say(Authentication::SaslFinal(b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")).await;
+            impostor.let_in().await;
             assert!(impostor.was_left().await);
         },
         refused(&config)
@@ -276,11 +355,7 @@ async fn a_server_that_dies_without_a_word_is_reported_by_the_front() {
             let mut server = Impostor::accept(&listener).await;
             let proof = server.authenticate(password.expose()).await.unwrap();
             server.say(Authentication::SaslFinal(proof.as_bytes())).await;
-            server.say(Authentication::Ok).await;
-            let mut out = bytes::BytesMut::new();
-            put_backend_key_data(&mut out, CancelKey { process_id: 1, secret: 1 });
-            put_ready_for_query(&mut out, TransactionStatus::Idle);
-            server.stream.write_all(&out).await.unwrap();
+            server.let_in().await;
         },
         Raw::session(&world, &tenant)
     );
