@@ -143,6 +143,13 @@ create table api_keys (
 );
 create index api_keys_tenant on api_keys (tenant_id);
 
+create table operators (
+    email      text primary key,
+    -- A SCRAM verifier, as for logins.
+    verifier   text not null,
+    created_at timestamptz not null
+);
+
 create table operator_tokens (
     id          uuid primary key,
     email       text not null,
@@ -157,6 +164,8 @@ create table schema_versions (
     sha256     text not null,
     sql        text not null,
     created_at timestamptz not null,
+    -- Before it is published a version is a draft: it is rehearsed, and no tenant gets it.
+    published_at timestamptz,
     -- Set once every placement that was to have it has it.
     rolled_out_at timestamptz
 );

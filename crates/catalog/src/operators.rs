@@ -1,4 +1,5 @@
-//! Tokens of the provider's operators. Only hashes are kept.
+//! The provider's operators: passwords and tokens, of which only verifiers and
+//! hashes are kept.
 
 use insula_problem::Problem;
 use time::OffsetDateTime;
@@ -26,6 +27,19 @@ fn token_of(row: Row) -> OperatorToken {
 }
 
 impl CatalogClient {
+    /// What an operator's password is checked against.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn operator_verifier(&self, email: &str) -> Result<Option<String>, Problem> {
+        let row = self
+            .raw()
+            .query_opt("select verifier from operators where email = $1", &[&email])
+            .await
+            .map_err(db)?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// One token by its id, where it is not revoked.
     ///
     /// # Errors
@@ -62,6 +76,22 @@ impl CatalogClient {
 }
 
 impl Change<'_> {
+    /// Adds an operator, or gives one another password.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn put_operator(&self, email: &str, verifier: &str) -> Result<(), Problem> {
+        self.raw()
+            .execute(
+                "insert into operators (email, verifier, created_at) values ($1, $2, $3)
+                 on conflict (email) do update set verifier = excluded.verifier",
+                &[&email, &verifier, &self.at()],
+            )
+            .await
+            .map_err(db)?;
+        Ok(())
+    }
+
     /// Adds a token.
     ///
     /// # Errors

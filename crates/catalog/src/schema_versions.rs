@@ -24,20 +24,24 @@ pub struct SchemaVersionRecord {
     pub rolled_out_at: Option<OffsetDateTime>,
 }
 
-/// The lock that orders the taking of a version against the opening of a tenant.
+/// The lock that orders the publishing of a version against the opening of a tenant.
 const LOCK: i64 = 0x1A5_0002;
 
+const NEWEST: &str = "select coalesce(max(version), 0) from schema_versions where published_at is not null";
+
 impl CatalogClient {
-    /// All versions, the oldest first.
+    /// All versions, the oldest first; the drafts, which are the newest, where
+    /// they are asked for.
     ///
     /// # Errors
     /// Where the catalog is away.
-    pub async fn schema_versions(&self) -> Result<Vec<SchemaVersionRecord>, Problem> {
+    pub async fn schema_versions(&self, drafts: bool) -> Result<Vec<SchemaVersionRecord>, Problem> {
         let rows = self
             .raw()
             .query(
-                "select version, name, sha256, sql, created_at, rolled_out_at from schema_versions order by version",
-                &[],
+                "select version, name, sha256, sql, created_at, rolled_out_at from schema_versions
+                 where $1 or published_at is not null order by version",
+                &[&drafts],
             )
             .await
             .map_err(db)?;
@@ -54,16 +58,12 @@ impl CatalogClient {
             .collect())
     }
 
-    /// The newest version, 0 where there is none.
+    /// The newest published version, 0 where there is none.
     ///
     /// # Errors
     /// Where the catalog is away.
     pub async fn newest_schema_version(&self) -> Result<SchemaVersion, Problem> {
-        let row = self
-            .raw()
-            .query_one("select coalesce(max(version), 0) from schema_versions", &[])
-            .await
-            .map_err(db)?;
+        let row = self.raw().query_one(NEWEST, &[]).await.map_err(db)?;
         Ok(SchemaVersion(row.get(0)))
     }
 }
@@ -76,20 +76,15 @@ impl Change<'_> {
     /// Where the catalog is away.
     pub async fn hold_newest_schema_version(&self) -> Result<SchemaVersion, Problem> {
         self.raw().execute("select pg_advisory_xact_lock_shared($1)", &[&LOCK]).await.map_err(db)?;
-        let row = self
-            .raw()
-            .query_one("select coalesce(max(version), 0) from schema_versions", &[])
-            .await
-            .map_err(db)?;
+        let row = self.raw().query_one(NEWEST, &[]).await.map_err(db)?;
         Ok(SchemaVersion(row.get(0)))
     }
 
-    /// Takes versions; those that are there already are left as they are.
+    /// Takes versions as drafts; those that are there already are left as they are.
     ///
     /// # Errors
     /// Where the catalog is away.
-    pub async fn add_schema_versions(&self, versions: &[SchemaVersionRecord]) -> Result<(), Problem> {
-        self.raw().execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(db)?;
+    pub async fn add_schema_drafts(&self, versions: &[SchemaVersionRecord]) -> Result<(), Problem> {
         for version in versions {
             self.raw()
                 .execute(
@@ -100,6 +95,28 @@ impl Change<'_> {
                 .await
                 .map_err(db)?;
         }
+        Ok(())
+    }
+
+    /// Removes the drafts.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn drop_schema_drafts(&self) -> Result<u64, Problem> {
+        self.raw().execute("delete from schema_versions where published_at is null", &[]).await.map_err(db)
+    }
+
+    /// Publishes the drafts: from here on new tenants get them. It waits for
+    /// the tenants that are being opened at the version before.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn publish_schema_drafts(&self) -> Result<(), Problem> {
+        self.raw().execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(db)?;
+        self.raw()
+            .execute("update schema_versions set published_at = $1 where published_at is null", &[&self.at()])
+            .await
+            .map_err(db)?;
         Ok(())
     }
 

@@ -4,7 +4,10 @@
 use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use insula_domain::Entropy;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A password or another text that must stay secret. Printing it for debugging
 /// shows only that it is one; [`Secret::expose`] is the way to its text.
@@ -16,6 +19,15 @@ impl Secret {
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
+    }
+
+    /// A new secret of 256 random bits: 43 characters of base64url (RFC 4648
+    /// §5), which need no escaping in a URL, in SQL or in a shell.
+    #[must_use]
+    pub fn random(entropy: &dyn Entropy) -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        entropy.fill(bytes.as_mut_slice());
+        Self(URL_SAFE_NO_PAD.encode(bytes.as_slice()))
     }
 
     /// The text itself, for the one place that needs it.

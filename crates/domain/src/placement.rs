@@ -58,12 +58,18 @@ impl Placement {
     /// follows from the tenant's id and the isolation model.
     #[must_use]
     pub fn new(tenant: TenantId, isolation: Isolation, cluster: ClusterName, epoch: Epoch) -> Self {
-        let (database, schema) = match isolation {
+        let (database, schema) = Self::names(tenant, isolation);
+        Self { cluster, isolation, database, schema, role: RoleName::of_tenant(tenant), epoch }
+    }
+
+    /// The database and the schema of a tenant in a model, on whatever cluster.
+    #[must_use]
+    pub fn names(tenant: TenantId, isolation: Isolation) -> (DatabaseName, SchemaName) {
+        match isolation {
             Isolation::Pool => (DatabaseName::pool(), SchemaName::pool()),
             Isolation::Schema => (DatabaseName::schemas(), SchemaName::of_tenant(tenant)),
             Isolation::Database => (DatabaseName::of_tenant(tenant), SchemaName::of_silo()),
             Isolation::Cluster => (DatabaseName::of_cluster(), SchemaName::of_silo()),
-        };
-        Self { cluster, isolation, database, schema, role: RoleName::of_tenant(tenant), epoch }
+        }
     }
 }

@@ -17,7 +17,7 @@ pub enum TenantStatus {
     Active,
     /// Kept whole, but nobody gets in.
     Suspended,
-    /// Being removed, or waiting for the end of its retention time.
+    /// Being removed, or waiting for the end of its retention time, until which it can be resumed.
     Deleting,
     /// Gone; the row stays as a tombstone, so that the id is never used again.
     Deleted,
@@ -50,7 +50,7 @@ impl TenantStatus {
             (Provisioning, Active | Deleted)
             | (Active, Suspended)
             | (Suspended, Active | Deleting)
-            | (Deleting, Deleted) => Ok(next),
+            | (Deleting, Active | Deleted) => Ok(next),
             (from, to) => Err(StatusChangeRefused { from, to }),
         }
     }
@@ -89,13 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_these_six_steps_exist() {
+    fn only_these_seven_steps_exist() {
         let allowed = [
             (Provisioning, Active),
             (Provisioning, Deleted),
             (Active, Suspended),
             (Suspended, Active),
             (Suspended, Deleting),
+            (Deleting, Active),
             (Deleting, Deleted),
         ];
         for from in TenantStatus::ALL {

@@ -28,7 +28,7 @@ pub use data_folder::remove;
 pub use error::StartError;
 pub use group::{Address, Servers};
 pub use installation::{FindError, Installation, Looked, OLDEST_MAJOR, Places};
-pub use port::PortHolder;
+pub use port::{PortHolder, holder as port_holder};
 pub use server::{Server, ServerStatus};
 pub use spec::{SUPERUSER, ServerSpec};
 pub use version::Version;

@@ -45,7 +45,7 @@ pub(crate) fn is_taken(port: u16) -> bool {
 }
 
 /// Who has the port.
-pub(crate) fn holder(port: u16) -> Option<PortHolder> {
+pub fn holder(port: u16) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let sockets = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
     let mut sockets: Vec<Socket> = sockets.flat_map(|text| sockets_on(&text, port)).collect();

@@ -24,6 +24,9 @@ pub enum ConnectError {
     /// The text is not a PostgreSQL URL. The text itself is not shown: it may hold a secret.
     #[error("the database URL is not valid")]
     Url(#[source] tokio_postgres::Error),
+    /// The URL does not name one host, a user and a password.
+    #[error("the database URL does not name one host, a user and a password")]
+    Incomplete,
     /// The file of trusted certificates cannot be used.
     #[error("the file of trusted certificates cannot be read: {0}")]
     CaFile(String),
@@ -45,6 +48,27 @@ pub enum ConnectError {
         /// Host and port, without user and password.
         host: String,
     },
+}
+
+/// What a URL says, apart.
+#[derive(Clone)]
+pub struct UrlParts {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The role.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+}
+
+impl std::fmt::Debug for UrlParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "UrlParts({}@{}:{})", self.user, self.host, self.port)
+    }
 }
 
 /// Where to connect to and how: a parsed URL and the trust for TLS.
@@ -86,6 +110,28 @@ impl Connector {
             }
         };
         Ok(Self { config, tls })
+    }
+
+    /// What a URL says, apart: one TCP host, a user and a password.
+    ///
+    /// # Errors
+    /// Where the URL is not valid, or says less or more than that.
+    pub fn parts(url: &str) -> Result<UrlParts, ConnectError> {
+        let connector = Self::new(url, None)?;
+        let config = &connector.config;
+        let (Some(user), Some(password), [Host::Tcp(host)]) =
+            (config.get_user(), config.get_password(), config.get_hosts())
+        else {
+            return Err(ConnectError::Incomplete);
+        };
+        let password = std::str::from_utf8(password).map_err(|_| ConnectError::Incomplete)?;
+        Ok(UrlParts {
+            host: host.clone(),
+            port: config.get_ports().first().copied().unwrap_or(5432),
+            user: user.to_owned(),
+            password: password.to_owned(),
+            tls: connector.tls.is_some(),
+        })
     }
 
     /// The same server and user, another database.

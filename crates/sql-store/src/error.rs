@@ -1,6 +1,8 @@
 //! From a driver's error to a [`Problem`]: what is away is told from what is
 //! wrong, since the one is a 503 that heals and the other is ours to mend.
 
+use std::error::Error as _;
+
 use deadpool_postgres::PoolError;
 use insula_problem::{Code, Problem};
 use tokio_postgres::error::SqlState;
@@ -36,11 +38,12 @@ impl Store {
 }
 
 /// Whether the error says that the server is away or overloaded, rather than
-/// that the statement is wrong: no connection, class 08, 53, 57P, 58.
+/// that the statement is wrong: no connection, class 08, 53, 57P, 58. An error
+/// without a code that is none of the socket's is a mistake on this side.
 #[must_use]
 pub fn is_unavailable(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        None => true,
+        None => error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()),
         Some(code) => {
             let code = code.code();
             code.starts_with("08")

@@ -3,12 +3,14 @@
 //! [`insula_problem::Problem`].
 
 mod connect;
+mod database;
 mod error;
 mod listen;
 mod migrate;
 mod pool;
 
-pub use connect::{ConnectError, Connector, connect};
+pub use connect::{ConnectError, Connector, UrlParts, connect};
+pub use database::{EnsureDatabaseError, ensure_database};
 pub use error::{Store, is_unavailable, pool_problem, sql_problem};
 pub use listen::{Listener, Notice};
 pub use migrate::{MigrateError, Migration, applied_version, migrate};

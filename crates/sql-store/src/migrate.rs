@@ -49,6 +49,12 @@ pub enum MigrateError {
 /// One lock for all stores: two stores may share a database server, not a database.
 const LOCK: i64 = 0x1A5_0001;
 
+/// Nobody but its owner has anything to do in a store: on a server that tenants
+/// share, their roles could connect to it otherwise.
+const CLOSE: &str = "do $$ begin
+    execute format('revoke all on database %I from public', current_database());
+end $$";
+
 const BOOKKEEPING: &str = "create table if not exists insula_store_version (
     version int primary key, name text not null, applied_at timestamptz not null default now())";
 
@@ -77,6 +83,7 @@ async fn migrate_locked(
     migrations: &[Migration],
 ) -> Result<i32, MigrateError> {
     let failed = |version| move |source| MigrateError::Failed { store, version, source };
+    client.batch_execute(CLOSE).await.map_err(failed(0))?;
     client.batch_execute(BOOKKEEPING).await.map_err(failed(0))?;
     let found = applied_version(client).await.map_err(failed(0))?;
     let known = migrations.last().map_or(0, |migration| migration.version);

@@ -19,26 +19,10 @@ pub mod names {
     pub const HTTP_REQUEST_SECONDS: &str = "insula_http_request_seconds";
     /// HTTP requests under way.
     pub const HTTP_IN_FLIGHT: &str = "insula_http_requests_in_flight";
-    /// Sessions of the PostgreSQL front that are open.
-    pub const PG_SESSIONS: &str = "insula_pg_sessions";
-    /// Sessions of the PostgreSQL front that began, by outcome: `accepted` or a problem's code.
-    pub const PG_SESSIONS_STARTED: &str = "insula_pg_sessions_started_total";
-    /// Time from a client's connection to its session being ready.
-    pub const PG_STARTUP_SECONDS: &str = "insula_pg_startup_seconds";
-    /// Bytes that the front relayed, by direction: `to_server`, `to_client`.
-    pub const PG_BYTES: &str = "insula_pg_relayed_bytes_total";
     /// Tenants that the route map knows.
     pub const ROUTES: &str = "insula_routes";
-    /// Seconds since the route map was last known to be current.
-    pub const ROUTES_AGE_SECONDS: &str = "insula_routes_age_seconds";
     /// 1 where a store can be reached, else 0, by store: `catalog` or a region.
     pub const STORE_UP: &str = "insula_store_up";
-    /// Workflow runs that ended, by kind and outcome: `succeeded`, `undone`, `stuck`.
-    pub const WORKFLOW_RUNS: &str = "insula_workflow_runs_total";
-    /// Time that a step took, by kind, step and direction: `do`, `undo`.
-    pub const WORKFLOW_STEP_SECONDS: &str = "insula_workflow_step_seconds";
-    /// Workflow runs under way in this process.
-    pub const WORKFLOW_RUNNING: &str = "insula_workflow_running";
 }
 
 /// What a metric is.
@@ -67,39 +51,16 @@ const fn metric(name: &'static str, kind: MetricKind, help: &'static str) -> Met
     Metric { name, kind, help }
 }
 
-/// Every metric that there is. Labels have few values: a route is a pattern,
+/// The metrics that belong to no crate alone; the front and the workflows
+/// describe their own. Labels have few values: a route is a pattern,
 /// and no label names a tenant.
 pub const METRICS: &[Metric] = &[
     metric(names::BUILD_INFO, MetricKind::Gauge, "1, with the version as a label"),
     metric(names::HTTP_REQUESTS, MetricKind::Counter, "HTTP requests answered, by method, route and status"),
     metric(names::HTTP_REQUEST_SECONDS, MetricKind::Seconds, "Time of an HTTP request, by method and route"),
     metric(names::HTTP_IN_FLIGHT, MetricKind::Gauge, "HTTP requests under way"),
-    metric(names::PG_SESSIONS, MetricKind::Gauge, "Sessions of the PostgreSQL front that are open"),
-    metric(
-        names::PG_SESSIONS_STARTED,
-        MetricKind::Counter,
-        "Sessions of the PostgreSQL front begun, by outcome",
-    ),
-    metric(
-        names::PG_STARTUP_SECONDS,
-        MetricKind::Seconds,
-        "Time from connection to a ready session of the front",
-    ),
-    metric(names::PG_BYTES, MetricKind::Counter, "Bytes relayed by the PostgreSQL front, by direction"),
     metric(names::ROUTES, MetricKind::Gauge, "Tenants that the route map knows"),
-    metric(
-        names::ROUTES_AGE_SECONDS,
-        MetricKind::Gauge,
-        "Seconds since the route map was known to be current",
-    ),
     metric(names::STORE_UP, MetricKind::Gauge, "1 where a store can be reached, by store"),
-    metric(names::WORKFLOW_RUNS, MetricKind::Counter, "Workflow runs ended, by kind and outcome"),
-    metric(
-        names::WORKFLOW_STEP_SECONDS,
-        MetricKind::Seconds,
-        "Time of a workflow step, by kind, step and direction",
-    ),
-    metric(names::WORKFLOW_RUNNING, MetricKind::Gauge, "Workflow runs under way in this process"),
 ];
 
 /// Upper bounds of the buckets of lengths of time, in seconds.

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use insula_domain::{Clock, Entropy};
 use insula_problem::{Code, Problem};
 use serde_json::Value;
+use std::time::Instant;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
@@ -20,6 +21,7 @@ use crate::definition::{Definition, check_json};
 use crate::error::{FailureKind, LogError, StepError};
 use crate::lease::LeaseKeeper;
 use crate::log::{Hold, LeasedRun, StepLog, Write};
+use crate::measure;
 use crate::plan::{Action, Planner, Shape, Verdict};
 use crate::registry::Registry;
 use crate::run::RunContext;
@@ -122,7 +124,14 @@ impl<'a> RunInHand<'a> {
         self.save(&next).await?;
         while let Next::Attempt(attempt) = next {
             self.reach(definition, attempt, Moment::Before);
+            let begun = Instant::now();
             let result = self.attempt(definition, attempt).await?;
+            measure::step(
+                &definition.key.name,
+                definition.shape.steps[attempt.step].name,
+                attempt.direction,
+                begun,
+            );
             self.reach(definition, attempt, Moment::Inside);
             let wait = self.record(&definition.shape, attempt, result);
             next = wait.map_or_else(|| self.settle(&definition.shape), Next::ReleaseAt);

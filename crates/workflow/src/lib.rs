@@ -11,6 +11,7 @@ mod driver;
 mod error;
 mod lease;
 mod log;
+mod measure;
 mod operation;
 pub mod plan;
 mod registry;

@@ -17,6 +17,7 @@ use crate::crash::{CrashPoints, NoCrash};
 use crate::driver::{Abandoned, Driver};
 use crate::error::LogError;
 use crate::log::{LeaseRequest, LeasedRun, StepLog, WorkflowKey};
+use crate::measure;
 use crate::plan;
 use crate::registry::Registry;
 
@@ -129,6 +130,7 @@ impl Worker {
     /// returns. Steps that outlast the grace are broken off where they stand;
     /// their runs wait until their leases end.
     pub async fn run(&self, shutdown: CancellationToken) {
+        measure::describe();
         let mut running = JoinSet::new();
         while !shutdown.is_cancelled() {
             let wait = self.take(&mut running, &shutdown).await;
@@ -198,9 +200,14 @@ impl Worker {
         let driver = Arc::clone(&self.driver);
         let (run, workflow) = (leased.lease.run, leased.workflow.name.clone());
         let span = tracing::info_span!("run", %run, workflow, subject = leased.subject);
+        let name = workflow.clone();
         let carry = async move {
+            let _under_way = measure::UnderWay::new();
             match driver.drive(leased, &stopping).await {
-                Ok(status) => tracing::info!(status = status.as_str(), "the run rests"),
+                Ok(status) => {
+                    measure::rests(&name, status);
+                    tracing::info!(status = status.as_str(), "the run rests");
+                }
                 Err(Abandoned::LeaseLost) => tracing::warn!("another worker has the run"),
                 Err(error) => tracing::warn!(error = ?error, "the run is left to another worker"),
             }
