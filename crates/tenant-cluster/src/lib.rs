@@ -1,1 +1,39 @@
-//! Placeholder.
+//! Tenant clusters: the PostgreSQL servers that hold tenants' rows. This crate
+//! has the only SQL on them: it checks and prepares a server, makes and removes
+//! roles, schemas and databases, brings the app schema, fences, and surveys
+//! what is really there.
+
+mod access;
+mod fence;
+mod inspect;
+mod prepare;
+mod purge;
+mod roles;
+pub mod schema;
+mod scratch;
+mod spaces;
+mod survey;
+
+use insula_problem::Problem;
+use insula_sql_store::{Store, sql_problem};
+
+pub use access::{ClusterAccess, Connection};
+pub use fence::{fence, unfence};
+pub use inspect::{Inspection, inspect};
+pub use prepare::{prepare_dedicated, prepare_shared, publish_template};
+pub use purge::purge_pool_rows;
+pub use roles::{NewRole, TenantRoles, create_roles, drop_roles, set_passwords};
+pub use scratch::Scratch;
+pub use spaces::{create_database, create_schema, drop_database, drop_schema, open_database};
+pub use survey::{Survey, SurveyedRole, survey, survey_pool_tenants, survey_schemas};
+
+/// The problem that an error of a cluster's driver is.
+pub(crate) fn db(error: tokio_postgres::Error) -> Problem {
+    sql_problem(Store::Cluster, error)
+}
+
+/// A text as an SQL literal. Names are never quoted: their types allow only
+/// lower-case letters, digits and underscores.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,58 @@
+//! The fence: PostgreSQL itself keeps a tenant out, whatever a proxy believes.
+
+use insula_domain::{RoleName, TenantId};
+use insula_problem::Problem;
+use tokio_postgres::Client;
+
+use crate::db;
+
+/// Takes the tenant's roles the right to log in and ends the sessions that
+/// they have; the number of sessions ended. After it returns, no session of
+/// the tenant is left on the cluster.
+///
+/// # Errors
+/// Where the cluster is away, or a session does not end within 10 s.
+pub async fn fence(maintenance: &Client, tenant: TenantId) -> Result<i64, Problem> {
+    set_login(maintenance, tenant, "nologin").await?;
+    let roles = names(tenant);
+    // The second argument waits for the session to be gone, at most so many milliseconds.
+    let row = maintenance
+        .query_one(
+            "select count(*), coalesce(bool_and(pg_terminate_backend(pid, 10000)), true)
+             from pg_stat_activity where usename = any($1::text[]::name[])",
+            &[&roles],
+        )
+        .await
+        .map_err(db)?;
+    let left: i64 = maintenance
+        .query_one("select count(*) from pg_stat_activity where usename = any($1::text[]::name[])", &[&roles])
+        .await
+        .map_err(db)?
+        .get(0);
+    if left > 0 {
+        return Err(Problem::internal(format!("{left} sessions of a fenced tenant did not end")));
+    }
+    Ok(row.get(0))
+}
+
+/// Gives the tenant's roles the right to log in again.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn unfence(maintenance: &Client, tenant: TenantId) -> Result<(), Problem> {
+    set_login(maintenance, tenant, "login").await
+}
+
+async fn set_login(maintenance: &Client, tenant: TenantId, login: &str) -> Result<(), Problem> {
+    for role in names(tenant) {
+        let there = maintenance.query_opt("select 1 from pg_roles where rolname = $1", &[&role]).await;
+        if there.map_err(db)?.is_some() {
+            maintenance.batch_execute(&format!("alter role {role} {login}")).await.map_err(db)?;
+        }
+    }
+    Ok(())
+}
+
+fn names(tenant: TenantId) -> Vec<String> {
+    [RoleName::of_tenant(tenant), RoleName::read_only_of_tenant(tenant)].map(|name| name.to_string()).into()
+}

@@ -1,0 +1,117 @@
+//! The roles of tenants: every session of a tenant runs as its own role, in
+//! every model, so that PostgreSQL itself knows whose session it is.
+
+use insula_app_schema::EXTENSION_SCHEMA;
+use insula_domain::{DatabaseName, Isolation, RoleName, SchemaName, TenantId};
+use insula_problem::Problem;
+use tokio_postgres::Client;
+
+use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE};
+use crate::{db, literal};
+
+/// A role to be made.
+#[derive(Debug, Clone)]
+pub struct NewRole {
+    /// Its name.
+    pub name: RoleName,
+    /// The SCRAM verifier of its password: the password itself never travels.
+    pub verifier: String,
+}
+
+/// The two roles of a tenant on a cluster.
+#[derive(Debug, Clone)]
+pub struct TenantRoles {
+    /// Reads and writes.
+    pub read_write: NewRole,
+    /// Reads.
+    pub read_only: NewRole,
+}
+
+impl TenantRoles {
+    fn both(&self) -> [&NewRole; 2] {
+        [&self.read_write, &self.read_only]
+    }
+}
+
+/// Makes the tenant's roles, or brings those that are there to the same state.
+/// In a pool they get their rights through the pool's group roles; elsewhere
+/// the rights come with the tenant's own schema or database.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn create_roles(
+    client: &Client,
+    roles: &TenantRoles,
+    isolation: Isolation,
+    database: &DatabaseName,
+    schema: &SchemaName,
+) -> Result<(), Problem> {
+    let mut statements = String::from("begin;\n");
+    for role in roles.both() {
+        let name = &role.name;
+        let there = client.query_opt("select 1 from pg_roles where rolname = $1", &[&name.as_str()]).await;
+        let verb = if there.map_err(db)?.is_some() { "alter" } else { "create" };
+        statements.push_str(&format!(
+            "{verb} role {name} login nosuperuser nocreatedb nocreaterole noreplication nobypassrls inherit \
+             password {};\n",
+            literal(&role.verifier)
+        ));
+        if isolation == Isolation::Schema {
+            statements.push_str(&format!(
+                "alter role {name} in database {database} set search_path = {schema}, {EXTENSION_SCHEMA};\n"
+            ));
+        }
+    }
+    if isolation == Isolation::Pool {
+        statements.push_str(&format!("grant {POOL_READ_WRITE} to {};\n", roles.read_write.name));
+        statements.push_str(&format!("grant {POOL_READ_ONLY} to {};\n", roles.read_only.name));
+    }
+    if isolation == Isolation::Schema {
+        statements.push_str(&format!(
+            "grant connect on database {database} to {}, {};\n",
+            roles.read_write.name, roles.read_only.name
+        ));
+    }
+    statements.push_str("commit;");
+    client.batch_execute(&statements).await.map_err(db)
+}
+
+/// Gives the tenant's roles other passwords.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn set_passwords(client: &Client, roles: &TenantRoles) -> Result<(), Problem> {
+    let [read_write, read_only] =
+        roles.both().map(|role| format!("alter role {} password {};", role.name, literal(&role.verifier)));
+    client.batch_execute(&format!("begin; {read_write} {read_only} commit;")).await.map_err(db)
+}
+
+/// Removes the tenant's roles with all that is granted to them in the database
+/// of the connection. What they own themselves (temporary objects at the most)
+/// goes too. Removing them again changes nothing.
+///
+/// # Errors
+/// Where the cluster is away, or another database still has rights of theirs.
+pub async fn drop_roles(
+    maintenance: &Client,
+    shared: Option<(&Client, &DatabaseName)>,
+    tenant: TenantId,
+) -> Result<(), Problem> {
+    for name in [RoleName::of_tenant(tenant), RoleName::read_only_of_tenant(tenant)] {
+        let there =
+            maintenance.query_opt("select 1 from pg_roles where rolname = $1", &[&name.as_str()]).await;
+        if there.map_err(db)?.is_none() {
+            continue;
+        }
+        if let Some((client, database)) = shared {
+            client
+                .batch_execute(&format!(
+                    "begin; drop owned by {name} cascade; revoke all on database {database} from {name}; commit;"
+                ))
+                .await
+                .map_err(db)?;
+        }
+        maintenance.batch_execute(&format!("drop role if exists {name}")).await.map_err(db)?;
+    }
+    Ok(())
+}
