@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The control plane: the admin API over HTTP, the workflows of tenants and of
+//! the app schema, and the doctor. Handlers decide in one transaction of the
+//! catalog; whatever takes longer is a workflow.
+
+mod api_keys;
+mod clusters;
+mod control;
+mod dedicated;
+pub mod doctor;
+pub mod http;
+pub mod janitor;
+mod logins;
+mod operations;
+mod placements;
+mod provisioner;
+mod reference;
+pub mod registration;
+pub mod rekey;
+pub mod schema;
+pub mod tenants;
+pub mod workflows;
+
+pub use clusters::{ClusterDirectory, percent};
+pub use control::{Control, ControlSettings};
+pub use operations::Operations;
+pub use provisioner::{ClusterProvisioner, ProvisionedCluster};

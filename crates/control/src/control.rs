@@ -1,0 +1,61 @@
+//! What the control plane works with: the stores, the clusters, the keys, and
+//! the three ambient things that are handed in. Made once, shared by all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_catalog::{Author, Catalog};
+use insula_credentials::MasterKeys;
+use insula_domain::{Clock, Entropy};
+use insula_region_store::RegionStores;
+
+use crate::clusters::ClusterDirectory;
+use crate::operations::Operations;
+use crate::provisioner::ClusterProvisioner;
+use crate::schema::fleet::Versions;
+
+/// What the operator's settings decide.
+#[derive(Debug, Clone)]
+pub struct ControlSettings {
+    /// How long the data of a deleted tenant is kept, unless the call says otherwise.
+    pub delete_retention: Duration,
+    /// Host and port of the PostgreSQL front, as clients reach it, for the URLs of logins.
+    pub pg_address: String,
+    /// Whether clients must use TLS with the front.
+    pub pg_tls: bool,
+    /// How long an idempotency key is remembered.
+    pub idempotency_retention: Duration,
+}
+
+/// The control plane's parts.
+#[derive(Debug)]
+pub struct Control {
+    /// The global catalog.
+    pub catalog: Catalog,
+    /// The region stores.
+    pub regions: RegionStores,
+    /// The tenant clusters.
+    pub clusters: ClusterDirectory,
+    /// The master keys.
+    pub keys: Arc<MasterKeys>,
+    /// Who starts a cluster for a tenant of its own.
+    pub provisioner: Option<Arc<dyn ClusterProvisioner>>,
+    /// The runs of workflows.
+    pub operations: Operations,
+    /// The versions of the app schema, read once.
+    pub versions: Versions,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+    /// What the operator's settings decide.
+    pub settings: ControlSettings,
+}
+
+impl Control {
+    /// The author of a change that a workflow makes.
+    #[must_use]
+    pub fn worker(&self) -> Author {
+        Author { actor: "worker".to_owned(), at: self.clock.now(), request_id: None }
+    }
+}

@@ -1,0 +1,54 @@
+//! What a tenant's roles must look like, as pure values.
+
+use insula_catalog::TenantRecord;
+use insula_domain::{Isolation, Placement, RoleName, TenantStatus};
+use insula_tenant_cluster::SurveyedRole;
+
+/// What is wrong with a role, in sentences; empty where nothing is.
+/// `password_fits` tells whether the role's verifier is that of the password
+/// which the fronts present.
+pub fn differences(
+    tenant: &TenantRecord,
+    placement: &Placement,
+    role: &SurveyedRole,
+    password_fits: bool,
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !role.excess.is_empty() {
+        wrong.push(format!("It is {}, which no tenant may be.", role.excess.join(", ")));
+    }
+    let may_log_in = !matches!(tenant.status, TenantStatus::Suspended | TenantStatus::Deleting);
+    if role.login != may_log_in {
+        let can = if role.login { "can" } else { "cannot" };
+        wrong.push(format!("It {can} log in, and the tenant is {}.", tenant.status));
+    }
+    let groups = group(placement.isolation, &role.name);
+    if role.member_of.iter().map(String::as_str).ne(groups) {
+        wrong.push(format!("It is a member of: {}.", role.member_of.join(", ")));
+    }
+    let databases: Vec<_> = role.connects_to.iter().collect();
+    if databases != [&placement.database] {
+        let names: Vec<_> = databases.iter().map(|name| name.as_str()).collect();
+        wrong.push(format!(
+            "It may connect to: {}; it must to {} alone.",
+            names.join(", "),
+            placement.database
+        ));
+    }
+    if !password_fits {
+        wrong.push(
+            "Its password is not the one that the fronts present. insula tenant suspend and resume set it."
+                .to_owned(),
+        );
+    }
+    wrong
+}
+
+fn group(isolation: Isolation, role: &RoleName) -> Option<&'static str> {
+    let read_only = role.as_str().ends_with("_ro");
+    match (isolation, read_only) {
+        (Isolation::Pool, false) => Some(insula_tenant_cluster::schema::POOL_READ_WRITE),
+        (Isolation::Pool, true) => Some(insula_tenant_cluster::schema::POOL_READ_ONLY),
+        _ => None,
+    }
+}

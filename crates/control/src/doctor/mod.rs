@@ -1,0 +1,158 @@
+//! The doctor: compares what the catalog says with what is really on the
+//! clusters and in the region stores, and lists every difference and every
+//! orphan. It reads and changes nothing.
+
+mod cluster;
+mod expected;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use insula_api::{DoctorReport, Finding, FindingKind};
+use insula_catalog::{ClusterRecord, TenantRecord};
+use insula_domain::{TenantId, TenantStatus};
+use insula_problem::Problem;
+use insula_workflow::RunStatus;
+
+use crate::Control;
+
+/// The report in the making.
+#[derive(Debug, Default)]
+pub struct Findings {
+    checks: u32,
+    findings: Vec<Finding>,
+}
+
+impl Findings {
+    /// One check: what is wrong where it does not hold.
+    pub fn check(&mut self, holds: bool, kind: FindingKind, place: &str, object: &str, detail: &str) {
+        self.checks += 1;
+        if !holds {
+            self.add(kind, place, object, detail);
+        }
+    }
+
+    /// Something that was found by itself.
+    pub fn add(&mut self, kind: FindingKind, place: &str, object: &str, detail: &str) {
+        self.findings.push(Finding {
+            kind,
+            place: place.to_owned(),
+            object: object.to_owned(),
+            detail: detail.to_owned(),
+        });
+    }
+}
+
+/// Examines everything.
+///
+/// # Errors
+/// Where the catalog is away: without it there is nothing to compare with.
+pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
+    let client = control.catalog.client().await?;
+    let tenants = client.all_tenants().await?;
+    let clusters = client.clusters().await?;
+    let moving = control.operations.subjects_under_way().await?;
+    let mut findings = Findings::default();
+
+    stuck_operations(control, &mut findings).await?;
+    for cluster in &clusters {
+        let here: Vec<&TenantRecord> = tenants
+            .iter()
+            .filter(|tenant| {
+                tenant.placement.as_ref().is_some_and(|placement| placement.cluster == cluster.name)
+            })
+            .collect();
+        if let Err(problem) = cluster::examine(control, cluster, &here, &moving, &mut findings).await {
+            let detail = format!("It could not be read: {}", problem.chain());
+            findings.add(FindingKind::Unreachable, cluster.name.as_str(), "cluster", &detail);
+        }
+    }
+    homes(control, &tenants, &moving, &mut findings).await;
+    provisioned(control, &clusters, &moving, &mut findings).await;
+    Ok(DoctorReport {
+        tenants: u32::try_from(tenants.len()).unwrap_or(u32::MAX),
+        clusters: u32::try_from(clusters.len()).unwrap_or(u32::MAX),
+        checks: findings.checks,
+        findings: findings.findings,
+    })
+}
+
+async fn stuck_operations(control: &Control, findings: &mut Findings) -> Result<(), Problem> {
+    for run in control.operations.with_status(vec![RunStatus::Stuck]).await? {
+        let why = run.error.map(|error| format!("{}: {}", error.code, error.detail)).unwrap_or_default();
+        let object = format!("operation {}", run.id);
+        let detail = format!("{} on {} is stuck. {why}", run.kind, run.subject);
+        findings.add(FindingKind::Stuck, "catalog", &object, &detail);
+    }
+    Ok(())
+}
+
+/// Every tenant is at home in its region's store, and nobody else is.
+async fn homes(
+    control: &Control,
+    tenants: &[TenantRecord],
+    moving: &BTreeSet<TenantId>,
+    findings: &mut Findings,
+) {
+    let mut expected: BTreeMap<_, BTreeSet<TenantId>> = BTreeMap::new();
+    for tenant in tenants.iter().filter(|tenant| tenant.status != TenantStatus::Provisioning) {
+        expected.entry(&tenant.region).or_default().insert(tenant.id);
+    }
+    for (region, store) in control.regions.iter() {
+        let place = format!("region store {region}");
+        let homes = match store.homes().await {
+            Ok(homes) => homes,
+            Err(problem) => {
+                findings.add(FindingKind::Unreachable, &place, "homes", &problem.chain());
+                continue;
+            }
+        };
+        let there: BTreeSet<_> = homes.into_iter().collect();
+        let wanted = expected.remove(region).unwrap_or_default();
+        for tenant in wanted.union(&there).filter(|tenant| !moving.contains(tenant)) {
+            let kind = if there.contains(tenant) { FindingKind::Orphan } else { FindingKind::Missing };
+            let holds = there.contains(tenant) && wanted.contains(tenant);
+            findings.check(
+                holds,
+                kind,
+                &place,
+                &format!("home of {tenant}"),
+                "Catalog and region store differ.",
+            );
+        }
+    }
+}
+
+/// Every server that the provisioner has started is registered.
+async fn provisioned(
+    control: &Control,
+    clusters: &[ClusterRecord],
+    moving: &BTreeSet<TenantId>,
+    findings: &mut Findings,
+) {
+    let Some(provisioner) = &control.provisioner else { return };
+    let place = format!("provisioner {}", provisioner.kind());
+    let started = match provisioner.list().await {
+        Ok(started) => started.into_iter().collect::<BTreeSet<_>>(),
+        Err(problem) => {
+            findings.add(FindingKind::Unreachable, &place, "servers", &problem.chain());
+            return;
+        }
+    };
+    let registered: BTreeSet<_> = clusters
+        .iter()
+        .filter(|cluster| cluster.provisioned.as_deref() == Some(provisioner.kind()))
+        .map(|cluster| cluster.name.clone())
+        .collect();
+    // A server whose tenant is being created or purged is between two states.
+    let between = |name: &insula_domain::ClusterName| {
+        moving.iter().any(|tenant| {
+            let id = tenant.simple();
+            name.as_str().ends_with(&id[id.len() - 12..])
+        })
+    };
+    for name in started.union(&registered).filter(|name| !between(name)) {
+        let kind = if started.contains(name) { FindingKind::Orphan } else { FindingKind::Missing };
+        let holds = started.contains(name) && registered.contains(name);
+        findings.check(holds, kind, &place, &format!("server {name}"), "Catalog and provisioner differ.");
+    }
+}

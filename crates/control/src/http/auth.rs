@@ -1,0 +1,99 @@
+//! Who calls: an operator, by a bearer token whose hash the catalog has, or by
+//! e-mail and password (HTTP Basic, RFC 7617). There is no other way in, and no
+//! other header or path ever says who somebody is.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use insula_catalog::Author;
+use insula_credentials::{OperatorToken, ScramVerifier, Secret, SecretHash};
+use insula_problem::{Code, Problem};
+
+use super::error::{ApiError, RequestId};
+use crate::Control;
+
+/// An operator whose token was verified.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    email: String,
+    request_id: Option<String>,
+}
+
+impl Operator {
+    /// The author of the changes that this request makes.
+    #[must_use]
+    pub fn author(&self, control: &Control) -> Author {
+        Author {
+            actor: format!("operator:{}", self.email),
+            at: control.clock.now(),
+            request_id: self.request_id.clone(),
+        }
+    }
+}
+
+fn refused() -> ApiError {
+    ApiError(Problem::new(
+        Code::Unauthenticated,
+        "This call needs an operator's token: Authorization: Bearer iop_…",
+    ))
+}
+
+impl FromRequestParts<Arc<Control>> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, ApiError> {
+        let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
+        let email = match presented(parts).ok_or_else(refused)? {
+            Credential::Token(token) => verify_token(control, &token).await?,
+            Credential::Password { email, password } => verify_password(control, email, password).await?,
+        };
+        Ok(Self { email, request_id })
+    }
+}
+
+async fn verify_token(control: &Control, token: &OperatorToken) -> Result<String, ApiError> {
+    let stored = control.catalog.client().await?.operator_token(token.id()).await?.ok_or_else(refused)?;
+    let hash = SecretHash::from_stored(&stored.secret_hash).ok_or_else(refused)?;
+    if token.matches(&hash) { Ok(stored.email) } else { Err(refused()) }
+}
+
+/// An unknown operator costs as much time as a wrong password.
+async fn verify_password(control: &Control, email: String, password: Secret) -> Result<String, ApiError> {
+    let stored = control.catalog.client().await?.operator_verifier(&email).await?;
+    let known = stored.is_some();
+    let verifier: ScramVerifier = match stored {
+        Some(text) => text.parse().map_err(|_| refused())?,
+        None => ScramVerifier::for_login(&Secret::random(control.entropy.as_ref()), control.entropy.as_ref()),
+    };
+    let matches = tokio::task::spawn_blocking(move || verifier.verifies(&password)).await;
+    if known && matches.unwrap_or(false) { Ok(email) } else { Err(refused()) }
+}
+
+enum Credential {
+    Token(OperatorToken),
+    Password { email: String, password: Secret },
+}
+
+/// The one credential of the request; two `Authorization` headers are none.
+fn presented(parts: &Parts) -> Option<Credential> {
+    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+    let value = headers.next()?;
+    if headers.next().is_some() {
+        return None;
+    }
+    let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
+    let credential = credential.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return OperatorToken::parse(credential).ok().map(Credential::Token);
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(credential).ok()?).ok()?;
+    let (email, password) = decoded.split_once(':')?;
+    Some(Credential::Password { email: email.to_owned(), password: Secret::new(password.to_owned()) })
+}

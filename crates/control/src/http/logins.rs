@@ -1,0 +1,81 @@
+//! `/v1/tenants/{tenant}/logins`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl, Page};
+
+use super::auth::Operator;
+use super::error::ApiError;
+use super::extract::{Body, Named};
+use crate::{Control, logins};
+
+/// List a tenant's database logins
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/logins", tag = "logins", security(("operator" = [])),
+    params(("tenant" = String, Path, description = "Slug or id")),
+    responses((status = 200, body = Page<Login>))
+)]
+pub async fn list_logins(
+    State(control): State<Arc<Control>>,
+    _operator: Operator,
+    Named(tenant): Named<String>,
+) -> Result<Json<Page<Login>>, ApiError> {
+    Ok(Json(Page { items: logins::list(&control, &tenant).await?, next_cursor: None }))
+}
+
+/// Create a database login
+///
+/// The secret is in this answer and in no other.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/logins", tag = "logins", security(("operator" = [])),
+    params(("tenant" = String, Path, description = "Slug or id")), request_body = CreateLogin,
+    responses((status = 201, body = CreatedLogin))
+)]
+pub async fn create_login(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named(tenant): Named<String>,
+    Body(request): Body<CreateLogin>,
+) -> Result<(StatusCode, Json<CreatedLogin>), ApiError> {
+    let created = logins::create(&control, operator.author(&control), &tenant, &request).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// Revoke a database login
+///
+/// Its sessions end at once. The default login cannot be revoked.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}/logins/{login}", tag = "logins", security(("operator" = [])),
+    params(
+        ("tenant" = String, Path, description = "Slug or id"),
+        ("login" = String, Path, description = "Name under the tenant"),
+    ),
+    responses((status = 204))
+)]
+pub async fn revoke_login(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named((tenant, login)): Named<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    logins::revoke(&control, operator.author(&control), &tenant, &login).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The URL of the default login
+///
+/// Its secret is derived and can be shown again; each showing is in the audit.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/url", tag = "logins", security(("operator" = [])),
+    params(("tenant" = String, Path, description = "Slug or id")),
+    responses((status = 200, body = LoginUrl))
+)]
+pub async fn login_url(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named(tenant): Named<String>,
+) -> Result<Json<LoginUrl>, ApiError> {
+    Ok(Json(logins::default_url(&control, operator.author(&control), &tenant).await?))
+}

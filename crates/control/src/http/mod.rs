@@ -1,0 +1,117 @@
+//! The admin API: one file an endpoint or a resource, thin over the rest of
+//! the crate. This file has the order in which a request is handled.
+
+mod audit;
+mod auth;
+mod clusters;
+mod doctor;
+mod error;
+mod extract;
+mod keys;
+mod logins;
+mod offers;
+mod operations;
+mod pages;
+mod paging;
+mod schema;
+mod tenants;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::Control;
+
+pub use pages::{Check, Health};
+
+/// The bounds of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// The time for one request.
+    pub request_timeout: Duration,
+    /// Requests under way at once; more are refused.
+    pub in_flight: usize,
+}
+
+/// The whole of HTTP that the control plane serves.
+pub fn router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Router {
+    let (admin, openapi) = admin_api().split_for_parts();
+    admin
+        .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .with_state(control.clone())
+        .merge(pages::router(openapi, health))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(Arc::new(Semaphore::new(limits.in_flight)), error::admit))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.request_timeout))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn_with_state(control.clone(), error::finish))
+}
+
+/// What a process without the control plane serves: health and metrics.
+pub fn health_router(health: Health) -> Router {
+    pages::health_router(health)
+}
+
+/// The description of the API (OpenAPI 3.1).
+#[must_use]
+pub fn openapi() -> OpenApi {
+    admin_api().into_openapi()
+}
+
+fn admin_api() -> OpenApiRouter<Arc<Control>> {
+    let mut router = OpenApiRouter::new()
+        .routes(routes!(clusters::list_regions))
+        .routes(routes!(clusters::list_clusters, clusters::add_cluster))
+        .routes(routes!(clusters::show_cluster))
+        .routes(routes!(offers::list_tiers))
+        .routes(routes!(offers::put_tier))
+        .routes(routes!(offers::list_plans))
+        .routes(routes!(offers::put_plan))
+        .routes(routes!(tenants::create::create_tenant, tenants::list::list_tenants))
+        .routes(routes!(
+            tenants::show::show_tenant,
+            tenants::update::update_tenant,
+            tenants::delete::delete_tenant
+        ))
+        .routes(routes!(tenants::suspend::suspend_tenant))
+        .routes(routes!(tenants::resume::resume_tenant))
+        .routes(routes!(logins::list_logins, logins::create_login))
+        .routes(routes!(logins::revoke_login))
+        .routes(routes!(logins::login_url))
+        .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(operations::list_operations))
+        .routes(routes!(operations::show_operation))
+        .routes(routes!(operations::resume_operation))
+        .routes(routes!(schema::list_versions))
+        .routes(routes!(schema::apply_schema))
+        .routes(routes!(schema::schema_status))
+        .routes(routes!(schema::schema_audit))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(doctor::examine));
+    let description = router.get_openapi_mut();
+    description.info = utoipa::openapi::Info::new("Insula", env!("CARGO_PKG_VERSION"));
+    description.info.description = Some(
+        "The admin API of Insula. Every call needs an operator's token. Errors are RFC 9457 problem details \
+         with a stable code; long operations answer 202 with the operation to follow."
+            .to_owned(),
+    );
+    description.info.license = Some(utoipa::openapi::License::new("Apache-2.0"));
+    let components = description.components.get_or_insert_default();
+    components.add_security_scheme("operator", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    router
+}

@@ -1,0 +1,54 @@
+//! What has to be done from time to time: begin the purge of tenants whose
+//! retention time is over, and forget what nobody asks for any more. Several
+//! processes may do it at once; each act is taken once by its transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_problem::Problem;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::Control;
+use crate::tenants::delete::begin_purge;
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Works until it is told to stop.
+pub async fn run(control: Arc<Control>, stop: CancellationToken) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = look.tick() => {
+                if let Err(problem) = tidy(&control).await {
+                    tracing::warn!(cause = problem.chain(), "the janitor could not finish; it looks again");
+                }
+            }
+        }
+    }
+}
+
+/// Does once what is due.
+///
+/// # Errors
+/// Where the catalog is away.
+pub async fn tidy(control: &Control) -> Result<(), Problem> {
+    let due = control.catalog.client().await?.tenants_to_purge(control.clock.now()).await?;
+    for tenant in due {
+        if let Err(problem) = begin_purge(control, &tenant).await {
+            tracing::info!(tenant = %tenant.slug, cause = problem.chain(), "the purge has to wait");
+        }
+    }
+    let mut client = control.catalog.client().await?;
+    let change = client.change(control.worker()).await?;
+    let older_than = change.at() - control.settings.idempotency_retention;
+    let forgotten = change.forget_idempotency_keys(older_than).await?;
+    if forgotten > 0 {
+        change.audit("idempotency.forget", None, "idempotency_keys", &json!({"keys": forgotten})).await?;
+        change.commit().await?;
+    }
+    Ok(())
+}

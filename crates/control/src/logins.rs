@@ -1,0 +1,172 @@
+//! Database logins of a tenant.
+
+use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl};
+use insula_catalog::{Author, LoginRecord};
+use insula_credentials::{ScramVerifier, Secret};
+use insula_domain::{LoginId, LoginName, Slug, TenantStatus};
+use insula_problem::{Code, Problem};
+use serde_json::json;
+
+use crate::Control;
+use crate::clusters::percent;
+use crate::tenants::create::sentence;
+use crate::tenants::find::find;
+
+/// The most logins of a tenant.
+const MOST: usize = 100;
+
+/// A tenant's logins.
+///
+/// # Errors
+/// `tenant_not_found` where there is no such tenant.
+pub async fn list(control: &Control, tenant: &str) -> Result<Vec<Login>, Problem> {
+    let client = control.catalog.client().await?;
+    let tenant = find(&client, tenant).await?;
+    Ok(client.logins(tenant.id).await?.into_iter().map(shown).collect())
+}
+
+/// Creates a named login with a random secret.
+///
+/// # Errors
+/// `login_taken` where the name is there already.
+pub async fn create(
+    control: &Control,
+    author: Author,
+    tenant: &str,
+    request: &CreateLogin,
+) -> Result<CreatedLogin, Problem> {
+    let mut client = control.catalog.client().await?;
+    let tenant = find(&client, tenant).await?;
+    if !matches!(tenant.status, TenantStatus::Active | TenantStatus::Suspended) {
+        return Err(Problem::new(
+            Code::TenantStatusConflict,
+            format!("The tenant {} is {} and gets no new logins.", tenant.slug, tenant.status),
+        ));
+    }
+    let name = named(&tenant.slug, &request.name)?;
+    if client.logins(tenant.id).await?.len() >= MOST {
+        return Err(Problem::new(Code::QuotaExceeded, format!("A tenant has {MOST} logins at the most.")));
+    }
+    let id = LoginId::generate(control.clock.as_ref(), control.entropy.as_ref());
+    let secret = random_secret(control);
+    let record = LoginRecord {
+        id,
+        tenant: tenant.id,
+        name,
+        verifier: ScramVerifier::for_login(&secret, control.entropy.as_ref()).to_text(),
+        read_only: request.read_only,
+        descendants: request.descendants,
+        is_default: false,
+        key_generation: control.keys.current_generation(),
+        secret_generation: 1,
+        created_at: author.at,
+    };
+    let change = client.change(author).await?;
+    change.add_login(&record).await?;
+    let detail = json!({"read_only": record.read_only, "descendants": record.descendants});
+    change.audit("login.create", Some(tenant.id), record.name.as_str(), &detail).await?;
+    change.commit().await?;
+    let url = url(control, &record.name, &secret);
+    Ok(CreatedLogin { login: shown(record), secret: secret.expose().to_owned(), url })
+}
+
+/// Revokes a named login.
+///
+/// # Errors
+/// `login_not_found` where there is none; the default login cannot be revoked.
+pub async fn revoke(control: &Control, author: Author, tenant: &str, login: &str) -> Result<(), Problem> {
+    let mut client = control.catalog.client().await?;
+    let tenant = find(&client, tenant).await?;
+    let short = login.strip_prefix(&format!("{}.", tenant.slug)).unwrap_or(login);
+    let missing =
+        || Problem::new(Code::LoginNotFound, format!("The tenant {} has no such login.", tenant.slug));
+    let name = named(&tenant.slug, short).map_err(|_| missing())?;
+    let change = client.change(author).await?;
+    if !change.revoke_login(tenant.id, &name).await? {
+        return Err(missing());
+    }
+    change.audit("login.revoke", Some(tenant.id), name.as_str(), &json!({})).await?;
+    change.commit().await
+}
+
+/// The URL of the default login, whose secret is derived.
+///
+/// # Errors
+/// `login_not_found` where the tenant has none (yet).
+pub async fn default_url(control: &Control, author: Author, tenant: &str) -> Result<LoginUrl, Problem> {
+    let mut client = control.catalog.client().await?;
+    let tenant = find(&client, tenant).await?;
+    let missing = || {
+        Problem::new(
+            Code::LoginNotFound,
+            format!("The tenant {} is {} and has no default login.", tenant.slug, tenant.status),
+        )
+    };
+    let login =
+        client.logins(tenant.id).await?.into_iter().find(|login| login.is_default).ok_or_else(missing)?;
+    let change = client.change(author).await?;
+    change.audit("login.show", Some(tenant.id), login.name.as_str(), &json!({})).await?;
+    change.commit().await?;
+    let secret = control
+        .keys
+        .login_secret(login.id, login.key_generation, login.secret_generation)
+        .map_err(Problem::internal)?;
+    Ok(LoginUrl { url: url(control, &login.name, &secret) })
+}
+
+/// The default login of a new tenant.
+///
+/// # Errors
+/// In practice never.
+pub fn default_login(
+    control: &Control,
+    id: LoginId,
+    tenant: insula_domain::TenantId,
+    slug: &Slug,
+) -> Result<LoginRecord, Problem> {
+    let generation = control.keys.current_generation();
+    let secret = control.keys.login_secret(id, generation, 1).map_err(Problem::internal)?;
+    Ok(LoginRecord {
+        id,
+        tenant,
+        name: LoginName::default_of(slug),
+        verifier: ScramVerifier::for_login(&secret, control.entropy.as_ref()).to_text(),
+        read_only: false,
+        descendants: true,
+        is_default: true,
+        key_generation: generation,
+        secret_generation: 1,
+        created_at: control.clock.now(),
+    })
+}
+
+fn named(slug: &Slug, name: &str) -> Result<LoginName, Problem> {
+    LoginName::named(slug, name).map_err(|error| {
+        Problem::new(Code::InvalidRequest, sentence(&error.to_string())).at("/name", error.rule)
+    })
+}
+
+fn random_secret(control: &Control) -> Secret {
+    insula_credentials::Secret::random(control.entropy.as_ref())
+}
+
+fn url(control: &Control, name: &LoginName, secret: &Secret) -> String {
+    let mode = if control.settings.pg_tls { "?sslmode=require" } else { "" };
+    format!(
+        "postgres://{}:{}@{}/app{mode}",
+        percent(name.as_str()),
+        percent(secret.expose()),
+        control.settings.pg_address
+    )
+}
+
+fn shown(record: LoginRecord) -> Login {
+    Login {
+        id: record.id,
+        name: record.name,
+        read_only: record.read_only,
+        descendants: record.descendants,
+        is_default: record.is_default,
+        created_at: record.created_at,
+    }
+}

@@ -1,0 +1,78 @@
+//! Taking versions of the app schema. What can be told from the files alone is
+//! told at once; what only PostgreSQL can tell is rehearsed by the rollout
+//! before anything is published.
+
+use insula_api::ApplySchema;
+use insula_app_schema::{AppSchema, AppliedVersion, FolderError, Refusals, check_all};
+use insula_catalog::{Author, SchemaVersionRecord};
+use insula_domain::OperationId;
+use insula_problem::{Code, Problem};
+use serde_json::json;
+
+use super::SUBJECT;
+use super::fleet::pool_form;
+use crate::Control;
+use crate::tenants::create::sentence;
+use crate::workflows::rollout::{RolloutInput, rollout_kind};
+
+/// Takes the files as the app schema and begins the rollout of what is new.
+/// With nothing new the rollout looks whether every placement is current.
+///
+/// # Errors
+/// `schema_folder_invalid`, `migration_syntax_error`, `migration_refused`,
+/// `migration_changed`, with file and line; `schema_busy` where another rollout
+/// is under way.
+pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> Result<OperationId, Problem> {
+    let files = request.files.into_iter().map(|file| (file.name, file.sql.into_bytes())).collect();
+    let app = AppSchema::from_files(files).map_err(|error| folder_problem(&error))?;
+    let plain = check_all(app.migrations()).map_err(|refusals| refused(&refusals))?;
+    pool_form(&plain).map_err(|refusals| refused(&refusals))?;
+
+    let mut client = control.catalog.client().await?;
+    let taken: Vec<AppliedVersion> = client
+        .schema_versions(false)
+        .await?
+        .into_iter()
+        .map(|record| AppliedVersion { version: record.version, sha256: record.sha256 })
+        .collect();
+    let pending = app
+        .pending(&taken)
+        .map_err(|error| Problem::new(Code::MigrationChanged, sentence(&error.to_string())))?;
+    let drafts: Vec<SchemaVersionRecord> = pending
+        .iter()
+        .map(|migration| SchemaVersionRecord {
+            version: migration.version,
+            name: migration.file_name(),
+            sha256: migration.sha256.clone(),
+            sql: migration.sql.clone(),
+            created_at: author.at,
+            rolled_out_at: None,
+        })
+        .collect();
+    let operation = OperationId::generate(control.clock.as_ref(), control.entropy.as_ref());
+    let change = client.change(author).await?;
+    let input = RolloutInput { to: app.version() };
+    let run = rollout_kind().new_run(operation, SUBJECT, &input, change.at());
+    // First: where another rollout is under way, its drafts are not touched.
+    control.operations.start(&change, run).await?;
+    change.add_schema_drafts(&drafts).await?;
+    change.audit("schema.apply", None, SUBJECT, &json!({"to": app.version(), "new": drafts.len()})).await?;
+    change.commit().await?;
+    control.operations.wake();
+    Ok(operation)
+}
+
+fn folder_problem(error: &FolderError) -> Problem {
+    Problem::new(Code::SchemaFolderInvalid, sentence(&error.to_string()))
+}
+
+/// All refusals at once, each with its place.
+fn refused(refusals: &Refusals) -> Problem {
+    let code = if refusals.is_syntax_error() { Code::MigrationSyntaxError } else { Code::MigrationRefused };
+    let Refusals(all) = refusals;
+    let first = all.first().map(ToString::to_string).unwrap_or_default();
+    let more = if all.len() > 1 { format!(" There are {} refusals.", all.len()) } else { String::new() };
+    all.iter().fold(Problem::new(code, format!("{first}{more}")), |problem, refusal| {
+        problem.at(format!("/files/{}", refusal.file), refusal.to_string())
+    })
+}

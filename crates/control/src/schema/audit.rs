@@ -1,0 +1,113 @@
+//! The catalog audit: PostgreSQL's own catalogs prove the form of every
+//! placement. Shared tables must be the pool form; everything else must be
+//! what the plain migrations alone make on a server of the same version.
+
+use std::collections::BTreeSet;
+
+use insula_api::{AuditFinding, SchemaAudit};
+use insula_catalog::{ClusterRecord, TenantRecord};
+use insula_domain::{DatabaseName, Isolation, SchemaName, TenantId, TenantStatus};
+use insula_problem::Problem;
+use insula_tenant_cluster::schema::{self, Finding, SchemaFingerprint};
+use insula_tenant_cluster::{ClusterAccess, Scratch};
+
+use super::fleet::{Forms, forms};
+use crate::Control;
+
+/// Audits the fleet.
+///
+/// # Errors
+/// Where the catalog or a cluster is away.
+pub async fn audit(control: &Control) -> Result<SchemaAudit, Problem> {
+    let client = control.catalog.client().await?;
+    let (clusters, tenants) = (client.clusters().await?, client.all_tenants().await?);
+    let mut whole = SchemaAudit { placements: 0, findings: Vec::new() };
+    for record in &clusters {
+        let here: Vec<&TenantRecord> = tenants
+            .iter()
+            .filter(|tenant| {
+                tenant.placement.as_ref().is_some_and(|placement| placement.cluster == record.name)
+            })
+            .collect();
+        let part = self::cluster(control, record, &here, &BTreeSet::new()).await?;
+        whole.placements += part.placements;
+        whole.findings.extend(part.findings);
+    }
+    Ok(whole)
+}
+
+/// Audits one cluster: its shared tables and the silos of the tenants given.
+/// Tenants that are between two states are left out.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn cluster(
+    control: &Control,
+    record: &ClusterRecord,
+    tenants: &[&TenantRecord],
+    moving: &BTreeSet<TenantId>,
+) -> Result<SchemaAudit, Problem> {
+    let access = control.clusters.access_of(record)?;
+    let forms = forms(control).await?;
+    let mut part = SchemaAudit { placements: 0, findings: Vec::new() };
+    if record.tenant.is_none() {
+        let client = access.shared(&DatabaseName::pool()).await?;
+        let findings = schema::audit_pool(&client, &forms.pool).await?;
+        part.add(&format!("shared tables of {}", record.name), findings);
+    }
+    let silos = tenants.iter().filter(|tenant| {
+        tenant.isolation != Some(Isolation::Pool)
+            && !matches!(tenant.status, TenantStatus::Provisioning | TenantStatus::Deleted)
+            && !moving.contains(&tenant.id)
+    });
+    let mut expected: Option<SchemaFingerprint> = None;
+    for tenant in silos {
+        let Some(placement) = &tenant.placement else { continue };
+        if tenant.schema_version != forms.newest() {
+            let detail =
+                format!("It is at version {}; the newest is {}.", tenant.schema_version, forms.newest());
+            part.add(tenant.slug.as_str(), vec![Finding { object: "schema version".to_owned(), detail }]);
+            continue;
+        }
+        if expected.is_none() {
+            expected = Some(expected_fingerprint(&access, &forms).await?);
+        }
+        let client = match placement.isolation {
+            Isolation::Schema => access.shared(&placement.database).await?,
+            _ => access.own(&placement.database).await?,
+        };
+        if let Some(expected) = &expected {
+            let findings = schema::audit_silo(&client, &placement.schema, expected).await?;
+            part.add(tenant.slug.as_str(), findings);
+        }
+    }
+    Ok(part)
+}
+
+trait Add {
+    fn add(&mut self, placement: &str, findings: Vec<Finding>);
+}
+
+impl Add for SchemaAudit {
+    fn add(&mut self, placement: &str, findings: Vec<Finding>) {
+        self.placements += 1;
+        self.findings.extend(findings.into_iter().map(|finding| AuditFinding {
+            placement: placement.to_owned(),
+            object: finding.object,
+            detail: finding.detail,
+        }));
+    }
+}
+
+/// What the plain migrations alone make, on this very server: catalogs print
+/// differently from one PostgreSQL version to the next.
+async fn expected_fingerprint(access: &ClusterAccess, forms: &Forms) -> Result<SchemaFingerprint, Problem> {
+    let scratch = Scratch::plain(access, &forms.plain).await?;
+    let read = async {
+        let client = access.own(scratch.database()).await?;
+        schema::fingerprint(&client, &SchemaName::of_silo()).await
+    };
+    let fingerprint = read.await;
+    scratch.drop(access).await?;
+    fingerprint
+}

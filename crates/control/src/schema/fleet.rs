@@ -1,0 +1,156 @@
+//! Bringing the versions of the app schema to placements: the shared tables
+//! and the template of a cluster, and the tenants one by one. Everything here
+//! can be repeated; what is there already is left alone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use insula_app_schema::{AppSchema, PlainMigration, PoolForm, PoolMigration, Refusals, check_all};
+use insula_catalog::{SchemaVersionRecord, TenantRecord};
+use insula_domain::{DatabaseName, Isolation, Placement, RoleName, SchemaVersion};
+use insula_problem::{Code, Problem};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, Scratch, schema};
+
+use crate::Control;
+
+/// The versions in both forms.
+#[derive(Debug)]
+pub struct Forms {
+    /// As their developer wrote them.
+    pub plain: Vec<PlainMigration>,
+    /// As they are in shared tables.
+    pub pool: Vec<PoolMigration>,
+}
+
+impl Forms {
+    /// The newest version.
+    #[must_use]
+    pub fn newest(&self) -> SchemaVersion {
+        self.plain.last().map_or(SchemaVersion(0), PlainMigration::version)
+    }
+
+    /// Reads versions that were taken.
+    ///
+    /// # Errors
+    /// Where they cannot be read any more: a defect of ours, since they could
+    /// when they were taken.
+    pub fn read(records: &[SchemaVersionRecord]) -> Result<Self, Problem> {
+        if records.is_empty() {
+            return Ok(Self { plain: Vec::new(), pool: Vec::new() });
+        }
+        let files =
+            records.iter().map(|record| (record.name.clone(), record.sql.clone().into_bytes())).collect();
+        let app = AppSchema::from_files(files).map_err(Problem::internal)?;
+        let plain = check_all(app.migrations()).map_err(Problem::internal)?;
+        let pool = pool_form(&plain).map_err(Problem::internal)?;
+        Ok(Self { plain, pool })
+    }
+}
+
+/// The versions as they are in shared tables.
+///
+/// # Errors
+/// Everything that cannot be proved safe there.
+pub fn pool_form(plain: &[PlainMigration]) -> Result<Vec<PoolMigration>, Refusals> {
+    let mut model = PoolForm::new();
+    plain.iter().map(|migration| model.rewrite(migration)).collect()
+}
+
+/// The published versions, read once for each newest one: a published version
+/// never changes.
+#[derive(Debug, Default)]
+pub struct Versions {
+    read: Mutex<Option<Arc<Forms>>>,
+}
+
+/// The published versions.
+///
+/// # Errors
+/// Where the catalog is away.
+pub async fn forms(control: &Control) -> Result<Arc<Forms>, Problem> {
+    let client = control.catalog.client().await?;
+    let newest = client.newest_schema_version().await?;
+    let known = control.versions.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(known) = known.filter(|known| known.newest() == newest) {
+        return Ok(known);
+    }
+    let read = Arc::new(Forms::read(&client.schema_versions(false).await?)?);
+    *control.versions.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+    Ok(read)
+}
+
+/// Brings the shared tables and the template of a cluster to the newest
+/// version; which one that is.
+///
+/// # Errors
+/// Where the cluster is away, or a version fails on it.
+pub async fn bring_shared(access: &ClusterAccess, forms: &Forms) -> Result<SchemaVersion, Problem> {
+    let mut client = access.shared(&DatabaseName::pool()).await?;
+    for migration in &forms.pool {
+        schema::apply_pool(&mut client, migration).await?;
+    }
+    cluster::publish_template(access, forms.newest(), &forms.plain).await?;
+    Ok(forms.newest())
+}
+
+/// Brings a tenant's placement to the newest version, with the rights to use
+/// it; which version that is.
+///
+/// # Errors
+/// Where the cluster is away, or a version fails there.
+pub async fn bring_tenant(
+    control: &Control,
+    tenant: &TenantRecord,
+    placement: &Placement,
+) -> Result<SchemaVersion, Problem> {
+    let access = control.clusters.access(&placement.cluster).await?;
+    let forms = forms(control).await?;
+    if placement.isolation == Isolation::Pool {
+        bring_shared(&access, &forms).await?;
+        let mut client = access.shared(&placement.database).await?;
+        // One call brings what the data statements of all versions have left.
+        if let Some(newest) = forms.pool.last() {
+            schema::apply_pool_data(&mut client, &placement.role, newest).await?;
+        }
+        return Ok(forms.newest());
+    }
+    let mut client = match placement.isolation {
+        Isolation::Schema => access.shared(&placement.database).await?,
+        _ => access.own(&placement.database).await?,
+    };
+    for migration in &forms.plain {
+        schema::apply_plain(&mut client, &placement.schema, migration).await?;
+    }
+    schema::grant_rights(&client, &placement.schema, &placement.role, false).await?;
+    schema::grant_rights(&client, &placement.schema, &RoleName::read_only_of_tenant(tenant.id), true).await?;
+    Ok(forms.newest())
+}
+
+/// Tries versions in both forms where nobody sees it: what only PostgreSQL can
+/// tell (a table that is not there, a type that does not fit) is found before
+/// anything is published. The shared form is read back and proved as well.
+///
+/// # Errors
+/// `migration_failed` with file and line, `schema_audit_failed`.
+pub async fn rehearse(access: &ClusterAccess, forms: &Forms) -> Result<(), Problem> {
+    Scratch::plain(access, &forms.plain).await?.drop(access).await?;
+    let scratch = Scratch::empty(access).await?;
+    let tried = async {
+        let mut client = access.own(scratch.database()).await?;
+        schema::install_support(&client).await?;
+        schema::install_pool(&client).await?;
+        for migration in &forms.pool {
+            schema::apply_pool(&mut client, migration).await?;
+        }
+        schema::audit_pool(&client, &forms.pool).await
+    };
+    let tried = tried.await;
+    scratch.drop(access).await?;
+    let findings = tried?;
+    match findings.first() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(
+            Code::SchemaAuditFailed,
+            format!("In shared tables {} would not be safe: {}", first.object, first.detail),
+        )),
+    }
+}

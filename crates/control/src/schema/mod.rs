@@ -1,0 +1,10 @@
+//! The app schema of the fleet: taking versions, bringing them to placements,
+//! saying where they are, and proving what is there.
+
+pub mod apply;
+pub mod audit;
+pub mod fleet;
+pub mod status;
+
+/// The subject of rollouts: one at a time.
+pub const SUBJECT: &str = "schema";

@@ -1,0 +1,100 @@
+//! Changing a tenant: its name, its residency, its tier within one isolation
+//! model, its place in the tree.
+
+use insula_api::UpdateTenant;
+use insula_catalog::{Author, Change, TenantRecord};
+use insula_domain::{TenantId, TenantStatus, may_reside};
+use insula_problem::{Code, Problem};
+use serde_json::json;
+
+use super::create::{check_name, check_parent, find_group, find_tier, sentence};
+use super::find::find;
+use crate::Control;
+
+/// Changes a tenant, where it still is as the caller saw it (`revision`).
+///
+/// # Errors
+/// For everything that is wrong with the request; nothing is changed then.
+pub async fn update(
+    control: &Control,
+    author: Author,
+    slug_or_id: &str,
+    request: &UpdateTenant,
+    revision: Option<i64>,
+) -> Result<TenantRecord, Problem> {
+    let mut client = control.catalog.client().await?;
+    let seen = find(&client, slug_or_id).await?;
+    let regions = client.regions().await?;
+    let residency = match &request.residency {
+        Some(group) => find_group(&regions, group)?,
+        None => seen.residency.clone(),
+    };
+    let region = regions.iter().find(|region| region.name == seen.region);
+    let groups = region.map(|region| region.groups.clone()).unwrap_or_default();
+    may_reside(&residency, &seen.region, &groups)
+        .map_err(|error| Problem::new(Code::ResidencyViolation, sentence(&error.to_string())))?;
+    let tier = match &request.tier {
+        Some(tier) => Some(find_tier(&client, tier).await?),
+        None => None,
+    };
+    let name = request.name.clone().unwrap_or_else(|| seen.name.clone());
+    check_name(&name)?;
+    let parent = match request.parent.as_deref() {
+        None => None,
+        Some("") => Some(None),
+        Some(parent) => Some(Some(find(&client, parent).await?.id)),
+    };
+
+    let change = client.change(author).await?;
+    let tenant =
+        change.lock_tenant(seen.id).await?.ok_or_else(|| Problem::internal("a tenant that is gone"))?;
+    if revision.is_some_and(|revision| revision != tenant.revision) {
+        return Err(Problem::new(Code::PreconditionFailed, "The tenant has changed since it was read."));
+    }
+    if matches!(tenant.status, TenantStatus::Deleting | TenantStatus::Deleted) {
+        return Err(Problem::new(Code::TenantStatusConflict, format!("The tenant is {}.", tenant.status)));
+    }
+    if let Some(tier) = &tier
+        && tenant.isolation.is_some_and(|isolation| isolation != tier.isolation)
+    {
+        return Err(Problem::new(
+            Code::MoveNotSupported,
+            format!(
+                "The tier {} has the isolation model {}: the tenant has to be moved there.",
+                tier.name, tier.isolation
+            ),
+        ));
+    }
+    if let Some(parent) = parent {
+        set_parent(&change, &tenant, parent).await?;
+    }
+    let tier_name = tier.map_or_else(|| tenant.tier.clone(), |tier| tier.name);
+    change.set_tenant_profile(tenant.id, &name, &residency, &tier_name).await?;
+    let detail = json!({
+        "name_changed": name != tenant.name,
+        "residency": {"from": tenant.residency, "to": residency},
+        "tier": {"from": tenant.tier, "to": tier_name},
+        "parent_changed": parent.is_some(),
+    });
+    change.audit("tenant.update", Some(tenant.id), tenant.slug.as_str(), &detail).await?;
+    change.commit().await?;
+    client.tenant(seen.id).await?.ok_or_else(|| Problem::internal("a tenant that is gone"))
+}
+
+async fn set_parent(
+    change: &Change<'_>,
+    tenant: &TenantRecord,
+    parent: Option<TenantId>,
+) -> Result<(), Problem> {
+    if let Some(parent) = parent {
+        check_parent(change, parent).await?;
+        if parent == tenant.id || change.ancestors(parent).await?.contains(&tenant.id) {
+            return Err(Problem::new(
+                Code::ParentCycle,
+                format!("The tenant {} would become its own ancestor.", tenant.slug),
+            )
+            .at("/parent", "a cycle"));
+        }
+    }
+    change.set_parent(tenant.id, parent).await
+}

@@ -1,0 +1,202 @@
+//! `tenant.create`: from a reserved placement to a tenant that is served.
+
+use std::time::Duration;
+
+use insula_catalog::TenantRecord;
+use insula_domain::{Isolation, LoginId, Placement, SchemaVersion, TenantId, TenantStatus};
+use insula_problem::Problem;
+use insula_workflow::{Kind, Run, Step, StepError, Workflow};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::retried;
+use crate::schema::fleet;
+use crate::{Control, dedicated, logins, placements};
+
+/// What the run is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateInput {
+    /// The tenant, which the catalog has in the status `provisioning`.
+    pub tenant: TenantId,
+    /// The id of its default login.
+    pub login: LoginId,
+}
+
+type Create = Run<Control, CreateInput>;
+
+/// The workflow.
+#[must_use]
+pub fn workflow() -> Workflow<Control, CreateInput> {
+    Workflow::new("tenant.create", 1)
+        .step(Step::new(
+            "reserve",
+            "the slug and the place are taken; without a tenant they are free again",
+            reserve,
+            release,
+        ))
+        .step(
+            Step::new(
+                "cluster",
+                "a tenant with a server of its own needs the server first",
+                cluster,
+                remove_cluster,
+            )
+            .timeout(Duration::from_secs(180)),
+        )
+        .step(Step::new(
+            "roles",
+            "PostgreSQL must know the tenant before it can give it rights",
+            roles,
+            drop_roles,
+        ))
+        .step(Step::new("space", "the schema or the database that the tables go into", space, drop_space))
+        .step(Step::new(
+            "tables",
+            "the app schema at the newest version, and the rights to use it",
+            tables,
+            keep,
+        ))
+        .step(Step::new(
+            "home",
+            "the region keeps what is not rows: users, configuration, usage",
+            home,
+            close_home,
+        ))
+        .step(Step::without_undo("open", "the commit: from here on the tenant is served", open))
+        .point_of_no_return()
+}
+
+/// What is needed to start runs.
+#[must_use]
+pub fn kind() -> Kind<CreateInput> {
+    workflow().kind()
+}
+
+async fn record(run: &Create) -> Result<TenantRecord, StepError> {
+    let client = run.deps().catalog.client().await.map_err(retried)?;
+    let tenant = client.tenant(run.input().tenant).await.map_err(retried)?;
+    tenant.ok_or_else(|| StepError::fail(Problem::internal("the tenant of a run is gone")))
+}
+
+async fn placement(run: &Create) -> Result<Option<Placement>, StepError> {
+    Ok(record(run).await?.placement)
+}
+
+async fn placed(run: &Create) -> Result<Placement, StepError> {
+    placement(run).await?.ok_or_else(|| StepError::fail(Problem::internal("the tenant has no placement")))
+}
+
+/// The call that accepted the tenant has reserved everything.
+async fn reserve(_: Create) -> Result<(), StepError> {
+    Ok(())
+}
+
+async fn release(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    if tenant.status == TenantStatus::Deleted {
+        return Ok(());
+    }
+    let mut client = run.deps().catalog.client().await.map_err(retried)?;
+    let change = client.change(run.deps().worker()).await.map_err(retried)?;
+    change.bury_tenant(tenant.id).await.map_err(retried)?;
+    change
+        .audit("tenant.create.undone", Some(tenant.id), tenant.slug.as_str(), &json!({"operation": run.id()}))
+        .await
+        .map_err(retried)?;
+    change.commit().await.map_err(retried)
+}
+
+async fn cluster(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    if tenant.isolation != Some(Isolation::Cluster) || tenant.placement.is_some() {
+        return Ok(());
+    }
+    dedicated::provision(run.deps(), &tenant).await.map_err(retried)
+}
+
+async fn remove_cluster(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    if tenant.isolation != Some(Isolation::Cluster) {
+        return Ok(());
+    }
+    dedicated::remove(run.deps(), &tenant).await.map_err(retried)
+}
+
+async fn roles(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    placements::create_roles(run.deps(), &tenant).await.map_err(retried)
+}
+
+async fn drop_roles(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    placements::drop_roles(run.deps(), &tenant).await.map_err(retried)
+}
+
+async fn space(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    placements::create_space(run.deps(), &tenant).await.map_err(retried)
+}
+
+async fn drop_space(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    placements::drop_space(run.deps(), &tenant).await.map_err(retried)
+}
+
+async fn tables(run: Create) -> Result<SchemaVersion, StepError> {
+    let tenant = record(&run).await?;
+    let placement = placed(&run).await?;
+    fleet::bring_tenant(run.deps(), &tenant, &placement).await.map_err(retried)
+}
+
+/// The tables go with the space; rows in shared tables with the space too.
+async fn keep(_: Create) -> Result<(), StepError> {
+    Ok(())
+}
+
+async fn home(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    let store = run.deps().regions.of(&tenant.region).map_err(retried)?;
+    store.open_home(tenant.id, run.deps().clock.now()).await.map_err(retried)
+}
+
+async fn close_home(run: Create) -> Result<(), StepError> {
+    let tenant = record(&run).await?;
+    let store = run.deps().regions.of(&tenant.region).map_err(retried)?;
+    store.close_home(tenant.id).await.map_err(retried)
+}
+
+/// One transaction: login, version, status. A version that was published since
+/// the tables were made is brought first; none can be published between that
+/// look and the commit.
+async fn open(run: Create) -> Result<TenantId, StepError> {
+    let control = run.deps();
+    let tenant = record(&run).await?;
+    if tenant.status == TenantStatus::Active {
+        return Ok(tenant.id);
+    }
+    let placement = placed(&run).await?;
+    let mut version: SchemaVersion = run.output("tables")?;
+    if version < newest(&run).await? {
+        version = fleet::bring_tenant(control, &tenant, &placement).await.map_err(retried)?;
+    }
+    let login =
+        logins::default_login(control, run.input().login, tenant.id, &tenant.slug).map_err(retried)?;
+    let mut client = control.catalog.client().await.map_err(retried)?;
+    let change = client.change(control.worker()).await.map_err(retried)?;
+    if change.hold_newest_schema_version().await.map_err(retried)? != version {
+        return Err(StepError::retry(Problem::internal("a schema version was published meanwhile")));
+    }
+    change.add_login(&login).await.map_err(retried)?;
+    change.set_tenant_schema_version(tenant.id, version).await.map_err(retried)?;
+    change.set_status(tenant.id, TenantStatus::Provisioning, TenantStatus::Active).await.map_err(retried)?;
+    let detail =
+        json!({"isolation": placement.isolation, "cluster": placement.cluster, "schema_version": version});
+    change.audit("tenant.open", Some(tenant.id), tenant.slug.as_str(), &detail).await.map_err(retried)?;
+    change.commit().await.map_err(retried)?;
+    Ok(tenant.id)
+}
+
+async fn newest(run: &Create) -> Result<SchemaVersion, StepError> {
+    let client = run.deps().catalog.client().await.map_err(retried)?;
+    client.newest_schema_version().await.map_err(retried)
+}
