@@ -1,2 +1,75 @@
-//! The one binary.
-fn main() {}
+//! Insula: the one binary. `insula up` starts everything on this machine,
+//! `insula serve` runs roles in production, and the rest is the command line
+//! that talks to either.
+
+mod args;
+mod client;
+mod commands;
+mod crash;
+mod offline;
+mod output;
+mod provisioner;
+mod serve;
+mod signals;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use client::Failure;
+
+/// 0 done, 1 failed with the reason on standard error; clap answers 2 for
+/// wrong usage.
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Nothing has chosen another one before: this is the first line that runs.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Failure::local("internal", error.to_string())),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Told => {}
+        Failure::Problem(problem) => {
+            output::note(&format!("insula: {failure}"));
+            for field in &problem.errors {
+                output::note(&format!("  {}: {}", field.pointer, field.detail));
+            }
+        }
+        Failure::Local { .. } => output::note(&format!("insula: {failure}")),
+    }
+    ExitCode::FAILURE
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Up(arguments) => up::up(&arguments).await.map_err(|error| broken("up", &error)),
+        Command::Serve(arguments) => serve::serve(&arguments).await.map_err(|error| broken("serve", &error)),
+        Command::Settings(command) => offline::settings(command),
+        Command::Operator(command) => offline::operator(command).await,
+        Command::MasterKey(command) => offline::master_key(command).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "insula", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+        Command::Openapi => output::json(&insula_control::http::openapi()),
+        command => commands::run(&cli.connection, command).await,
+    }
+}
+
+/// A failure of a long-running command, with its causes: its reader is the
+/// operator of this machine.
+fn broken(code: &'static str, error: &anyhow::Error) -> Failure {
+    Failure::local(code, format!("{error:#}"))
+}

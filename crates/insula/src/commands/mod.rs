@@ -1,0 +1,37 @@
+//! The commands that talk to a running server.
+
+mod clusters;
+mod credentials;
+mod offers;
+mod operations;
+mod schema;
+mod tenants;
+
+use crate::args::{Command, Connection};
+use crate::client::{Client, Failure};
+
+/// Runs a command against the server.
+pub async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
+    let client = Client::find(connection)?;
+    let format = connection.output;
+    match command {
+        Command::Tenant(command) => tenants::run(&client, format, command).await,
+        Command::Schema(command) => schema::run(&client, format, command).await,
+        Command::Login(command) => credentials::logins(&client, format, command).await,
+        Command::Key(command) => credentials::keys(&client, format, command).await,
+        Command::Plan(command) => offers::plans(&client, format, command).await,
+        Command::Tier(command) => offers::tiers(&client, format, command).await,
+        Command::Cluster(command) => clusters::clusters(&client, format, command).await,
+        Command::Region(command) => clusters::regions(&client, format, command).await,
+        Command::Operation(command) => operations::operations(&client, format, command).await,
+        Command::Audit(command) => operations::audit(&client, format, command).await,
+        Command::Doctor => operations::doctor(&client, format).await,
+        Command::Up(_)
+        | Command::Serve(_)
+        | Command::Settings(_)
+        | Command::Operator(_)
+        | Command::MasterKey(_)
+        | Command::Completions { .. }
+        | Command::Openapi => unreachable!("these need no server"),
+    }
+}

@@ -1,0 +1,98 @@
+//! `insula plan …` and `insula tier …`
+
+use insula_api::{PutPlan, PutTier};
+use insula_domain::{Plan, Tier, UserPoolKind};
+use reqwest::Method;
+
+use crate::args::{Format, PlanCommand, TierCommand};
+use crate::client::{Client, Failure, segment};
+use crate::output;
+
+const COLUMNS: [&str; 7] =
+    ["plan", "requests/s", "burst", "a day", "in flight", "connections", "storage bytes"];
+
+fn limit<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "none".to_owned(), T::to_string)
+}
+
+fn row(plan: &Plan) -> Vec<String> {
+    vec![
+        plan.name.to_string(),
+        limit(plan.requests_per_second.as_ref()),
+        limit(plan.burst.as_ref()),
+        limit(plan.daily_quota.as_ref()),
+        limit(plan.requests_in_flight.as_ref()),
+        limit(plan.database_connections.as_ref()),
+        limit(plan.storage_bytes.as_ref()),
+    ]
+}
+
+/// `insula plan …`
+pub async fn plans(client: &Client, format: Format, command: PlanCommand) -> Result<(), Failure> {
+    let plans: Vec<Plan> = client.list("/v1/plans").await?;
+    let PlanCommand::Set {
+        name,
+        requests_per_second,
+        burst,
+        daily_quota,
+        requests_in_flight,
+        database_connections,
+        storage_bytes,
+    } = command
+    else {
+        return output::list(format, &plans, &COLUMNS, row);
+    };
+    let known = plans.into_iter().find(|plan| plan.name.as_str() == name);
+    let known = known.as_ref();
+    let request = PutPlan {
+        requests_per_second: requests_per_second
+            .map_or_else(|| known.and_then(|plan| plan.requests_per_second), |limit| limit.0),
+        burst: burst.map_or_else(|| known.and_then(|plan| plan.burst), |limit| limit.0),
+        daily_quota: daily_quota.map_or_else(|| known.and_then(|plan| plan.daily_quota), |limit| limit.0),
+        requests_in_flight: requests_in_flight
+            .map_or_else(|| known.and_then(|plan| plan.requests_in_flight), |limit| limit.0),
+        database_connections: database_connections
+            .map_or_else(|| known.and_then(|plan| plan.database_connections), |limit| limit.0),
+        storage_bytes: storage_bytes
+            .map_or_else(|| known.and_then(|plan| plan.storage_bytes), |limit| limit.0),
+    };
+    let plan: Plan = client.send(Method::PUT, &format!("/v1/plans/{}", segment(&name)), &request).await?;
+    match format {
+        Format::Json => output::json(&plan),
+        Format::Table => output::list(format, &[plan], &COLUMNS, row),
+    }
+}
+
+/// `insula tier …`
+pub async fn tiers(client: &Client, format: Format, command: TierCommand) -> Result<(), Failure> {
+    let columns = ["tier", "isolation", "user pool", "plan"];
+    let row = |tier: &Tier| {
+        vec![
+            tier.name.to_string(),
+            tier.isolation.to_string(),
+            tier.user_pool.as_str().to_owned(),
+            tier.plan.to_string(),
+        ]
+    };
+    let TierCommand::Set { name, isolation, user_pool, plan } = command else {
+        let tiers: Vec<Tier> = client.list("/v1/tiers").await?;
+        return output::list(format, &tiers, &columns, row);
+    };
+    let isolation = isolation.parse().map_err(|error: insula_domain::UnknownIsolation| {
+        Failure::local("invalid_request", error.to_string())
+    })?;
+    let user_pool = match user_pool.as_str() {
+        "shared" => UserPoolKind::Shared,
+        "dedicated" => UserPoolKind::Dedicated,
+        other => {
+            let detail = format!("Unknown kind of user pool {other:?}: it is shared or dedicated.");
+            return Err(Failure::local("invalid_request", detail));
+        }
+    };
+    let path = format!("/v1/tiers/{}", segment(&name));
+    let tier: Tier = client.send(Method::PUT, &path, &PutTier { isolation, user_pool, plan }).await?;
+    match format {
+        Format::Json => output::json(&tier),
+        Format::Table => output::list(format, &[tier], &columns, row),
+    }
+}

@@ -1,0 +1,95 @@
+//! `insula schema …`
+
+use std::path::Path;
+
+use insula_api::{ApplySchema, Operation, SchemaAudit, SchemaFile, SchemaStatus};
+use reqwest::Method;
+
+use crate::args::{Format, SchemaCommand};
+use crate::client::{Client, Failure};
+use crate::output::{self, time};
+
+/// The most bytes of all files together, as the server takes them.
+const BYTES_MAX: u64 = 3 << 20;
+
+/// Runs the command.
+pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Result<(), Failure> {
+    match command {
+        SchemaCommand::Apply { dir, wait } => {
+            let request = ApplySchema { files: read_folder(&dir)? };
+            let operation: Operation = client.send(Method::POST, "/v1/schema/rollouts", &request).await?;
+            if wait.no_wait {
+                return super::operations::show(format, &operation);
+            }
+            output::follow(client, operation, format).await?;
+            status(client, format).await
+        }
+        SchemaCommand::Status => status(client, format).await,
+        SchemaCommand::Audit => audit(client, format).await,
+    }
+}
+
+/// The SQL files of a folder, by name.
+pub fn read_folder(dir: &Path) -> Result<Vec<SchemaFile>, Failure> {
+    let wrong = |why: String| Failure::local("schema_folder_invalid", format!("{}: {why}", dir.display()));
+    let mut files = Vec::new();
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).map_err(|error| wrong(error.to_string()))? {
+        let path = entry.map_err(|error| wrong(error.to_string()))?.path();
+        if path.extension().is_none_or(|extension| extension != "sql") || !path.is_file() {
+            continue;
+        }
+        bytes += path.metadata().map_err(|error| wrong(error.to_string()))?.len();
+        if bytes > BYTES_MAX {
+            return Err(wrong(format!("the files have more than {BYTES_MAX} bytes together")));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let content = std::fs::read(&path).map_err(|error| wrong(format!("{name}: {error}")))?;
+        let sql = String::from_utf8(content).map_err(|_| wrong(format!("{name} is not UTF-8")))?;
+        files.push(SchemaFile { name, sql });
+    }
+    if files.is_empty() {
+        return Err(wrong("there is no .sql file; the first is named like 0001_products.sql".to_owned()));
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+async fn status(client: &Client, format: Format) -> Result<(), Failure> {
+    let status: SchemaStatus = client.get("/v1/schema/status").await?;
+    if format == Format::Json {
+        return output::json(&status);
+    }
+    output::list(format, &status.versions, &["version", "name", "taken", "rolled out"], |version| {
+        vec![
+            version.version.to_string(),
+            version.name.clone(),
+            time(version.created_at),
+            version.rolled_out_at.map_or("-".to_owned(), time),
+        ]
+    })?;
+    let behind = status.behind.len();
+    output::note(&format!("{} placements at version {}, {behind} behind", status.current, status.newest));
+    if behind == 0 {
+        return Ok(());
+    }
+    output::list(format, &status.behind, &["tenant", "isolation", "version"], |placement| {
+        vec![placement.tenant.to_string(), placement.isolation.to_string(), placement.version.to_string()]
+    })
+}
+
+async fn audit(client: &Client, format: Format) -> Result<(), Failure> {
+    let audit: SchemaAudit = client.order(Method::POST, "/v1/schema/audit").await?;
+    match format {
+        Format::Json => output::json(&audit)?,
+        Format::Table if audit.findings.is_empty() => {
+            output::line(&format!("well: {} placements read, nothing found", audit.placements));
+        }
+        Format::Table => {
+            output::list(format, &audit.findings, &["placement", "object", "detail"], |finding| {
+                vec![finding.placement.clone(), finding.object.clone(), finding.detail.clone()]
+            })?
+        }
+    }
+    if audit.findings.is_empty() { Ok(()) } else { Err(Failure::Told) }
+}

@@ -1,0 +1,205 @@
+//! What commands print: tables for people, tab-separated lines for pipes, JSON
+//! for programs; and the steps of an operation while it runs.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+use insula_api::{Operation, OperationStatus, Step, StepStatus};
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::client::{Client, Failure};
+
+/// Prints a line. A closed pipe ends the program quietly, as other tools do.
+pub fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a line on standard error, where it does not mix with results.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Prints a list: a row an item, or the items as JSON.
+pub fn list<T: Serialize>(
+    format: Format,
+    items: &[T],
+    columns: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) -> Result<(), Failure> {
+    match format {
+        Format::Json => json(&serde_json::json!({ "items": items })),
+        Format::Table => {
+            table(columns, items.iter().map(row).collect());
+            Ok(())
+        }
+    }
+}
+
+/// Prints one thing: a line a field, or the thing as JSON.
+pub fn one<T: Serialize>(format: Format, item: &T, fields: &[(&str, String)]) -> Result<(), Failure> {
+    match format {
+        Format::Json => json(item),
+        Format::Table => {
+            let rows = fields.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+            table(&[], rows);
+            Ok(())
+        }
+    }
+}
+
+/// Prints JSON.
+pub fn json<T: Serialize>(item: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(item)
+        .map_err(|error| Failure::local("unexpected_answer", error.to_string()))?;
+    line(&text);
+    Ok(())
+}
+
+fn table(columns: &[&str], rows: Vec<Vec<String>>) {
+    if !std::io::stdout().is_terminal() {
+        if !columns.is_empty() {
+            line(&columns.join("\t"));
+        }
+        for row in rows {
+            line(&row.iter().map(|cell| cell.replace(['\t', '\n'], " ")).collect::<Vec<_>>().join("\t"));
+        }
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !columns.is_empty() {
+        table.set_header(
+            columns.iter().map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Bold)),
+        );
+    }
+    for row in rows {
+        table.add_row(row);
+    }
+    for text in table.lines() {
+        line(text.trim_end());
+    }
+}
+
+/// `-` for what is not there.
+pub fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), T::to_string)
+}
+
+/// A time as people read it.
+pub fn time(at: time::OffsetDateTime) -> String {
+    at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+/// Follows an operation to its end and shows its steps as they go.
+pub async fn follow(client: &Client, operation: Operation, format: Format) -> Result<Operation, Failure> {
+    let mut shown = Shown::new(format);
+    let id = operation.id.to_string();
+    let mut operation = operation;
+    let mut progress = None;
+    loop {
+        shown.update(&operation);
+        if operation.status.is_final() {
+            break;
+        }
+        (operation, progress) = client.operation(&id, progress).await?;
+    }
+    shown.finish(&operation);
+    match operation.status {
+        OperationStatus::Succeeded => Ok(operation),
+        status => Err(failed(&operation, status)),
+    }
+}
+
+fn failed(operation: &Operation, status: OperationStatus) -> Failure {
+    let (code, detail) = operation
+        .error
+        .as_ref()
+        .map_or(("internal", "It says no reason."), |error| (error.code.as_str(), error.detail.as_str()));
+    let end = match status {
+        OperationStatus::Undone => "Everything is as it was before.".to_owned(),
+        _ => format!("It is stuck: when the cause is mended, insula operation resume {}.", operation.id),
+    };
+    Failure::Problem(Box::new(insula_api::ProblemBody {
+        r#type: format!("/docs/problems/{code}"),
+        title: String::new(),
+        status: 0,
+        detail: format!("{detail} {end}"),
+        code: code.to_owned(),
+        request_id: None,
+        errors: Vec::new(),
+    }))
+}
+
+/// The steps as they are shown: a bar on a terminal, else a line a step.
+struct Shown {
+    bar: Option<ProgressBar>,
+    told: usize,
+    quiet: bool,
+}
+
+impl Shown {
+    fn new(format: Format) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(1);
+            let style = ProgressStyle::with_template("{spinner:.green} {bar:24.green} {pos}/{len} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { bar, told: 0, quiet: format == Format::Json }
+    }
+
+    fn update(&mut self, operation: &Operation) {
+        let ended = |step: &&Step| matches!(step.status, StepStatus::Done | StepStatus::Undone);
+        let done: Vec<&Step> = operation.steps.iter().filter(ended).collect();
+        if let Some(bar) = &self.bar {
+            bar.set_length(operation.steps.len() as u64);
+            bar.set_position(done.len() as u64);
+            let now = operation
+                .steps
+                .iter()
+                .find(|step| matches!(step.status, StepStatus::Running | StepStatus::Undoing));
+            bar.set_message(now.map_or_else(|| operation.kind.clone(), step_text));
+        } else if !self.quiet {
+            for step in done.iter().skip(self.told) {
+                note(&format!("{}\t{}\t{}", operation.kind, step_text(step), took(step)));
+            }
+            self.told = self.told.max(done.len());
+        }
+    }
+
+    fn finish(&mut self, operation: &Operation) {
+        let Some(bar) = self.bar.take() else { return };
+        bar.finish_and_clear();
+        let steps: Vec<_> = operation
+            .steps
+            .iter()
+            .filter(|step| step.started_at.is_some())
+            .map(|step| format!("{} {}", step_text(step), took(step)))
+            .collect();
+        note(&format!("{} {}: {}", operation.kind, operation.status.as_str(), steps.join(", ")));
+    }
+}
+
+fn step_text(step: &Step) -> String {
+    match step.status {
+        StepStatus::Undoing => format!("undoing {}", step.name),
+        StepStatus::Undone => format!("undone {}", step.name),
+        _ if step.attempts > 1 => format!("{} (attempt {})", step.name, step.attempts),
+        _ => step.name.clone(),
+    }
+}
+
+fn took(step: &Step) -> String {
+    match (step.started_at, step.ended_at) {
+        (Some(start), Some(end)) => format!("{} ms", (end - start).whole_milliseconds()),
+        _ => String::new(),
+    }
+}

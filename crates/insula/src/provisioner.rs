@@ -1,0 +1,191 @@
+//! The local provisioner: PostgreSQL servers for tenants that have one of
+//! their own, as children of this process. A file beside each data folder says
+//! which port it has, from before the folder is there until after it is gone.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use insula_control::{ClusterProvisioner, ProvisionedCluster};
+use insula_credentials::MasterKeys;
+use insula_domain::{ClusterName, RegionName};
+use insula_local_postgres::{Installation, SUPERUSER, ServerSpec, Servers, port_holder};
+use insula_problem::{Code, Problem};
+use insula_settings::Provisioner;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+/// What the file beside a data folder says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Provisioned {
+    port: u16,
+    key_generation: u32,
+}
+
+/// Starts servers on this machine.
+#[derive(Debug)]
+pub struct LocalProvisioner {
+    folder: PathBuf,
+    first_port: u16,
+    last_port: u16,
+    keys: Arc<MasterKeys>,
+    servers: Arc<Servers>,
+    /// Two at once would take the same port.
+    taking: Mutex<()>,
+}
+
+impl LocalProvisioner {
+    /// A provisioner that keeps its servers in the folder.
+    pub fn new(folder: PathBuf, ports: (u16, u16), keys: Arc<MasterKeys>, servers: Arc<Servers>) -> Self {
+        Self { folder, first_port: ports.0, last_port: ports.1, keys, servers, taking: Mutex::new(()) }
+    }
+
+    /// The provisioner that the settings ask for.
+    pub fn from_settings(
+        settings: &Provisioner,
+        keys: &Arc<MasterKeys>,
+    ) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(local) = settings.local() else { return Ok(None) };
+        let installation = Installation::find(pg_bin().as_deref())?;
+        let servers = Arc::new(Servers::new(installation));
+        let ports = (local.first_port, local.last_port);
+        Ok(Some(Arc::new(Self::new(local.data_dir.to_owned(), ports, keys.clone(), servers))))
+    }
+
+    /// The servers, also those that others have started in the group.
+    pub fn servers(&self) -> &Arc<Servers> {
+        &self.servers
+    }
+
+    /// Starts all servers that were provisioned before.
+    pub async fn start_all(&self) -> anyhow::Result<()> {
+        let mut specs = Vec::new();
+        for name in self.names()? {
+            let provisioned = self.read(&name)?;
+            specs.push(self.spec(&name, &provisioned)?);
+        }
+        self.servers.start_all(specs).await.context("a server of a tenant does not start")
+    }
+
+    fn names(&self) -> anyhow::Result<BTreeSet<ClusterName>> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(error) => return Err(error).with_context(|| self.folder.display().to_string()),
+        };
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let file = entry?.file_name().to_string_lossy().into_owned();
+            if let Some(name) = file.strip_suffix(".json").and_then(|name| name.parse().ok()) {
+                names.insert(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn file(&self, name: &ClusterName) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    fn data_dir(&self, name: &ClusterName) -> PathBuf {
+        self.folder.join(name.as_str())
+    }
+
+    fn read(&self, name: &ClusterName) -> anyhow::Result<Provisioned> {
+        let path = self.file(name);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The port of a server: the one that it has, or a free one of the range.
+    async fn take_port(&self, name: &ClusterName) -> anyhow::Result<Option<Provisioned>> {
+        let _taking = self.taking.lock().await;
+        let mut taken = BTreeSet::new();
+        for other in self.names()? {
+            let provisioned = self.read(&other)?;
+            if other == *name {
+                return Ok(Some(provisioned));
+            }
+            taken.insert(provisioned.port);
+        }
+        let free = (self.first_port..=self.last_port)
+            .find(|port| !taken.contains(port) && port_holder(*port).is_none());
+        let Some(port) = free else { return Ok(None) };
+        let provisioned = Provisioned { port, key_generation: self.keys.current_generation() };
+        std::fs::create_dir_all(&self.folder)?;
+        write_whole(&self.file(name), &serde_json::to_vec(&provisioned)?)?;
+        Ok(Some(provisioned))
+    }
+
+    fn spec(&self, name: &ClusterName, provisioned: &Provisioned) -> anyhow::Result<ServerSpec> {
+        let password = self.keys.cluster_admin_password(name, provisioned.key_generation)?;
+        let spec = ServerSpec::new(name.as_str(), self.data_dir(name), provisioned.port, password.expose());
+        Ok(spec)
+    }
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, content)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The folder of PostgreSQL's programs that the environment names.
+pub fn pg_bin() -> Option<PathBuf> {
+    std::env::var_os("INSULA_PG_BIN").filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Problem {
+    Problem::internal(error)
+}
+
+#[async_trait]
+impl ClusterProvisioner for LocalProvisioner {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
+    async fn provision(
+        &self,
+        name: &ClusterName,
+        _region: &RegionName,
+    ) -> Result<ProvisionedCluster, Problem> {
+        let provisioned = self.take_port(name).await.map_err(internal)?.ok_or_else(|| {
+            Problem::new(
+                Code::NoCapacity,
+                format!("All ports from {} to {} are taken by servers.", self.first_port, self.last_port),
+            )
+        })?;
+        let password =
+            self.keys.cluster_admin_password(name, provisioned.key_generation).map_err(internal)?;
+        let spec = self.spec(name, &provisioned).map_err(internal)?;
+        let address = self.servers.start(spec).await.map_err(internal)?;
+        Ok(ProvisionedCluster {
+            host: address.host.to_owned(),
+            port: address.port,
+            admin_user: SUPERUSER.to_owned(),
+            admin_password: password,
+        })
+    }
+
+    async fn remove(&self, name: &ClusterName) -> Result<(), Problem> {
+        if !self.file(name).exists() {
+            return Ok(());
+        }
+        self.servers.stop(name.as_str()).await;
+        if self.data_dir(name).exists() {
+            insula_local_postgres::remove(&self.data_dir(name)).await.map_err(internal)?;
+        }
+        std::fs::remove_file(self.file(name)).map_err(internal)
+    }
+
+    async fn list(&self) -> Result<Vec<ClusterName>, Problem> {
+        Ok(self.names().map_err(internal)?.into_iter().collect())
+    }
+}

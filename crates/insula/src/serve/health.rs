@@ -1,0 +1,54 @@
+//! What this process says of itself. Ready means: what its roles are for can
+//! be done. A front with routes is ready although the catalog is away: tenants
+//! that are known go on.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use insula_control::Control;
+use insula_control::http::{Check, Health};
+use insula_route_map::RouteMap;
+use insula_settings::{Role, Settings};
+use insula_telemetry::{Metrics, names};
+
+/// The checks and the metrics.
+pub fn health(
+    settings: &Settings,
+    control: &Arc<Control>,
+    routes: &Arc<RouteMap>,
+    metrics: &Metrics,
+) -> Health {
+    let roles = settings.server.roles.clone();
+    let enabled = settings.metrics.enabled;
+    let (control, ready_routes) = (control.clone(), routes.clone());
+    let ready = move || {
+        let (roles, control, routes) = (roles.clone(), control.clone(), ready_routes.clone());
+        async move {
+            let mut checks = Vec::new();
+            if roles.contains(&Role::Control) || roles.contains(&Role::Worker) {
+                let answer = async { control.catalog.client().await?.newest_schema_version().await }.await;
+                let ok = answer.is_ok();
+                metrics::gauge!(names::STORE_UP, "store" => "catalog").set(f64::from(u8::from(ok)));
+                let detail = answer.err().map(|problem| problem.detail().to_owned());
+                checks.push(Check { name: "catalog", ok, detail });
+            }
+            if roles.contains(&Role::PgProxy) {
+                let ok = routes.is_ready();
+                let detail = (!ok).then(|| "The routes have not been read yet.".to_owned());
+                checks.push(Check { name: "routes", ok, detail });
+            }
+            checks
+        }
+        .boxed()
+    };
+    let (metrics, routes) = (metrics.clone(), routes.clone());
+    let render = move || {
+        if !enabled {
+            return String::new();
+        }
+        #[allow(clippy::cast_precision_loss)] // a count of tenants is far below 2^52
+        metrics::gauge!(names::ROUTES).set(routes.snapshot().routes().count() as f64);
+        metrics.render()
+    };
+    Health { ready: Arc::new(ready), metrics: Arc::new(render) }
+}

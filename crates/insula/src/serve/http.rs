@@ -1,0 +1,143 @@
+//! The HTTP server: HTTP/1.1 and HTTP/2, with TLS where it is configured, a
+//! bounded number of connections and of requests, and a graceful stop.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use insula_control::http::HttpLimits;
+use insula_settings::Http;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Pause after the machine could not accept a connection (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The bounds of a request, from the settings.
+pub fn limits(http: &Http) -> HttpLimits {
+    HttpLimits {
+        body_bytes: usize::try_from(http.max_body_bytes).unwrap_or(usize::MAX),
+        request_timeout: http.request_timeout.get(),
+        in_flight: http.max_in_flight as usize,
+    }
+}
+
+/// The server.
+#[derive(Clone)]
+pub struct HttpServer {
+    tls: Option<TlsAcceptor>,
+    header_timeout: Duration,
+    connections: Arc<Semaphore>,
+}
+
+impl HttpServer {
+    /// A server that does not listen yet.
+    pub fn new(http: &Http, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self {
+            tls: tls.map(TlsAcceptor::from),
+            header_timeout: http.header_timeout.get(),
+            connections: Arc::new(Semaphore::new(http.max_connections as usize)),
+        }
+    }
+
+    /// Serves until the token is cancelled; then takes no connection any more,
+    /// and gives requests under way the time of the grace.
+    pub async fn serve(
+        self,
+        listeners: Vec<TcpListener>,
+        router: Router,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
+        let graceful = Arc::new(GracefulShutdown::new());
+        let mut doors = JoinSet::new();
+        for listener in listeners {
+            doors.spawn(self.clone().accept(listener, router.clone(), stop.clone(), graceful.clone()));
+        }
+        while doors.join_next().await.is_some() {}
+        let Some(graceful) = Arc::into_inner(graceful) else { return };
+        if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests outlast the grace of the stop; they are broken off");
+        }
+    }
+
+    async fn accept(
+        self,
+        listener: TcpListener,
+        router: Router,
+        stop: CancellationToken,
+        graceful: Arc<GracefulShutdown>,
+    ) {
+        loop {
+            // A full house lets newcomers wait in the kernel's queue.
+            let permit = tokio::select! {
+                () = stop.cancelled() => return,
+                permit = self.connections.clone().acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { return };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.spawn(stream, router.clone(), permit, &graceful),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        router: Router,
+        permit: OwnedSemaphorePermit,
+        graceful: &GracefulShutdown,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let watcher = graceful.watcher();
+        let (tls, header_timeout) = (self.tls.clone(), self.header_timeout);
+        tokio::spawn(async move {
+            let _permit = permit;
+            match tls {
+                None => connection(stream, router, header_timeout, watcher).await,
+                Some(tls) => match tokio::time::timeout(header_timeout, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, router, header_timeout, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                },
+            }
+        });
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    header_timeout: Duration,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    let service = router.map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(Body::new));
+    let service = TowerToHyperService::new(service.map_err(|never: Infallible| match never {}));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error, "an HTTP connection ended with an error");
+    }
+}

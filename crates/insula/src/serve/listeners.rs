@@ -1,0 +1,64 @@
+//! The sockets of this process, bound before anything else is done: a port that
+//! is taken is said at once, with who has it.
+
+use std::net::SocketAddr;
+
+use anyhow::anyhow;
+use insula_local_postgres::port_holder;
+use insula_settings::{Role, Settings};
+use tokio::net::TcpListener;
+
+/// The sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    /// HTTP.
+    pub http: Vec<TcpListener>,
+    /// The PostgreSQL front.
+    pub pg: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the roles need.
+    pub fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let front = settings.server.roles.contains(&Role::PgProxy);
+        Ok(Self {
+            http: bind_all(&settings.http.listen, "HTTP")?,
+            pg: if front { bind_all(&settings.pg.listen, "the PostgreSQL front")? } else { Vec::new() },
+        })
+    }
+}
+
+fn bind_all(addresses: &[SocketAddr], what: &str) -> anyhow::Result<Vec<TcpListener>> {
+    let mut bound = Vec::new();
+    for address in addresses {
+        match bind(*address) {
+            Ok(listener) => bound.push(listener),
+            // A machine without IPv6 has no [::1]; the IPv4 loopback does.
+            Err(error)
+                if address.is_ipv6()
+                    && address.ip().is_loopback()
+                    && !bound.is_empty()
+                    && !in_use(&error) => {}
+            Err(error) if in_use(&error) => {
+                let holder =
+                    port_holder(address.port()).map_or_else(String::new, |holder| format!(" by {holder}"));
+                return Err(anyhow!("the port {} for {what} is taken{holder}", address.port()));
+            }
+            Err(error) => return Err(anyhow!("{what} cannot listen on {address}: {error}")),
+        }
+    }
+    Ok(bound)
+}
+
+fn in_use(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::AddrInUse
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket =
+        if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+    // A restart must not wait for the connections of the last run to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1_024)
+}

@@ -1,0 +1,229 @@
+//! Running roles of Insula in this process: opening the stores, putting the
+//! parts together, listening, and stopping in order. `insula serve` does it by
+//! settings; `insula up` makes the settings itself.
+
+mod bootstrap;
+mod health;
+mod http;
+mod listeners;
+mod parts;
+mod tls;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use insula_catalog::follow_routes;
+use insula_control::{Control, ControlSettings, janitor};
+use insula_credentials::{MasterKeys, OperatorToken};
+use insula_domain::{OsEntropy, SystemClock};
+use insula_pg_proxy::{PgProxy, PgProxyConfig};
+use insula_route_map::RouteMap;
+use insula_settings::{Role, Settings, process_environment};
+use insula_telemetry::Metrics;
+use insula_workflow::{Worker, WorkerSettings};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Serve;
+use crate::crash::CrashAt;
+use crate::provisioner::LocalProvisioner;
+
+pub use bootstrap::Operator;
+pub use listeners::Listeners;
+pub use parts::{Stores, master_keys};
+
+/// `insula serve`
+pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
+    let mut settings = Settings::load(arguments.config.as_deref(), process_environment())?;
+    if !arguments.roles.is_empty() {
+        settings.server.roles =
+            arguments.roles.iter().map(|role| role.trim().parse()).collect::<Result<_, _>>()?;
+    }
+    let _telemetry = insula_telemetry::init(
+        &settings.log,
+        &settings.otel,
+        env!("CARGO_PKG_VERSION"),
+        Arc::new(SystemClock),
+    )?;
+    let metrics = Metrics::install(env!("CARGO_PKG_VERSION"))?;
+    let listeners = Listeners::bind(&settings)?;
+    let keys = Arc::new(master_keys(&settings.keys)?);
+    let provisioner = LocalProvisioner::from_settings(&settings.provisioner, &keys)?;
+    if let Some(provisioner) = &provisioner {
+        provisioner.start_all().await?;
+    }
+    let stop = crate::signals::stop_on_signal()?;
+    let insula = Insula::open(settings, keys, provisioner.clone()).await?;
+    let operator = insula.first_operator()?;
+    insula.bootstrap(operator).await?;
+    let ran = insula.run(listeners, metrics, stop).await;
+    if let Some(provisioner) = provisioner {
+        provisioner.servers().stop_all().await;
+    }
+    ran
+}
+
+/// The parts of this process, opened and ready to run.
+pub struct Insula {
+    settings: Settings,
+    control: Arc<Control>,
+    worker: Worker,
+    routes: Arc<RouteMap>,
+    keys: Arc<MasterKeys>,
+    operations_changed: watch::Sender<u64>,
+}
+
+impl Insula {
+    /// Opens the stores, brings them to this program's version and puts the
+    /// parts together. Nothing runs yet.
+    pub async fn open(
+        settings: Settings,
+        keys: Arc<MasterKeys>,
+        provisioner: Option<Arc<LocalProvisioner>>,
+    ) -> anyhow::Result<Self> {
+        let stores = Stores::open(&settings)?;
+        stores.migrate().await?;
+        let (operations_changed, changed) = watch::channel(0);
+        let control_settings = ControlSettings {
+            delete_retention: settings.tenants.delete_retention.get(),
+            pg_address: pg_address(&settings),
+            pg_tls: settings.pg.tls.is_some(),
+            idempotency_retention: std::time::Duration::from_secs(24 * 3600),
+        };
+        let built = parts::control(
+            &stores,
+            &keys,
+            provisioner,
+            control_settings,
+            changed,
+            &worker_settings(&settings),
+        )
+        .context("the workflows are not valid")?;
+        Ok(Self {
+            settings,
+            control: built.control,
+            worker: built.worker,
+            routes: Arc::new(RouteMap::new()),
+            keys,
+            operations_changed,
+        })
+    }
+
+    /// The control plane's parts.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// The operator that the settings name, if they name one.
+    fn first_operator(&self) -> anyhow::Result<Option<Operator>> {
+        let token = &self.settings.operator.token;
+        if !token.is_set() {
+            return Ok(None);
+        }
+        let token = OperatorToken::parse(token.expose())
+            .context("operator.token is not an operator's token; `insula operator token` makes one")?;
+        Ok(Some(Operator { email: "first-operator".to_owned(), token, password: None }))
+    }
+
+    /// Writes what the settings say into the catalog: regions, and in an empty
+    /// catalog the default tiers and plans.
+    pub async fn bootstrap(&self, operator: Option<Operator>) -> anyhow::Result<()> {
+        if self.settings.server.roles.contains(&Role::Control) {
+            bootstrap::bootstrap(&self.control, &self.settings.regions, operator).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the roles until the token is cancelled, then stops in order: first
+    /// what lets clients in, then what works for them.
+    pub async fn run(
+        self,
+        listeners: Listeners,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let has = |role| self.settings.server.roles.contains(&role);
+        let grace = self.settings.server.shutdown_grace.get();
+        let mut fronts = JoinSet::new();
+        let mut behind = JoinSet::new();
+        let stop_behind = CancellationToken::new();
+
+        let catalog = self.control.catalog.clone();
+        if has(Role::PgProxy) {
+            let parts = insula_pg_proxy::Parts {
+                routes: self.routes.clone(),
+                master_keys: self.keys.clone(),
+                clock: Arc::new(SystemClock),
+                entropy: Arc::new(OsEntropy),
+                tls: tls::front(self.settings.pg.tls.as_ref())?,
+            };
+            let proxy = PgProxy::new(proxy_config(&self.settings), parts)?;
+            let (listeners, stop) = (listeners.pg, stop.clone());
+            fronts.spawn(async move { proxy.serve(listeners, stop).await });
+            behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
+        }
+        let health = health::health(&self.settings, &self.control, &self.routes, &metrics);
+        let router = if has(Role::Control) {
+            insula_control::http::router(&self.control, health, http::limits(&self.settings.http))
+        } else {
+            insula_control::http::health_router(health)
+        };
+        let server = http::HttpServer::new(&self.settings.http, tls::http(self.settings.http.tls.as_ref())?);
+        let (http_listeners, http_stop) = (listeners.http, stop.clone());
+        fronts.spawn(async move { server.serve(http_listeners, router, http_stop, grace).await });
+
+        behind.spawn(parts::follow_operations(
+            catalog,
+            self.worker.waker(),
+            self.operations_changed,
+            stop_behind.clone(),
+        ));
+        if has(Role::Worker) {
+            behind.spawn(janitor::run(self.control.clone(), stop_behind.clone()));
+            let (worker, token) = (self.worker, stop_behind.clone());
+            behind.spawn(async move { worker.run(token).await });
+        }
+        stop.cancelled().await;
+        tracing::info!("stopping");
+        while fronts.join_next().await.is_some() {}
+        stop_behind.cancel();
+        while behind.join_next().await.is_some() {}
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn worker_settings(settings: &Settings) -> WorkerSettings {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+    WorkerSettings {
+        parallel_runs: settings.workflow.workers as usize,
+        lease: settings.workflow.lease.get(),
+        poll: settings.workflow.poll.get(),
+        stop_grace: settings.server.shutdown_grace.get(),
+        ..WorkerSettings::new(format!("{host}:{}", std::process::id()))
+    }
+}
+
+fn proxy_config(settings: &Settings) -> PgProxyConfig {
+    PgProxyConfig {
+        startup_timeout: settings.pg.startup_timeout.get(),
+        connect_timeout: settings.pg.connect_timeout.get(),
+        drain_timeout: settings.server.shutdown_grace.get(),
+        sessions_max: settings.pg.max_sessions as usize,
+        require_tls: settings.pg.require_tls,
+        ..PgProxyConfig::default()
+    }
+}
+
+/// Where clients reach the front: as the settings say, else its first listener.
+fn pg_address(settings: &Settings) -> String {
+    settings.pg.public_address.clone().unwrap_or_else(|| {
+        settings.pg.listen.first().map_or_else(|| "127.0.0.1:7432".to_owned(), ToString::to_string)
+    })
+}
+
+/// Crash points for tests, from the environment.
+pub fn crash_points() -> Arc<dyn insula_workflow::CrashPoints> {
+    CrashAt::from_environment()
+}
