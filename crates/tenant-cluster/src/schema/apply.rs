@@ -1,0 +1,310 @@
+//! Applying one version of the app schema: in one transaction, together with
+//! the note that it is applied. A version that is applied already is left
+//! alone, so that every call can be repeated.
+
+use insula_app_schema::{
+    AppliedVersion, EXTENSION_SCHEMA, PlainMigration, PoolMigration, PoolStatement, Runs,
+};
+use insula_domain::{RoleName, SchemaName};
+use insula_problem::Problem;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::batch::{self, Failure};
+use super::owner::{make_owner, owner_of};
+use super::support::{POOL_OWNER, POOL_TEMPLATE};
+use super::version::{Todo, applied_version, note, todo};
+use crate::db;
+
+/// How long a version waits for a lock. While it waits, whoever comes after it
+/// waits too, so it gives up soon and is tried again.
+const LOCK_TIMEOUT: &str = "5s";
+/// How long a single statement of a version may take.
+const STATEMENT_TIMEOUT: &str = "30min";
+/// The most text that goes to the server in one message, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// One version at a time is applied to a database's schema; whoever brings a
+/// tenant into a pool holds the same lock shared.
+pub(super) fn lock(schema: &SchemaName, shared: bool) -> String {
+    let kind = if shared { "_shared" } else { "" };
+    format!("select pg_advisory_xact_lock{kind}(hashtextextended('insula app schema {schema}', 0))")
+}
+
+pub(super) fn limits() -> [String; 3] {
+    [
+        format!("set local lock_timeout = '{LOCK_TIMEOUT}'"),
+        format!("set local statement_timeout = '{STATEMENT_TIMEOUT}'"),
+        "set local client_min_messages = warning".to_owned(),
+    ]
+}
+
+/// Applies a version, as its developer wrote it, to a schema that one tenant
+/// has. What it makes belongs to [`owner_of`] the schema.
+///
+/// # Errors
+/// `migration_failed` with file, line and statement; `migration_changed` where
+/// the version is applied with another text; `unavailable` where others hold
+/// the tables for too long, or the cluster is away.
+pub async fn apply_plain(
+    client: &mut Client,
+    schema: &SchemaName,
+    migration: &PlainMigration,
+) -> Result<(), Problem> {
+    if todo(applied_version(client, schema).await?.as_ref(), &migration.applied())? == Todo::Nothing {
+        return Ok(());
+    }
+    let transaction = client.transaction().await.map_err(db)?;
+    let mut begin: Vec<String> = limits().into();
+    begin.push(lock(schema, false));
+    transaction.batch_execute(&begin.join(";\n")).await.map_err(|error| waiting(error, migration))?;
+    if todo(applied_version(transaction.client(), schema).await?.as_ref(), &migration.applied())?
+        == Todo::Apply
+    {
+        let text = PlainText::new(schema, migration);
+        batch::run(transaction.client(), &text.sql).await.map_err(|failure| text.problem(failure))?;
+    }
+    transaction.commit().await.map_err(|error| at_end(error, &migration.migration().file_name()))
+}
+
+fn waiting(error: tokio_postgres::Error, migration: &PlainMigration) -> Problem {
+    Failure { done: 0, error }.into_problem(&migration.migration().file_name(), "")
+}
+
+/// Deferred constraints are checked when the transaction ends.
+fn at_end(error: tokio_postgres::Error, file: &str) -> Problem {
+    Failure { done: 0, error }.into_problem(&format!("{file}, at its end"), "")
+}
+
+/// A migration between what comes before and after it in its transaction.
+struct PlainText<'a> {
+    migration: &'a PlainMigration,
+    sql: String,
+    /// Statements before the migration's own.
+    before: usize,
+    /// Characters before the migration's own.
+    offset: usize,
+}
+
+impl<'a> PlainText<'a> {
+    fn new(schema: &SchemaName, migration: &'a PlainMigration) -> Self {
+        let mut statements: Vec<String> = make_owner(schema).into();
+        let extension = |name: &String| {
+            format!("create extension if not exists \"{name}\" schema {}", extension_schema(schema))
+        };
+        statements.extend(migration.extensions().iter().map(extension));
+        statements.push(format!("set local search_path = {}", search_path(schema)));
+        statements.push(format!("set local role {}", owner_of(schema)));
+        let mut sql = statements.join(";\n");
+        sql.push_str(";\n");
+        let offset = sql.chars().count();
+        sql.push_str(&migration.sql_without_extensions());
+        sql.push_str(&format!("\n;\nset local role none;\n{}", note(schema, &migration.applied())));
+        Self { migration, sql, before: statements.len(), offset }
+    }
+
+    fn problem(&self, failure: Failure) -> Problem {
+        let file = self.migration.migration().file_name();
+        let index = failure.done.checked_sub(self.before);
+        let Some(place) = index.and_then(|index| self.migration.statement(index)) else {
+            return failure.into_problem(&file, "");
+        };
+        let in_file = failure.position().and_then(|position| position.checked_sub(self.offset));
+        let line = in_file.map_or(place.line, |position| self.migration.line_of_character(position));
+        failure.into_problem(&format!("{file}:{line}"), &place.excerpt)
+    }
+}
+
+/// Extensions are where every placement in the database finds them.
+fn extension_schema(schema: &SchemaName) -> &str {
+    if *schema == SchemaName::of_silo() { schema.as_str() } else { EXTENSION_SCHEMA }
+}
+
+/// The schema, the extensions, and last what is temporary, which else is first.
+pub(super) fn search_path(schema: &SchemaName) -> String {
+    if schema.as_str() == EXTENSION_SCHEMA {
+        return format!("{schema}, pg_temp");
+    }
+    format!("{schema}, {EXTENSION_SCHEMA}, pg_temp")
+}
+
+/// Applies a version to the shared tables: definitions once, and data for the
+/// pool's template and for each tenant that is in the pool, as that tenant.
+///
+/// # Errors
+/// As [`apply_plain`].
+pub async fn apply_pool(client: &mut Client, migration: &PoolMigration) -> Result<(), Problem> {
+    let schema = SchemaName::pool();
+    if todo(applied_version(client, &schema).await?.as_ref(), &migration.applied)? == Todo::Nothing {
+        return Ok(());
+    }
+    let transaction = client.transaction().await.map_err(db)?;
+    let mut begin: Vec<String> = limits().into();
+    begin.push(lock(&schema, false));
+    begin.push(format!("set local search_path = {}", search_path(&schema)));
+    let begun = transaction.batch_execute(&begin.join(";\n")).await;
+    begun.map_err(|error| Failure { done: 0, error }.into_problem(&migration.file, ""))?;
+    if todo(applied_version(transaction.client(), &schema).await?.as_ref(), &migration.applied)?
+        == Todo::Apply
+    {
+        let roles = if migration.has_data() { pool_roles(transaction.client()).await? } else { Vec::new() };
+        for part in parts(&migration.statements, &roles, &migration.applied) {
+            part.run(transaction.client(), &migration.file).await?;
+        }
+    }
+    transaction.commit().await.map_err(|error| at_end(error, &migration.file))
+}
+
+/// The roles as which the data of a version is run: the template's and those
+/// of the tenants in the pool. Tenants whose role is gone are forgotten.
+async fn pool_roles(client: &Client) -> Result<Vec<RoleName>, Problem> {
+    client
+        .batch_execute(
+            "delete from insula.pool_tenants t where not exists (
+                 select from pg_roles r where r.oid = t.role_oid and r.rolname like 'tenant\\_%')",
+        )
+        .await
+        .map_err(db)?;
+    let rows = client
+        .query("select tenant_id from insula.pool_tenants order by tenant_id", &[])
+        .await
+        .map_err(db)?;
+    let tenants = rows.iter().map(|row| RoleName::of_tenant(row.get::<_, Uuid>(0).into()));
+    Ok(std::iter::once(RoleName::from_stored(POOL_TEMPLATE.to_owned())).chain(tenants).collect())
+}
+
+/// Statements that go to the server in one message.
+#[derive(Debug, Default)]
+struct Part<'a> {
+    sql: String,
+    /// For each statement of the text the one of the migration that it is, or
+    /// prepares.
+    origins: Vec<Option<&'a PoolStatement>>,
+    /// As whom the part's data is run.
+    role: Option<RoleName>,
+}
+
+impl<'a> Part<'a> {
+    fn push(&mut self, sql: &str, origin: Option<&'a PoolStatement>) {
+        self.sql.push_str(sql);
+        self.sql.push_str("\n;\n");
+        self.origins.push(origin);
+    }
+
+    async fn run(&self, client: &Client, file: &str) -> Result<(), Problem> {
+        batch::run(client, &self.sql).await.map_err(|failure| {
+            let origin = self.origins.get(failure.done).copied().flatten();
+            let place = origin.map_or_else(|| file.to_owned(), |origin| format!("{file}:{}", origin.line));
+            let place = match &self.role {
+                Some(role) => format!("{place}, for {role}"),
+                None => place,
+            };
+            failure.into_problem(&place, &origin.map_or_else(String::new, |origin| excerpt(&origin.sql)))
+        })
+    }
+}
+
+fn excerpt(sql: &str) -> String {
+    let folded = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    folded.chars().take(200).collect()
+}
+
+/// Divides a version into parts: runs of statements under one role, and the
+/// data of one tenant each.
+fn parts<'a>(statements: &'a [PoolStatement], roles: &[RoleName], applied: &AppliedVersion) -> Vec<Part<'a>> {
+    let mut parts = vec![Part::default()];
+    for run in statements.chunk_by(|a, b| a.runs == b.runs) {
+        match run.first().map(|statement| statement.runs) {
+            Some(Runs::Tenant) => {
+                parts.extend(roles.iter().map(|role| data_part(run, role)));
+                parts.push(Part::default());
+            }
+            Some(Runs::Owner) => definitions(&mut parts, run, POOL_OWNER),
+            Some(Runs::Admin) => definitions(&mut parts, run, "none"),
+            None => {}
+        }
+    }
+    let mut last = Part::default();
+    last.push("set local role none", None);
+    last.push(&note(&SchemaName::pool(), applied), None);
+    last.push(&format!("update insula.pool_tenants set version = {}", applied.version), None);
+    parts.push(last);
+    parts.retain(|part| !part.origins.is_empty());
+    parts
+}
+
+fn definitions<'a>(parts: &mut Vec<Part<'a>>, run: &'a [PoolStatement], role: &str) {
+    let set_role = format!("set local role {role}");
+    let mut part = parts.pop().unwrap_or_default();
+    part.push(&set_role, None);
+    for statement in run {
+        if part.sql.len() + statement.sql.len() > BATCH_BYTES {
+            parts.push(std::mem::take(&mut part));
+        }
+        part.push(&statement.sql, Some(statement));
+    }
+    parts.push(part);
+}
+
+/// The data of one tenant: as the tenant in every respect, and with everything
+/// that was put off until the end done before another role comes.
+fn data_part<'a>(run: &'a [PoolStatement], role: &RoleName) -> Part<'a> {
+    let mut part = Part { role: Some(role.clone()), ..Part::default() };
+    part.push("set local role none", None);
+    part.push(&format!("set local session authorization {role}"), None);
+    for statement in run {
+        part.push(&statement.sql, Some(statement));
+    }
+    let last = run.last();
+    part.push("set constraints all immediate", last);
+    part.push("set constraints all deferred", last);
+    part.push("set local session authorization default", None);
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use insula_domain::SchemaVersion;
+
+    use super::*;
+
+    fn statement(sql: &str, runs: Runs) -> PoolStatement {
+        PoolStatement { sql: sql.to_owned(), line: 1, runs }
+    }
+
+    #[test]
+    fn data_between_definitions_is_run_for_every_role_there() {
+        let statements = [
+            statement("a", Runs::Owner),
+            statement("b", Runs::Admin),
+            statement("c", Runs::Tenant),
+            statement("d", Runs::Tenant),
+            statement("e", Runs::Owner),
+        ];
+        let roles = ["x", "y"].map(|name| RoleName::from_stored(name.to_owned()));
+        let applied = AppliedVersion { version: SchemaVersion(1), sha256: "s".to_owned() };
+        let parts = parts(&statements, &roles, &applied);
+        let texts: Vec<_> = parts.iter().map(|part| part.sql.replace("\n;\n", "; ")).collect();
+        let data = |role: &str| {
+            format!(
+                "set local role none; set local session authorization {role}; c; d; set constraints all immediate; \
+                 set constraints all deferred; set local session authorization default; "
+            )
+        };
+        assert_eq!(texts[0], "set local role insula_pool_owner; a; set local role none; b; ");
+        assert_eq!(texts[1..3], [data("x"), data("y")]);
+        assert_eq!(texts[3], "set local role insula_pool_owner; e; ");
+        assert!(
+            texts[4].starts_with(
+                "set local role none; comment on schema app is 'app schema version 1, sha256 s'"
+            )
+        );
+        assert_eq!(parts[1].origins.len(), 7);
+    }
+
+    #[test]
+    fn what_is_temporary_is_found_last() {
+        assert_eq!(search_path(&SchemaName::of_silo()), "public, pg_temp");
+        assert_eq!(search_path(&SchemaName::pool()), "app, public, pg_temp");
+    }
+}

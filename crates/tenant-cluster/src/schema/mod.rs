@@ -1,0 +1,35 @@
+//! The app schema on a cluster: what has to be there before it, its versions
+//! in both forms, rights, and the audit that proves from PostgreSQL's own
+//! catalogs what is really there.
+//!
+//! Which version is applied stands in the comment of the schema that it is
+//! applied to. It is written by the transaction that applies the version, and
+//! so is true after any crash; it is no table in a tenant's own database, and
+//! a clone of a template has it too.
+
+mod apply;
+mod audit;
+mod audit_keys;
+mod audit_pool;
+mod batch;
+mod data;
+mod fingerprint;
+mod harden;
+mod owner;
+mod rights;
+mod support;
+mod version;
+
+pub use apply::{apply_plain, apply_pool};
+pub use audit::{Finding, audit_silo};
+pub use audit_pool::audit_pool;
+pub use data::apply_pool_data;
+pub use fingerprint::{SchemaFingerprint, fingerprint};
+pub use harden::harden_database;
+pub use owner::{SILO_OWNER, drop_owner, owner_of};
+pub use rights::grant_rights;
+pub use support::{
+    POOL_OWNER, POOL_READ_ONLY, POOL_READ_WRITE, POOL_TEMPLATE, create_group_roles, install_pool,
+    install_support, pool_template_tenant,
+};
+pub use version::applied_version;
