@@ -29,7 +29,7 @@ where x.contype = 'f'
            and (x.confdelsetcols is null or cardinality(x.confdelsetcols) = 0 or s.tenant = any (x.confdelsetcols)))
        or x.confupdtype in ('n', 'd'))
 union all
-select format('foreign key %s.%s', s.relname, x.conname), 'A trigger that holds it is switched off.'
+select distinct format('foreign key %s.%s', s.relname, x.conname), 'A trigger that holds it is switched off.'
 from pg_trigger t
 join pg_constraint x on x.oid = t.tgconstraint
 join shared s on s.oid = t.tgrelid

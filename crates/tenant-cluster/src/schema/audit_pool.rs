@@ -20,9 +20,9 @@ use super::support::{CURRENT_TENANT_BODY, POOL_OWNER, POOL_READ_ONLY, POOL_READ_
 /// Where the cluster is away.
 pub async fn audit_pool(client: &Client, migrations: &[PoolMigration]) -> Result<Vec<Finding>, Problem> {
     // PostgreSQL prints names as short as the search path allows.
-    client.batch_execute("begin read only; set local search_path = pg_catalog").await.map_err(db)?;
+    client.batch_execute("set search_path = pg_catalog").await.map_err(db)?;
     let found = find(client, migrations).await;
-    client.batch_execute("commit").await.map_err(db)?;
+    client.batch_execute("reset search_path").await.map_err(db)?;
     found
 }
 
@@ -96,7 +96,7 @@ from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind not in 
 union all
 select format('rule %s.%s', c.relname, r.rulename), 'A rule rewrites statements with the rights of its owner.'
 from pg_rewrite r join pg_class c on c.oid = r.ev_class
-where c.relnamespace = 'app'::regnamespace and not (r.rulename = '_RETURN' and c.relkind = 'v')
+where c.relnamespace = 'app'::regnamespace and not (r.rulename = '_RETURN' and c.relkind in ('v', 'm'))
 order by 1, 2";
 
 /// Functions; `$1` is the setting of those that may run as the tables' owner.
@@ -169,7 +169,7 @@ where (n.nspname = 'app' and r.rolname <> $1::text) or (n.nspname = 'insula' and
 union all
 select 'relation ' || c.relname, format('It belongs to %s instead of %s.', r.rolname, $1::text)
 from pg_class c join pg_roles r on r.oid = c.relowner
-where c.relnamespace = 'app'::regnamespace and r.rolname <> $1::text
+where c.relnamespace = 'app'::regnamespace and c.relkind not in ('i', 't') and r.rolname <> $1::text
 union all
 select 'function ' || p.oid::regprocedure::text, format('It belongs to %s instead of %s.', r.rolname, $1::text)
 from pg_proc p join pg_roles r on r.oid = p.proowner

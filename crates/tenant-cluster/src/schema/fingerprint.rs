@@ -50,12 +50,9 @@ impl SchemaFingerprint {
 /// Where the cluster is away.
 pub async fn fingerprint(client: &Client, schema: &SchemaName) -> Result<SchemaFingerprint, Problem> {
     // Names are printed as short as the search path allows.
-    client
-        .batch_execute(&format!("begin read only; set local search_path = {}", search_path(schema)))
-        .await
-        .map_err(db)?;
+    client.batch_execute(&format!("set search_path = {}", search_path(schema))).await.map_err(db)?;
     let read = client.query(OBJECTS, &[&schema.as_str()]).await;
-    client.batch_execute("commit").await.map_err(db)?;
+    client.batch_execute("reset search_path").await.map_err(db)?;
     let path = search_path(schema);
     let silo = search_path(&SchemaName::of_silo());
     let neutral = |text: String| text.replace(&path, &silo).replace(&format!("{schema}."), "");
