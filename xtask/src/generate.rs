@@ -78,7 +78,9 @@ mod tests {
         let page = format!("# Codes\n\n{TABLE_BEGINS}stale row\n{TABLE_ENDS}\nafter\n");
         let once = with_code_table(&page).unwrap();
         assert!(
-            once.starts_with("# Codes\n\n<!--") && once.ends_with("-->\nafter\n") && !once.contains("stale row")
+            once.starts_with("# Codes\n\n<!--")
+                && once.ends_with("-->\nafter\n")
+                && !once.contains("stale row")
         );
         for code in Code::ALL {
             assert_eq!(once.matches(&format!("({code}.md)")).count(), 1, "{code}");
