@@ -28,6 +28,8 @@ pub mod tag {
     pub const NEGOTIATE_PROTOCOL_VERSION: u8 = b'v';
     /// `NoticeResponse`.
     pub const NOTICE_RESPONSE: u8 = b'N';
+    /// `NotificationResponse`.
+    pub const NOTIFICATION_RESPONSE: u8 = b'A';
     /// `ParameterStatus`.
     pub const PARAMETER_STATUS: u8 = b'S';
     /// `ReadyForQuery`.

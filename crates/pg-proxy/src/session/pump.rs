@@ -23,6 +23,9 @@ pub(super) struct Pump {
     pub to_client: Lane,
     pub pipeline: Pipeline,
     answers: Answers,
+    /// PostgreSQL's notifications know databases and no tenants: where tenants
+    /// share one, none is passed on, whoever sent it.
+    shares_database: bool,
     /// The server takes nothing more; what it has said still reaches the client.
     pub server_deaf: bool,
     pub server_gone: bool,
@@ -47,7 +50,7 @@ pub(super) enum Event {
 
 impl Pump {
     /// A pump between two that are both ready.
-    pub fn new(mut client: Link, mut backend: Backend, answers: Answers) -> Self {
+    pub fn new(mut client: Link, mut backend: Backend, answers: Answers, shares_database: bool) -> Self {
         let to_server = Lane::new(client.take_inbox());
         let to_client = Lane::new(backend.link.take_inbox());
         Self {
@@ -57,6 +60,7 @@ impl Pump {
             to_client,
             pipeline: Pipeline::new(),
             answers,
+            shares_database,
             server_deaf: false,
             server_gone: false,
             last_was_error: false,
@@ -168,8 +172,11 @@ impl Pump {
     }
 
     fn cut_server(&mut self) -> Result<(), Event> {
-        let mut watcher =
-            FromServer { pipeline: &mut self.pipeline, last_was_error: &mut self.last_was_error };
+        let mut watcher = FromServer {
+            pipeline: &mut self.pipeline,
+            last_was_error: &mut self.last_was_error,
+            drops_notifications: self.shares_database,
+        };
         self.to_client.cut(&mut watcher).map_err(Event::ServerBroke)
     }
 }
@@ -196,6 +203,7 @@ impl Watcher for FromClient<'_> {
 struct FromServer<'a> {
     pipeline: &'a mut Pipeline,
     last_was_error: &'a mut bool,
+    drops_notifications: bool,
 }
 
 impl Watcher for FromServer<'_> {
@@ -204,11 +212,17 @@ impl Watcher for FromServer<'_> {
         if header.tag == backend::tag::READY_FOR_QUERY && header.body_bytes == 1 {
             return Handling::Hold;
         }
+        if self.drops_notifications && header.tag == backend::tag::NOTIFICATION_RESPONSE {
+            return Handling::Hold;
+        }
         self.pipeline.server_sent(header.tag);
         Handling::Pass
     }
 
-    fn whole(&mut self, _header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        if header.tag == backend::tag::NOTIFICATION_RESPONSE {
+            return Ok(());
+        }
         self.pipeline.server_ready(parse_ready_for_query(&message[Header::BYTES..])?);
         out.extend_from_slice(message);
         Ok(())

@@ -38,6 +38,8 @@ const LEFTOVER_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Opened {
     pub backend: Backend,
     pub answers: Answers,
+    /// The database has other tenants too.
+    pub shares_database: bool,
     pub follower: Follower,
     pub standing: Standing,
     pub held: Held,
@@ -46,9 +48,9 @@ pub(super) struct Opened {
 impl Opened {
     /// Relays until the session is over and its backend is gone.
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops) {
-        let Self { backend, answers, follower, standing, held } = self;
+        let Self { backend, answers, shares_database, follower, standing, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Pump::new(client, backend, answers);
+        let mut pump = Pump::new(client, backend, answers, shares_database);
         let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         if let Some(refusal) = ended {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use insula_domain::{ClusterName, LoginId, Placement, RoleName, TenantId, TenantStatus};
+use insula_domain::{ClusterName, Isolation, LoginId, Placement, RoleName, TenantId, TenantStatus};
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
 use insula_pg_wire::{TransactionStatus, backend};
 use insula_route_map::{ClusterEndpoint, Follower, Route, Snapshot};
@@ -197,6 +197,7 @@ impl Routed {
         Ok(Opened {
             backend,
             answers,
+            shares_database: matches!(placement.isolation, Isolation::Pool | Isolation::Schema),
             follower: self.follower,
             standing: self.standing,
             held: Held { _cancel_key: cancel_key, _places: self.places },

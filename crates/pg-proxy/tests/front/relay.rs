@@ -144,6 +144,22 @@ async fn messages_cut_anywhere_are_the_same_messages() {
 }
 
 #[tokio::test]
+async fn a_query_may_follow_the_proof_without_waiting() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let mut raw = Raw::connect(&world).await;
+    raw.start(&[("user", "acme"), ("database", "app")]).await;
+    let mut behind = bytes::BytesMut::new();
+    frontend::put_query(&mut behind, b"show insula.tenant").unwrap();
+    frontend::put_query(&mut behind, b"select 1").unwrap();
+    raw.scram_and(&tenant.secret, &behind[..behind.len() - 3]).await;
+    raw.until_ready().await;
+    assert_eq!(letters(&raw.until_ready().await), "TDCZ");
+    raw.send(&behind[behind.len() - 3..]).await;
+    assert_eq!(letters(&raw.until_ready().await), "TDCZ");
+}
+
+#[tokio::test]
 async fn notices_notifications_and_errors_come_through() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;
@@ -195,7 +211,7 @@ async fn the_front_answers_show_in_every_state_of_the_protocol() {
         serde_json::from_str(&one(&client, "show insula.placement").await).unwrap();
     assert_eq!(placement["epoch"], 42);
     assert_eq!(placement["cluster"], "c");
-    assert_eq!(placement["isolation"], "schema");
+    assert_eq!(placement["isolation"], "database");
     // Quoting and paths of the session change nothing, and nothing can be set.
     client
         .batch_execute(

@@ -134,6 +134,8 @@ impl World {
         let id = TenantId::generate(&SystemClock, &OsEntropy);
         let cluster: ClusterName = CLUSTER.parse().unwrap();
         let mut placement = Placement::new(id, Isolation::Schema, cluster, Epoch::FIRST);
+        // The database is this test's alone, so that notifications are heard.
+        placement.isolation = Isolation::Database;
         placement.database = insula_domain::DatabaseName::from_stored(self.database.name().to_owned());
         let generation = self.keys.current_generation();
         let admin = self.database.connect().await;

@@ -1,0 +1,282 @@
+//! A tenant against another, through the front, in all four isolation models:
+//! every known way out of one's own rows is tried, and nothing of the other's
+//! is seen, changed or disturbed. Each attempt is a statement list of the
+//! attacker's; what it says does not matter, what it sees does.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+mod common;
+
+use common::World;
+use serde_json::Value;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// What only the victim has.
+const SECRET: &str = "SECRET-OF-THE-VICTIM";
+
+const MODELS: [(&str, &str); 4] =
+    [("pool", "free"), ("schema", "standard"), ("database", "business"), ("cluster", "enterprise")];
+
+/// Attempts by what they try. `{role}`, `{id}`, `{schema}` and `{database}` are
+/// the victim's.
+const ATTEMPTS: &[(&str, &str)] = &[
+    ("set role", "set role {role}; select * from customers; reset role"),
+    ("set session authorization", "set session authorization {role}; select * from customers"),
+    ("role by set_config", "select set_config('role', '{role}', false); select * from customers"),
+    ("role in a DO block", "do $$ begin execute 'set role {role}'; end $$; select * from customers"),
+    ("role of the owner", "set role insula_pool_owner; select * from customers"),
+    ("role of the group", "set role insula_pool_rw; select * from customers"),
+    ("role of the schema's owner", "set role {schema}_owner; select * from customers"),
+    ("reset and discard", "reset all; reset role; discard all; select * from customers"),
+    ("row security off", "set row_security = off; select * from customers"),
+    ("replication role", "set session_replication_role = replica; delete from customers where id = 777"),
+    ("the victim's schema by name", "select * from {schema}.customers where email like 'victim%'"),
+    (
+        "the victim's schema by path",
+        "set search_path = {schema}, app, public; select * from customers where id = 777",
+    ),
+    (
+        "another tenant function",
+        "create or replace function insula.current_tenant() returns uuid language sql return '{id}'::uuid",
+    ),
+    (
+        "a temporary tenant function",
+        "create function pg_temp.current_tenant() returns uuid language sql return '{id}'::uuid; set search_path = pg_temp, app; select * from customers",
+    ),
+    (
+        "a definer function",
+        "create function pg_temp.steal() returns setof text language sql security definer as 'select name from app.customers'; select * from pg_temp.steal()",
+    ),
+    (
+        "a leaky filter",
+        "create function pg_temp.leak(text) returns bool language plpgsql cost 0.0000001 as $$ begin raise notice 'leak %', $1; return true; end $$; select * from customers where pg_temp.leak(name)",
+    ),
+    ("a view", "create temporary view v as select * from customers; select * from v"),
+    (
+        "a foreign tenant id",
+        "insert into customers (id, email, name, tenant_id) values (900, 'x@example.com', 'x', '{id}')",
+    ),
+    ("giving a row away", "update customers set tenant_id = '{id}'"),
+    ("taking rows over", "update customers set tenant_id = insula.current_tenant() where tenant_id = '{id}'"),
+    ("deleting by tenant id", "delete from customers where tenant_id = '{id}'"),
+    (
+        "deleting everything",
+        "delete from cart_lines; delete from carts; delete from customers where id = 777",
+    ),
+    ("truncate", "truncate customers cascade"),
+    ("copy out", "copy customers to stdout"),
+    ("copy a query out", "copy (select * from customers) to stdout"),
+    ("copy to a program", "copy customers to program 'cat'"),
+    ("copy from a file", "create temporary table f (l text); copy f from '/etc/passwd'"),
+    ("server files", "select pg_read_file('postgresql.conf')"),
+    ("statistics", "select * from pg_stats where tablename = 'customers'"),
+    ("raw statistics", "select * from pg_statistic"),
+    ("estimates", "explain (analyze, verbose) select * from customers where name like 'SECRET-OF-THE-V%'"),
+    ("activity", "select usename, query from pg_stat_activity where usename = '{role}'"),
+    ("cancel", "select pg_cancel_backend(pid) from pg_stat_activity where usename = '{role}'"),
+    ("terminate", "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"),
+    ("locks", "select * from pg_locks where locktype = 'advisory'"),
+    ("sequence values", "select last_value from customers_id_seq"),
+    ("set a sequence", "select setval('customers_id_seq', 1, false)"),
+    ("passwords", "select rolname, rolpassword from pg_authid"),
+    ("the victim's password", "alter role {role} password 'x'"),
+    ("the victim's settings", "alter role {role} set search_path = pg_temp"),
+    ("being superuser", "alter role current_user superuser"),
+    ("bypassing row security", "alter role current_user bypassrls"),
+    ("membership", "grant {role} to current_user; set role {role}; select * from customers"),
+    ("no row security", "alter table customers disable row level security; select * from customers"),
+    ("no forced row security", "alter table customers no force row level security"),
+    ("a policy", "create policy mine on customers using (true); select * from customers"),
+    ("dropping the policy", "drop policy insula_tenant on customers; select * from customers"),
+    ("dropping a table", "drop table customers cascade"),
+    ("a table in the app schema", "create table app.mine (id int)"),
+    (
+        "a trigger",
+        "create function pg_temp.t() returns trigger language plpgsql as 'begin return new; end'; create trigger t before insert on customers for each row execute function pg_temp.t()",
+    ),
+    ("a rule", "create rule r as on insert to customers do also select 1"),
+    ("rights for all", "grant all on customers to public"),
+    ("the database", "alter database {database} set search_path = pg_temp"),
+    ("the system", "alter system set log_statement = 'all'"),
+    ("extensions", "create extension dblink"),
+    ("foreign data", "create extension postgres_fdw"),
+    ("who is in the pool", "select * from insula.pool_tenants"),
+    ("enrolling", "select insula.enrol('{id}', '{id}', 0::oid, 0)"),
+    ("large objects", "select lo_get(oid) from pg_largeobject_metadata"),
+    ("listening", "listen victims"),
+    ("prepared statements", "select * from pg_prepared_statements"),
+    ("replication", "select pg_create_logical_replication_slot('s', 'pgoutput')"),
+    ("the log", "select pg_logical_emit_message(false, 'p', 'x')"),
+    ("comments and encodings", "/* x */ sEt/**/rOlE {role}; select * from customers"),
+    (
+        "several at once",
+        "begin; savepoint a; set local role {role}; rollback to a; select * from customers; commit",
+    ),
+];
+
+struct Attacker {
+    client: Client,
+    heard: tokio::sync::mpsc::UnboundedReceiver<String>,
+}
+
+impl Attacker {
+    async fn connect(url: &str) -> Self {
+        let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        let (sender, heard) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+            while let Some(Ok(message)) = futures_util::StreamExt::next(&mut messages).await {
+                let _ = sender.send(format!("{message:?}"));
+            }
+        });
+        Self { client, heard }
+    }
+
+    /// Everything that the attacker sees of an attempt.
+    async fn attempt(&mut self, sql: &str) -> String {
+        let mut seen = String::new();
+        // One by one, so that a refusal does not hide what comes after it.
+        for statement in split(sql) {
+            if statement.trim_start().to_lowercase().starts_with("copy") && statement.contains("stdout") {
+                match self.client.copy_out(&statement).await {
+                    Ok(rows) => {
+                        let rows: Vec<_> = futures_util::StreamExt::collect(Box::pin(rows)).await;
+                        seen.push_str(&rows.iter().map(|row| format!("{row:?}")).collect::<String>());
+                    }
+                    Err(error) => seen.push_str(&format!("{error:?}")),
+                }
+                continue;
+            }
+            match self.client.simple_query(&statement).await {
+                Ok(messages) => messages.iter().for_each(|message| {
+                    if let SimpleQueryMessage::Row(row) = message {
+                        (0..row.len()).for_each(|column| seen.push_str(row.get(column).unwrap_or("")));
+                    }
+                }),
+                Err(error) => seen.push_str(&format!("{error:?}")),
+            }
+        }
+        while let Ok(message) = self.heard.try_recv() {
+            seen.push_str(&message);
+        }
+        let _ = self.client.simple_query("rollback; reset all; reset role").await;
+        seen
+    }
+}
+
+/// Statements apart, where a semicolon is outside of `$$`.
+fn split(sql: &str) -> Vec<String> {
+    let mut statements = vec![String::new()];
+    for (index, part) in sql.split("$$").enumerate() {
+        let inside = index % 2 == 1;
+        let last = statements.last_mut().unwrap();
+        if index > 0 {
+            last.push_str("$$");
+        }
+        if inside {
+            last.push_str(part);
+            continue;
+        }
+        let mut pieces = part.split(';');
+        last.push_str(pieces.next().unwrap());
+        statements.extend(pieces.map(str::to_owned));
+    }
+    statements.retain(|statement| !statement.trim().is_empty());
+    statements
+}
+
+async fn rows(client: &Client) -> Vec<(i64, String)> {
+    let rows = client.query("select id, name from customers order by id", &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+fn fill(template: &str, victim: &Value) -> String {
+    let placement = &victim["placement"];
+    template
+        .replace("{role}", placement["role"].as_str().unwrap())
+        .replace("{id}", victim["id"].as_str().unwrap())
+        .replace("{schema}", placement["schema"].as_str().unwrap())
+        .replace("{database}", placement["database"].as_str().unwrap())
+}
+
+/// Sets up a pair in a model: the victim with its secret, in a session that
+/// stays open.
+async fn pair(world: &World, model: &str, tier: &str) -> (Value, Client, Attacker) {
+    let victim = world.create(&format!("victim-{model}"), tier, "us-east-1");
+    world.create(&format!("attacker-{model}"), tier, "us-east-1");
+    let session = world.connect(&format!("victim-{model}")).await;
+    session
+        .batch_execute(&format!(
+            "insert into customers (id, email, name) values (777, 'victim@example.com', '{SECRET}')"
+        ))
+        .await
+        .unwrap();
+    let attacker = Attacker::connect(&world.url(&format!("attacker-{model}"))).await;
+    // The same key and the same e-mail address: no collision that would tell.
+    attacker
+        .client
+        .batch_execute("insert into customers (id, email, name) values (777, 'victim@example.com', 'mine')")
+        .await
+        .unwrap();
+    (victim, session, attacker)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_attempt_of_any_tenant_reaches_another() {
+    let world = World::start().await;
+    world.apply_shop();
+    for (model, tier) in MODELS {
+        let (victim, session, mut attacker) = pair(&world, model, tier).await;
+        // What the catalogs of the shared tables know of their values.
+        let admin = world.us.connect("insula_pool").await;
+        admin.batch_execute("analyze").await.unwrap();
+        for (what, template) in ATTEMPTS {
+            let seen = attacker.attempt(&fill(template, &victim)).await;
+            assert!(!seen.contains(SECRET), "{model}: {what} saw the victim's row: {seen}");
+            let there = rows(&session).await;
+            assert_eq!(there, [(777, SECRET.to_owned())], "{model}: {what} changed the victim's rows");
+        }
+        // A key of the victim's that the attacker has not is no key to refer to.
+        session
+            .batch_execute("insert into customers (id, email, name) values (778, 'b@example.com', 'b')")
+            .await
+            .unwrap();
+        let order = "insert into orders (id, number, customer_id, currency) values (1, 'A', {}, 'EUR')";
+        for missing in ["778", "999999"] {
+            let refused = attacker.client.batch_execute(&order.replace("{}", missing)).await.unwrap_err();
+            assert_eq!(refused.code().unwrap().code(), "23503", "{model}");
+        }
+        // The victim's channel is not the attacker's, and its locks are its own.
+        let _ = attacker.client.batch_execute("listen victims").await;
+        session.batch_execute("notify victims, 'SECRET-OF-THE-VICTIM'").await.unwrap();
+        attacker.client.batch_execute("select 1").await.unwrap();
+        while let Ok(heard) = attacker.heard.try_recv() {
+            assert!(!heard.contains(SECRET), "{model}: {heard}");
+        }
+        if matches!(model, "pool" | "schema") {
+            let locked = attacker.client.simple_query("select pg_advisory_lock(1)").await;
+            assert!(locked.is_err(), "{model}: advisory locks reach other tenants");
+        }
+        // The victim's session has gone through all of it.
+        session.batch_execute("select 1").await.unwrap();
+    }
+    world.doctor_is_content();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_attempts_would_be_caught() {
+    // The canary: with row security switched off by the test, the plainest of
+    // the attempts sees the victim's row, and the doctor finds the hole.
+    let world = World::start().await;
+    world.apply_shop();
+    let (victim, session, mut attacker) = pair(&world, "pool", "free").await;
+    let admin = world.us.connect("insula_pool").await;
+    admin.batch_execute("alter table app.customers disable row level security").await.unwrap();
+    let seen = attacker.attempt(&fill("copy customers to stdout", &victim)).await;
+    assert!(seen.contains(SECRET), "{seen}");
+    attacker.attempt(&fill("delete from customers where tenant_id = '{id}'", &victim)).await;
+    assert!(rows(&session).await.iter().all(|(_, name)| name != SECRET));
+    let said = world.run(&["doctor"]);
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.out.contains("customers"), "{}", said.out);
+}
