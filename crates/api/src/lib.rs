@@ -13,7 +13,9 @@ mod tenants;
 pub use clusters::{AddCluster, Cluster, ClusterCapacity, Region};
 pub use doctor::{DoctorReport, Finding, FindingKind};
 pub use insula_problem::{FieldProblem, ProblemBody};
-pub use logins::{ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl};
+pub use logins::{
+    ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl, MintToken, MintedToken,
+};
 pub use offers::{PutPlan, PutTier};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;

@@ -57,6 +57,30 @@ pub struct LoginUrl {
     pub url: String,
 }
 
+/// A token to be minted for the PostgreSQL front.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MintToken {
+    /// Whether its sessions may only read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// For how many seconds it is valid: 300 where it is not given, and at the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+}
+
+/// A token that was just minted.
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MintedToken {
+    /// The token: the password of the user `token`.
+    pub token: String,
+    /// The whole URL for the PostgreSQL front.
+    pub url: String,
+    /// Until when it is accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
 /// An API key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApiKey {

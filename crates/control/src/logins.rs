@@ -1,8 +1,8 @@
 //! Database logins of a tenant.
 
-use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl};
+use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl, MintToken, MintedToken};
 use insula_catalog::{Author, LoginRecord};
-use insula_credentials::{ScramVerifier, Secret};
+use insula_credentials::{CONTEXT_TOKEN_LIFE_MAX_SECONDS, ContextTokens, NewContext, ScramVerifier, Secret};
 use insula_domain::{LoginId, LoginName, Slug, TenantStatus};
 use insula_problem::{Code, Problem};
 use serde_json::json;
@@ -114,6 +114,48 @@ pub async fn default_url(control: &Control, author: Author, tenant: &str) -> Res
     Ok(LoginUrl { url: url(control, &login.name, &secret) })
 }
 
+/// Mints a token for the front: a statement, signed and short-lived, that its
+/// bearer may work as the tenant.
+///
+/// # Errors
+/// `tenant_status_conflict` where the tenant is not active.
+pub async fn mint_token(
+    control: &Control,
+    author: Author,
+    tenant: &str,
+    request: &MintToken,
+) -> Result<MintedToken, Problem> {
+    let mut client = control.catalog.client().await?;
+    let tenant = find(&client, tenant).await?;
+    if tenant.status != TenantStatus::Active {
+        let detail = format!("The tenant {} is {} and gets no tokens.", tenant.slug, tenant.status);
+        return Err(Problem::new(Code::TenantStatusConflict, detail));
+    }
+    let seconds = request.seconds.map_or(CONTEXT_TOKEN_LIFE_MAX_SECONDS, i64::from);
+    if !(1..=CONTEXT_TOKEN_LIFE_MAX_SECONDS).contains(&seconds) {
+        let rule = format!("from 1 to {CONTEXT_TOKEN_LIFE_MAX_SECONDS}");
+        return Err(
+            Problem::new(Code::InvalidRequest, format!("A token lives {rule} seconds.")).at("/seconds", rule)
+        );
+    }
+    let context = NewContext {
+        subject: author.actor.clone(),
+        tenant_id: tenant.id,
+        tenant: tenant.slug.clone(),
+        roles: Vec::new(),
+        read_only: request.read_only,
+        life: time::Duration::seconds(seconds),
+    };
+    let change = client.change(author).await?;
+    let detail = json!({"read_only": request.read_only, "seconds": seconds});
+    change.audit("token.mint", Some(tenant.id), tenant.slug.as_str(), &detail).await?;
+    let expires_at = change.at() + time::Duration::seconds(seconds);
+    change.commit().await?;
+    let token =
+        ContextTokens::new(&control.keys).mint(context, control.clock.as_ref()).map_err(Problem::internal)?;
+    Ok(MintedToken { url: url_of(control, "token", &token), token: token.expose().to_owned(), expires_at })
+}
+
 /// The default login of a new tenant.
 ///
 /// # Errors
@@ -151,10 +193,14 @@ fn random_secret(control: &Control) -> Secret {
 }
 
 fn url(control: &Control, name: &LoginName, secret: &Secret) -> String {
+    url_of(control, name.as_str(), secret)
+}
+
+fn url_of(control: &Control, user: &str, secret: &Secret) -> String {
     let mode = if control.settings.pg_tls { "?sslmode=require" } else { "" };
     format!(
         "postgres://{}:{}@{}/app{mode}",
-        percent(name.as_str()),
+        percent(user),
         percent(secret.expose()),
         control.settings.pg_address
     )

@@ -276,6 +276,15 @@ pub enum TenantCommand {
         #[arg(long)]
         read_only: bool,
     },
+    /// Print a URL with a signed token that is good for five minutes.
+    #[command(after_help = "Example:\n  psql \"$(insula tenant token acme --read-only)\"")]
+    Token {
+        /// Slug or id.
+        slug: String,
+        /// The sessions may only read.
+        #[arg(long)]
+        read_only: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Args)]

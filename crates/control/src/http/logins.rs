@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl, Page};
+use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl, MintToken, MintedToken, Page};
 
 use super::auth::Operator;
 use super::error::ApiError;
@@ -62,6 +62,25 @@ pub async fn revoke_login(
 ) -> Result<StatusCode, ApiError> {
     logins::revoke(&control, operator.author(&control), &tenant, &login).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mint a token for the PostgreSQL front
+///
+/// A signed statement that is good for five minutes at the most: the password
+/// of the user `token`. Each minting is in the audit.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/token", tag = "logins", security(("operator" = [])),
+    params(("tenant" = String, Path, description = "Slug or id")), request_body = MintToken,
+    responses((status = 201, body = MintedToken))
+)]
+pub async fn mint_token(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named(tenant): Named<String>,
+    Body(request): Body<MintToken>,
+) -> Result<(StatusCode, Json<MintedToken>), ApiError> {
+    let minted = logins::mint_token(&control, operator.author(&control), &tenant, &request).await?;
+    Ok((StatusCode::CREATED, Json(minted)))
 }
 
 /// The URL of the default login

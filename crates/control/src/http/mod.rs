@@ -92,6 +92,7 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(logins::list_logins, logins::create_login))
         .routes(routes!(logins::revoke_login))
         .routes(routes!(logins::login_url))
+        .routes(routes!(logins::mint_token))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(operations::list_operations))
@@ -102,6 +103,7 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(schema::schema_status))
         .routes(routes!(schema::schema_audit))
         .routes(routes!(audit::list_audit))
+        .routes(routes!(audit::list_tenant_audit))
         .routes(routes!(doctor::examine));
     let description = router.get_openapi_mut();
     description.info = utoipa::openapi::Info::new("Insula", env!("CARGO_PKG_VERSION"));

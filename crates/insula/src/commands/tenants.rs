@@ -1,6 +1,9 @@
 //! `insula tenant …`
 
-use insula_api::{CreateLogin, CreateTenant, CreatedLogin, LoginUrl, Operation, Tenant, UpdateTenant};
+use insula_api::{
+    CreateLogin, CreateTenant, CreatedLogin, LoginUrl, MintToken, MintedToken, Operation, Tenant,
+    UpdateTenant,
+};
 use insula_domain::Placement;
 use reqwest::Method;
 
@@ -35,6 +38,15 @@ pub async fn run(client: &Client, format: Format, command: TenantCommand) -> Res
         TenantCommand::Resume { slug, wait } => act(client, format, &slug, "resume", wait).await,
         TenantCommand::Delete { slug, retention, wait } => {
             delete(client, format, &slug, retention, wait).await
+        }
+        TenantCommand::Token { slug, read_only } => {
+            let request = MintToken { read_only, seconds: None };
+            let path = format!("/v1/tenants/{}/token", segment(&slug));
+            let minted: MintedToken = client.send(Method::POST, &path, &request).await?;
+            match format {
+                Format::Json => output::json(&minted),
+                Format::Table => print_url(format, &LoginUrl { url: minted.url }),
+            }
         }
         TenantCommand::Url { slug, login, read_only } => url(client, format, &slug, login, read_only).await,
     }
