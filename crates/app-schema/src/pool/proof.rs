@@ -78,10 +78,13 @@ impl Model {
                 }
                 continue;
             };
-            if !seen.insert(name.clone()) {
+            // Behind a dot, a function is called with the row as its argument.
+            let mut meant =
+                functions.iter().filter(|function| !is_field || !function.arguments.is_empty()).peekable();
+            if meant.peek().is_none() || !seen.insert(name.clone()) {
                 continue;
             }
-            for function in functions {
+            for function in meant {
                 let shown = match level {
                     Level::TableFree => &function.touches_table,
                     Level::Static => &function.beyond_static,

@@ -337,6 +337,8 @@ fn what_definitions_call_must_touch_no_table() {
     // A function behind a dot.
     let field = "CREATE FUNCTION size(c comp) RETURNS int LANGUAGE sql AS 'SELECT count(*)::int FROM p';\n\
         CREATE TABLE u (a comp CHECK ((a).size > 0));";
+    let column = format!("{LOG}CREATE TABLE u (a int, log int);\nALTER TABLE u ADD CHECK (u.log > 0)");
+    assert_eq!(refused(&on_tables(&column)), []);
     let sql = format!("{TABLES}CREATE TYPE comp AS (a int);\n{field}");
     assert_eq!(refused(&sql), [(4, RefusalKind::Expression)]);
 }

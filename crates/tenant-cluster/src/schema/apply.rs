@@ -161,7 +161,7 @@ async fn pool_roles(client: &Client) -> Result<Vec<RoleName>, Problem> {
     client
         .batch_execute(
             "delete from insula.pool_tenants t where not exists (
-                 select from pg_roles r where r.oid = t.role_oid and r.rolname like 'tenant\\_%')",
+                 select from pg_roles r where r.rolname = 'tenant_' || replace(t.tenant_id::text, '-', ''))",
         )
         .await
         .map_err(db)?;

@@ -32,7 +32,7 @@ pub fn pool_template_tenant() -> TenantId {
 ///
 /// One expression, since PL/pgSQL then needs no executor of its own, and in
 /// PL/pgSQL, since the planner would otherwise copy the expression into every
-/// query and plan it again each time (decision 0005 has the figures). Every
+/// query and plan it again each time (decision 0004 has the figures). Every
 /// name is qualified: it may run under any search path.
 pub(super) const CURRENT_TENANT_BODY: &str = "begin return case
   when pg_catalog.starts_with(current_user, 'tenant_') then pg_catalog.substr(current_user, 8, 32)::pg_catalog.uuid
@@ -44,7 +44,23 @@ end; end";
 
 /// Copies the template's rows for a tenant and enrols it. Triggers and foreign
 /// keys do not fire: the rows are what they have left.
-const ENROL_BODY: &str = "declare shared record; begin
+///
+/// A tenant that is enrolled under a role with another oid was either made anew
+/// under its old name, and then has no rows, or the whole server was restored
+/// from a dump, and then it keeps those that it has.
+const ENROL_BODY: &str = "declare shared record; has_rows boolean; was_there boolean; begin
+  was_there := exists (select from insula.pool_tenants t where t.tenant_id = tenant);
+  for shared in
+    select c.oid::pg_catalog.regclass as name from pg_catalog.pg_class c
+    where was_there and c.relnamespace = 'app'::pg_catalog.regnamespace and c.relkind = 'r'
+  loop
+    execute pg_catalog.format('select exists (select from %s where tenant_id = $1)', shared.name)
+      into has_rows using tenant;
+    if has_rows then
+      update insula.pool_tenants t set role_oid = role where t.tenant_id = tenant;
+      return;
+    end if;
+  end loop;
   perform pg_catalog.set_config('session_replication_role', 'replica', true);
   for shared in
     select c.oid::pg_catalog.regclass as name, string_agg(pg_catalog.quote_ident(a.attname), ', ') as columns
