@@ -300,6 +300,9 @@ fn triggers_that_a_cascade_runs_as_the_owner_must_touch_no_table() {
     };
     line(&format!("{LOG}{CASCADE}{}", before("log")), 4);
     line(&format!("{LOG}{CASCADE}{}", before("log").replace("EACH ROW", "EACH STATEMENT")), 4);
+    for action in ["ON DELETE SET NULL", "ON DELETE SET DEFAULT", "ON UPDATE CASCADE"] {
+        line(&format!("{LOG}{}{}", CASCADE.replace("ON DELETE CASCADE", action), before("log")), 4);
+    }
     // The foreign key may come after the trigger.
     line(&format!("{LOG}{}{CASCADE}", before("log")), 4);
     line(&format!("{LOG}{}ALTER TABLE t ADD COLUMN z int REFERENCES p ON UPDATE CASCADE;", before("log")), 4);
