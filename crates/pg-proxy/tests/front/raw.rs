@@ -75,6 +75,11 @@ impl Raw {
     /// Goes through the exchange; gives the server's first message of it, and
     /// the message that comes after the client's last.
     pub async fn scram(&mut self, secret: &str) -> (String, Message) {
+        self.scram_and(secret, b"").await
+    }
+
+    /// The same, with bytes sent right behind the client's last message.
+    pub async fn scram_and(&mut self, secret: &str, behind: &[u8]) -> (String, Message) {
         let message = self.next().await.expect("an answer comes");
         let offered = Authentication::from_body(&message.body).unwrap();
         assert!(matches!(offered, Authentication::Sasl(_)), "{offered:?}");
@@ -90,7 +95,11 @@ impl Raw {
         };
         let (_, last) = client.server_first(server_first).unwrap();
         let server_first = String::from_utf8(server_first.to_vec()).unwrap();
-        self.write(|out| frontend::put_sasl_response(out, last.as_bytes())).await;
+        self.write(|out| {
+            frontend::put_sasl_response(out, last.as_bytes());
+            out.extend_from_slice(behind);
+        })
+        .await;
         (server_first, self.next().await.expect("an answer comes"))
     }
 

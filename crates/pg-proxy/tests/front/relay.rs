@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BufMut;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, TryStreamExt, pin_mut};
+use insula_domain::Isolation;
 use insula_pg_wire::backend::tag;
 use insula_pg_wire::frontend::{self, Parse};
 use tokio::io::AsyncWriteExt;
@@ -182,6 +183,26 @@ async fn notices_notifications_and_errors_come_through() {
     let own = "select pg_terminate_backend(pg_backend_pid())";
     let error = client.batch_execute(own).await.unwrap_err();
     assert_eq!(words(&error).0, "57P01");
+}
+
+#[tokio::test]
+async fn notifications_are_passed_on_only_where_the_database_is_the_tenants_own() {
+    let world = World::start().await;
+    let mut tenant = world.tenant("acme").await;
+    for (isolation, expected) in [
+        (Isolation::Database, "CZCAZ"),
+        (Isolation::Cluster, "CZCAZ"),
+        (Isolation::Schema, "CZCZ"),
+        (Isolation::Pool, "CZCZ"),
+    ] {
+        world.change(&mut tenant, |route| route.placement.as_mut().unwrap().isolation = isolation);
+        let (mut raw, _) = Raw::session(&world, &tenant).await;
+        raw.query("listen news").await;
+        let mut messages = raw.until_ready().await;
+        raw.query("notify news, 'today'").await;
+        messages.extend(raw.until_ready().await);
+        assert_eq!(letters(&messages), expected, "{isolation}");
+    }
 }
 
 #[tokio::test]
