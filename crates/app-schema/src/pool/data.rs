@@ -5,6 +5,7 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::InsertStmt;
 
+use super::model::calls_of;
 use super::{Rewriter, Runs};
 use crate::facts::Facts;
 use crate::refusal::RefusalKind;
@@ -25,6 +26,12 @@ impl Rewriter<'_> {
             let reason =
                 "all tenants of a pool draw from one sequence, which none of them may set: leave setval out";
             self.refuse(at, RefusalKind::Sequence, reason);
+        }
+        // The session is the administrator's, in the tenant's clothes: SQL made of
+        // a tenant's rows could put them off.
+        if let Err(reason) = self.model.prove_data(&calls_of(&facts)) {
+            let reason = format!("while a version is applied nothing may run SQL made of text, and {reason}");
+            self.refuse(0, RefusalKind::DataStatement, reason);
         }
         if let NodeEnum::InsertStmt(insert) = &statement.node {
             self.refuse_unnamed_columns(insert);

@@ -163,7 +163,8 @@ pub(crate) struct Function {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
     pub(crate) tables: BTreeMap<String, Table>,
-    pub(crate) views: BTreeSet<String>,
+    /// Views, and what they call.
+    pub(crate) views: BTreeMap<String, Calls>,
     pub(crate) sequences: BTreeSet<String>,
     pub(crate) indexes: BTreeMap<String, Index>,
     pub(crate) composites: BTreeSet<String>,
@@ -178,7 +179,7 @@ impl Model {
         let types = self.composites.iter().chain(&self.enums).chain(self.domains.keys());
         PoolShape {
             tables: self.tables.keys().cloned().collect(),
-            views: self.views.clone(),
+            views: self.views.keys().cloned().collect(),
             functions: self.functions.keys().cloned().collect(),
             types: types.cloned().collect(),
         }
@@ -186,7 +187,7 @@ impl Model {
 
     fn is_relation(&self, name: &str) -> bool {
         self.tables.contains_key(name)
-            || self.views.contains(name)
+            || self.views.contains_key(name)
             || self.sequences.contains(name)
             || self.indexes.contains_key(name)
             || self.composites.contains(name)

@@ -35,7 +35,8 @@ impl Rewriter<'_> {
         view.options
             .retain(|option| as_option(option).is_none_or(|option| option.defname != "security_invoker"));
         view.options.push(invoker_option());
-        self.model.views.insert(relation.relname.clone());
+        let calls = calls_of(&Facts::of(&json(create)));
+        self.model.views.insert(relation.relname.clone(), calls);
         self.emit_tree(NodeEnum::ViewStmt(Box::new(view)), Runs::Owner);
     }
 
@@ -198,8 +199,8 @@ impl Rewriter<'_> {
             self.model.rename_table(from, to);
         } else if let Some(index) = self.model.indexes.remove(from) {
             self.model.indexes.insert(to.to_owned(), index);
-        } else if self.model.views.remove(from) {
-            self.model.views.insert(to.to_owned());
+        } else if let Some(calls) = self.model.views.remove(from) {
+            self.model.views.insert(to.to_owned(), calls);
         } else if self.model.sequences.remove(from) {
             self.model.sequences.insert(to.to_owned());
         } else {

@@ -98,6 +98,19 @@ impl Model {
         Ok(())
     }
 
+    /// Proves that a data statement runs no SQL made of text, wherever it leads:
+    /// through its own calls, views and defaults (and triggers, which are proved
+    /// in any case).
+    pub(crate) fn prove_data(&self, calls: &Calls) -> Result<(), String> {
+        let defaults =
+            self.tables.values().flat_map(|table| table.columns.iter().map(|column| &column.default));
+        let mut seen = BTreeSet::new();
+        for calls in defaults.chain(self.views.values()).chain([calls]) {
+            self.prove_calls(calls, Level::Static, &mut seen)?;
+        }
+        Ok(())
+    }
+
     /// The app schema's own functions that may run as the owner of the tables.
     pub(crate) fn functions_run_as_owner(&self) -> BTreeSet<String> {
         let mut reached = BTreeSet::new();

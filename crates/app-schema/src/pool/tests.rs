@@ -237,6 +237,25 @@ fn data_runs_as_each_tenant_and_finds_its_index() {
 }
 
 #[test]
+fn data_runs_no_sql_made_of_text() {
+    let run = "CREATE FUNCTION run(a text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE a; RETURN a; END $$;\n\
+        CREATE FUNCTION via(a text) RETURNS text LANGUAGE sql AS 'SELECT run(a)';\n";
+    for (sql, line) in [
+        ("SELECT run('x')", 4),
+        ("UPDATE t SET x = 1 WHERE via('x') = 'x'", 4),
+        ("CREATE VIEW v AS SELECT run('x') AS r;\nINSERT INTO t (id) SELECT 1 FROM v", 5),
+        ("ALTER TABLE t ALTER x SET DEFAULT length(run('1'));\nINSERT INTO t (id) VALUES (1)", 5),
+    ] {
+        assert_eq!(
+            refused(&on_tables(&format!("{run}{sql}"))),
+            [(line, RefusalKind::DataStatement)],
+            "{sql}"
+        );
+    }
+    assert_eq!(refused(&on_tables(&format!("{run}UPDATE t SET x = length('x')"))), []);
+}
+
+#[test]
 fn conflict_targets_in_functions_are_widened() {
     let function = "CREATE FUNCTION f(a int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
         INSERT INTO t (id) VALUES (a) ON CONFLICT (id) DO UPDATE SET x = 1; END $$";

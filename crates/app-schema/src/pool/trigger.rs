@@ -33,7 +33,7 @@ impl Rewriter<'_> {
         let trigger = Trigger { function, is_before_change, when };
         if let Some(table) = self.model.tables.get_mut(&relation.relname) {
             table.triggers.insert(create.trigname.clone(), trigger);
-        } else if !self.model.views.contains(&relation.relname) {
+        } else if !self.model.views.contains_key(&relation.relname) {
             let reason = format!("the app schema has no table or view {}", relation.relname);
             self.refuse(relation.location, RefusalKind::UnknownObject, reason);
         }
