@@ -8,11 +8,15 @@ use insula_catalog::{Author, Catalog};
 use insula_credentials::MasterKeys;
 use insula_domain::{Clock, Entropy};
 use insula_region_store::RegionStores;
+use insula_route_map::{RouteMap, Snapshot};
 
 use crate::clusters::ClusterDirectory;
 use crate::operations::Operations;
 use crate::provisioner::ClusterProvisioner;
 use crate::schema::fleet::Versions;
+
+/// How long to wait for the front of this process to know what was committed.
+const FRONT_KNOWS: Duration = Duration::from_secs(2);
 
 /// What the operator's settings decide.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct Control {
     pub provisioner: Option<Arc<dyn ClusterProvisioner>>,
     /// The runs of workflows.
     pub operations: Operations,
+    /// The map of the front in this process, where it has one.
+    pub routes: Option<Arc<RouteMap>>,
     /// The versions of the app schema, read once.
     pub versions: Versions,
     /// The time.
@@ -53,6 +59,25 @@ pub struct Control {
 }
 
 impl Control {
+    /// Waits until the front of this process knows what was committed, so that
+    /// who is told that a tenant is open finds it open. Best effort: fronts of
+    /// other processes are pushed to at the same time and are not waited for,
+    /// and a map that does not catch up in time holds nothing up.
+    pub async fn front_knows(&self, what: impl Fn(&Snapshot) -> bool) {
+        let Some(routes) = &self.routes else { return };
+        let mut changed = routes.changed();
+        let known = async {
+            while !what(&routes.snapshot()) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(FRONT_KNOWS, known).await.is_err() {
+            tracing::warn!("the front of this process does not know yet what was committed");
+        }
+    }
+
     /// The author of a change that a workflow makes.
     #[must_use]
     pub fn worker(&self) -> Author {

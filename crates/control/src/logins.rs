@@ -66,6 +66,7 @@ pub async fn create(
     let detail = json!({"read_only": record.read_only, "descendants": record.descendants});
     change.audit("login.create", Some(tenant.id), record.name.as_str(), &detail).await?;
     change.commit().await?;
+    control.front_knows(|snapshot| snapshot.login_by_id(id).is_some()).await;
     let url = url(control, &record.name, &secret);
     Ok(CreatedLogin { login: shown(record), secret: secret.expose().to_owned(), url })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use insula_catalog::TenantRecord;
 use insula_domain::{Isolation, LoginId, Placement, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
+use insula_route_map::Snapshot;
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -193,6 +194,11 @@ async fn open(run: Create) -> Result<TenantId, StepError> {
         json!({"isolation": placement.isolation, "cluster": placement.cluster, "schema_version": version});
     change.audit("tenant.open", Some(tenant.id), tenant.slug.as_str(), &detail).await.map_err(retried)?;
     change.commit().await.map_err(retried)?;
+    let is_active = |snapshot: &Snapshot| {
+        snapshot.route(tenant.id).is_some_and(|route| route.status == TenantStatus::Active)
+            && snapshot.login_by_id(login.id).is_some()
+    };
+    control.front_knows(is_active).await;
     Ok(tenant.id)
 }
 

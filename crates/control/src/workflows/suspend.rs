@@ -3,6 +3,7 @@
 use insula_catalog::TenantRecord;
 use insula_domain::{TenantId, TenantStatus};
 use insula_problem::Problem;
+use insula_route_map::Snapshot;
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -91,5 +92,10 @@ async fn open(run: OfTenant) -> Result<(), StepError> {
     change.set_status(tenant.id, tenant.status, TenantStatus::Active).await.map_err(retried)?;
     change.set_purge_at(tenant.id, None).await.map_err(retried)?;
     change.audit("tenant.open", Some(tenant.id), tenant.slug.as_str(), &json!({})).await.map_err(retried)?;
-    change.commit().await.map_err(retried)
+    change.commit().await.map_err(retried)?;
+    let is_active = |snapshot: &Snapshot| {
+        snapshot.route(tenant.id).is_some_and(|route| route.status == TenantStatus::Active)
+    };
+    control.front_knows(is_active).await;
+    Ok(())
 }

@@ -91,23 +91,18 @@ impl Insula {
             pg_tls: settings.pg.tls.is_some(),
             idempotency_retention: std::time::Duration::from_secs(24 * 3600),
         };
+        let routes = Arc::new(RouteMap::new());
         let built = parts::control(
             &stores,
             &keys,
             provisioner,
             control_settings,
             changed,
+            settings.server.roles.contains(&Role::PgProxy).then(|| routes.clone()),
             &worker_settings(&settings),
         )
         .context("the workflows are not valid")?;
-        Ok(Self {
-            settings,
-            control: built.control,
-            worker: built.worker,
-            routes: Arc::new(RouteMap::new()),
-            keys,
-            operations_changed,
-        })
+        Ok(Self { settings, control: built.control, worker: built.worker, routes, keys, operations_changed })
     }
 
     /// The control plane's parts.

@@ -11,6 +11,7 @@ use insula_control::{ClusterDirectory, Control, ControlSettings, Operations, wor
 use insula_credentials::MasterKeys;
 use insula_domain::{Clock, Entropy, OsEntropy, SystemClock};
 use insula_region_store::{RegionStore, RegionStores};
+use insula_route_map::RouteMap;
 use insula_settings::Settings;
 use insula_sql_store::{Connector, Listener, PoolSize};
 use insula_workflow::{Waker, Worker, WorkerSettings};
@@ -86,6 +87,7 @@ pub fn control(
     provisioner: Option<Arc<LocalProvisioner>>,
     settings: ControlSettings,
     changed: watch::Receiver<u64>,
+    routes: Option<Arc<RouteMap>>,
     worker: &WorkerSettings,
 ) -> anyhow::Result<Built> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -98,6 +100,7 @@ pub fn control(
         keys: keys.clone(),
         provisioner: provisioner.map(|provisioner| provisioner as _),
         operations: Operations::new(log.clone(), changed),
+        routes,
         versions: insula_control::schema::fleet::Versions::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),
