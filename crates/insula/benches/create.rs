@@ -38,12 +38,20 @@ impl Up {
         Self { process, ready, took: begun.elapsed() }
     }
 
-    fn stop(mut self) -> Duration {
+    fn stop(&mut self) -> Duration {
         let begun = Instant::now();
         let pid = self.process.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         self.process.wait().unwrap();
         begun.elapsed()
+    }
+}
+
+impl Drop for Up {
+    /// A benchmark that breaks off leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -115,7 +123,7 @@ async fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let temporary = insula_testkit::passable_folder();
     let folder = temporary.path().join("insula");
-    let up = Up::start(&folder, 27_400);
+    let mut up = Up::start(&folder, 27_400);
     println!("insula up, empty folder, shop demo: ready in {:.2} s", up.took.as_secs_f64());
     let api = Api {
         http: reqwest::Client::new(),
@@ -141,7 +149,7 @@ async fn main() {
         println!("| {model} | {median:.0} | {least:.0} | {most:.0} | {create:.0} |");
     }
     println!("\nstopped in {:.2} s", up.stop().as_secs_f64());
-    let again = Up::start(&folder, 27_400);
+    let mut again = Up::start(&folder, 27_400);
     println!("insula up, folder of before: ready in {:.2} s", again.took.as_secs_f64());
     again.stop();
 }
