@@ -103,6 +103,9 @@ pub struct Operation {
     pub steps: Vec<Step>,
     /// Why it did not succeed, or what stopped it last.
     pub error: Option<OperationError>,
+    /// What it gave back, once it has succeeded: of a rollout, the placements that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

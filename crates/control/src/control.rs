@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use insula_catalog::{Author, Catalog};
-use insula_credentials::MasterKeys;
+use insula_credentials::{MasterKeys, ScramVerifier};
 use insula_domain::{Clock, Entropy};
 use insula_region_store::RegionStores;
 use insula_route_map::{RouteMap, Snapshot};
@@ -46,6 +46,8 @@ pub struct Control {
     pub provisioner: Option<Arc<dyn ClusterProvisioner>>,
     /// The runs of workflows.
     pub operations: Operations,
+    /// What the password of an operator who is not there is checked against.
+    pub nobody: ScramVerifier,
     /// The map of the front in this process, where it has one.
     pub routes: Option<Arc<RouteMap>>,
     /// The versions of the app schema, read once.

@@ -227,6 +227,7 @@ pub fn shown(operation: insula_workflow::Operation) -> Operation {
             })
             .collect(),
         error: operation.error.map(|error| OperationError { code: error.code, detail: error.detail }),
+        output: operation.output.filter(|output| !output.is_null()),
         created_at: operation.created_at,
         ended_at: operation.ended_at,
     }

@@ -93,7 +93,8 @@ macro_rules! name {
 name! {
     /// A tenant's short name: a DNS label, so that it can be a host name.
     Slug, "slug",
-    "it has 1 to 40 characters, lower-case letters, digits and single dashes between them, a letter first",
+    "it has 1 to 40 characters, lower-case letters, digits and single dashes between them, a letter first, and is \
+     none of admin, api, app, console, insula, localhost, token, www",
     |text| is_label(text, 40) && !RESERVED_SLUGS.contains(&text)
 }
 name! {

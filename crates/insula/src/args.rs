@@ -456,7 +456,7 @@ pub enum ClusterCommand {
     },
     /// Register a PostgreSQL server, 15 or newer.
     #[command(
-        after_help = "Example:\n  insula cluster add us-east-1-b postgres://postgres:secret@10.0.0.5:5432/postgres --region us-east-1"
+        after_help = "Example:\n  INSULA_CLUSTER_URL=postgres://postgres:secret@10.0.0.5:5432/postgres insula cluster add us-east-1-b --region us-east-1"
     )]
     Add {
         /// Its name.

@@ -3,6 +3,7 @@
 //! which port it has, from before the folder is there until after it is gone.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -114,7 +115,11 @@ impl LocalProvisioner {
             .find(|port| !taken.contains(port) && port_holder(*port).is_none());
         let Some(port) = free else { return Ok(None) };
         let provisioned = Provisioned { port, key_generation: self.keys.current_generation() };
-        std::fs::create_dir_all(&self.folder)?;
+        if !self.folder.is_dir() {
+            // The servers' own user has to pass, and nobody to list the tenants.
+            std::fs::create_dir_all(&self.folder)?;
+            std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o711))?;
+        }
         write_whole(&self.file(name), &serde_json::to_vec(&provisioned)?)?;
         Ok(Some(provisioned))
     }

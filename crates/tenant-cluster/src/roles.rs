@@ -7,6 +7,7 @@ use insula_problem::Problem;
 use tokio_postgres::Client;
 
 use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE};
+use crate::spaces::database_exists;
 use crate::{db, literal};
 
 /// A role to be made.
@@ -46,6 +47,8 @@ pub async fn create_roles(
     database: &DatabaseName,
     schema: &SchemaName,
 ) -> Result<(), Problem> {
+    // A database of the tenant's own is made after its roles.
+    let has_database = database_exists(client, database).await?;
     let mut statements = String::from("begin;\n");
     for role in roles.both() {
         let name = &role.name;
@@ -56,6 +59,11 @@ pub async fn create_roles(
              password {};\n",
             literal(&role.verifier)
         ));
+        // What the tenant has set for its own role does not outlive a suspension.
+        statements.push_str(&format!("alter role {name} reset all;\n"));
+        if has_database {
+            statements.push_str(&format!("alter role {name} in database {database} reset all;\n"));
+        }
         if isolation == Isolation::Schema {
             statements.push_str(&format!(
                 "alter role {name} in database {database} set search_path = {schema}, {EXTENSION_SCHEMA};\n"

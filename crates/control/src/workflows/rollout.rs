@@ -2,11 +2,11 @@
 //! can fail for a reason of the schema's own fails in the rehearsal, before
 //! anything is published; after that the run goes on until all have it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use insula_api::AuditFinding;
 use insula_catalog::{CatalogClient, ClusterRecord, ClusterStatus};
-use insula_domain::SchemaVersion;
+use insula_domain::{Isolation, SchemaVersion};
 use insula_problem::{Code, Problem};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
@@ -107,13 +107,55 @@ async fn publish(run: Rollout) -> Result<(), StepError> {
     change.commit().await.map_err(retried)
 }
 
-async fn shared(run: Rollout) -> Result<(), StepError> {
+/// A placement that could not be brought, for a reason of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failed {
+    /// A tenant's slug, or a cluster's shared tables.
+    pub placement: String,
+    /// The stable code.
+    pub code: String,
+    /// What went wrong there.
+    pub detail: String,
+}
+
+impl Failed {
+    fn of(placement: impl ToString, problem: &Problem) -> Self {
+        let (code, detail) = (problem.code().to_string(), problem.detail().to_owned());
+        Self { placement: placement.to_string(), code, detail }
+    }
+}
+
+/// Sorts out what a placement's failure means: rows that do not fit the
+/// version fail again and are told, and what is away comes back.
+fn take_failure(
+    placement: impl ToString,
+    problem: Problem,
+    failed: &mut Vec<Failed>,
+    later: &mut Option<Problem>,
+) {
+    tracing::error!(placement = placement.to_string(), cause = problem.chain(), "a version failed");
+    if problem.code() == Code::MigrationFailed {
+        failed.push(Failed::of(placement, &problem));
+    } else {
+        later.get_or_insert(problem);
+    }
+}
+
+/// One cluster that fails does not keep the others from being brought.
+async fn shared(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let control = run.deps();
     let mut client = control.catalog.client().await.map_err(retried)?;
     let forms = fleet::forms(control).await.map_err(retried)?;
+    let (mut failed, mut later) = (Vec::new(), None);
     for cluster in shared_clusters(&client).await? {
         let access = control.clusters.access_of(&cluster).map_err(retried)?;
-        let version = fleet::bring_shared(&access, &forms).await.map_err(retried)?;
+        let version = match fleet::bring_shared(&access, &forms).await {
+            Ok(version) => version,
+            Err(problem) => {
+                take_failure(&cluster.name, problem, &mut failed, &mut later);
+                continue;
+            }
+        };
         if cluster.schema_version == version {
             continue;
         }
@@ -123,24 +165,29 @@ async fn shared(run: Rollout) -> Result<(), StepError> {
         change.audit("cluster.schema", None, cluster.name.as_str(), &detail).await.map_err(retried)?;
         change.commit().await.map_err(retried)?;
     }
-    Ok(())
+    later.map_or(Ok(failed), |problem| Err(retried(problem)))
 }
 
 /// A tenant on which another operation is at work is brought too: each version
 /// is taken by its transaction on the cluster, once. One that fails does not
 /// keep the others from being brought.
-async fn tenants(run: Rollout) -> Result<u32, StepError> {
+async fn tenants(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let control = run.deps();
     let mut client = control.catalog.client().await.map_err(retried)?;
-    let behind = client.tenants_behind(run.input().to).await.map_err(retried)?;
-    let (mut brought, mut failed) = (0, Vec::new());
-    for tenant in behind {
+    let mut failed: Vec<Failed> = run.output("shared")?;
+    let pools_that_failed: BTreeSet<String> = failed.iter().map(|failed| failed.placement.clone()).collect();
+    let mut later = None;
+    for tenant in client.tenants_behind(run.input().to).await.map_err(retried)? {
         let Some(placement) = &tenant.placement else { continue };
+        let waits_for_its_pool =
+            placement.isolation == Isolation::Pool && pools_that_failed.contains(placement.cluster.as_str());
+        if waits_for_its_pool {
+            continue;
+        }
         let version = match fleet::bring_tenant(control, &tenant, placement).await {
             Ok(version) => version,
             Err(problem) => {
-                tracing::error!(tenant = %tenant.slug, cause = problem.chain(), "a version failed");
-                failed.push((tenant.slug, problem));
+                take_failure(&tenant.slug, problem, &mut failed, &mut later);
                 continue;
             }
         };
@@ -152,46 +199,46 @@ async fn tenants(run: Rollout) -> Result<u32, StepError> {
             .await
             .map_err(retried)?;
         change.commit().await.map_err(retried)?;
-        brought += 1;
         if run.stopping().is_cancelled() {
             return Err(StepError::stopped());
         }
     }
-    let Some((first, problem)) = failed.first() else { return Ok(brought) };
-    let detail =
-        format!("{} of the placements failed, the first {first}: {}", failed.len(), problem.detail());
-    Err(StepError::retry(Problem::new(problem.code(), detail)))
+    later.map_or(Ok(failed), |problem| Err(retried(problem)))
 }
 
-async fn audit_step(run: Rollout) -> Result<(), StepError> {
+/// The end of the run: what failed, and what the catalogs do not prove. A run
+/// with failures has ended too, so that the next one can try again when the
+/// rows are repaired, or bring a version that mends it.
+async fn audit_step(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let control = run.deps();
     let mut client = control.catalog.client().await.map_err(retried)?;
+    let mut failed: Vec<Failed> = run.output("tenants")?;
     let (clusters, tenants) =
         (client.clusters().await.map_err(retried)?, client.all_tenants().await.map_err(retried)?);
     let moving = control.operations.subjects_under_way().await.map_err(retried)?;
-    let mut findings: Vec<AuditFinding> = Vec::new();
-    for cluster in &clusters {
-        let here: Vec<_> = tenants
-            .iter()
-            .filter(|tenant| {
-                tenant.placement.as_ref().is_some_and(|placement| placement.cluster == cluster.name)
-            })
-            .collect();
-        findings.extend(audit::cluster(control, cluster, &here, &moving).await.map_err(retried)?.findings);
-    }
-    if let Some(first) = findings.first() {
-        let detail = format!(
-            "{} findings, the first: {} {}: {}",
-            findings.len(),
-            first.placement,
-            first.object,
-            first.detail
-        );
-        return Err(StepError::fail(Problem::new(Code::SchemaAuditFailed, detail)));
+    if failed.is_empty() {
+        for cluster in &clusters {
+            let here: Vec<_> = tenants
+                .iter()
+                .filter(|tenant| {
+                    tenant.placement.as_ref().is_some_and(|placement| placement.cluster == cluster.name)
+                })
+                .collect();
+            let found = audit::cluster(control, cluster, &here, &moving).await.map_err(retried)?.findings;
+            failed.extend(found.into_iter().map(|finding| Failed {
+                placement: finding.placement,
+                code: Code::SchemaAuditFailed.to_string(),
+                detail: format!("{}: {}", finding.object, finding.detail),
+            }));
+        }
     }
     let change = client.change(control.worker()).await.map_err(retried)?;
-    change.set_rolled_out(run.input().to).await.map_err(retried)?;
-    let detail = json!({"version": run.input().to});
+    if failed.is_empty() {
+        change.set_rolled_out(run.input().to).await.map_err(retried)?;
+    }
+    let placements: Vec<_> = failed.iter().map(|failed| &failed.placement).collect();
+    let detail = json!({"version": run.input().to, "failed": placements});
     change.audit("schema.rolled_out", None, SUBJECT, &detail).await.map_err(retried)?;
-    change.commit().await.map_err(retried)
+    change.commit().await.map_err(retried)?;
+    Ok(failed)
 }

@@ -21,12 +21,28 @@ pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Res
             if wait.no_wait {
                 return super::operations::show(format, &operation);
             }
-            output::follow(client, operation, format).await?;
-            status(client, format).await
+            let operation = output::follow(client, operation, format).await?;
+            status(client, format).await?;
+            tell_failed(&operation)
         }
         SchemaCommand::Status => status(client, format).await,
         SchemaCommand::Audit => audit(client, format).await,
     }
+}
+
+/// The placements that the rollout could not bring, each with its reason.
+fn tell_failed(operation: &Operation) -> Result<(), Failure> {
+    let text = |failed: &serde_json::Value, field: &str| failed[field].as_str().unwrap_or("").to_owned();
+    let failed = operation.output.as_ref().and_then(|output| output.as_array()).cloned().unwrap_or_default();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    for failed in &failed {
+        let [placement, code, detail] = ["placement", "code", "detail"].map(|field| text(failed, field));
+        output::note(&format!("insula: {code}: {placement}: {detail}"));
+    }
+    output::note("Repair what is wrong there and apply again; the other placements have the version.");
+    Err(Failure::Told)
 }
 
 /// The SQL files of a folder, by name.

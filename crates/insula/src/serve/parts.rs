@@ -8,7 +8,7 @@ use anyhow::Context;
 use insula_catalog::Catalog;
 use insula_catalog::workflow_log::{OPERATIONS_CHANNEL, WORKFLOW_CHANNEL, WorkflowLog};
 use insula_control::{ClusterDirectory, Control, ControlSettings, Operations, workflows};
-use insula_credentials::MasterKeys;
+use insula_credentials::{MasterKeys, ScramVerifier, Secret};
 use insula_domain::{Clock, Entropy, OsEntropy, SystemClock};
 use insula_region_store::{RegionStore, RegionStores};
 use insula_route_map::RouteMap;
@@ -100,6 +100,7 @@ pub fn control(
         keys: keys.clone(),
         provisioner: provisioner.map(|provisioner| provisioner as _),
         operations: Operations::new(log.clone(), changed),
+        nobody: ScramVerifier::for_login(&Secret::random(&OsEntropy), &OsEntropy),
         routes,
         versions: insula_control::schema::fleet::Versions::default(),
         clock: clock.clone(),

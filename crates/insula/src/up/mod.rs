@@ -80,7 +80,10 @@ pub async fn up(arguments: &Up) -> anyhow::Result<()> {
             Ok(Started { insula, demo }) => {
                 let control = insula.control().clone();
                 let tell = async {
-                    tell_ready(arguments, &folder, &servers, &control, demo, &step).await?;
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        told = tell_ready(arguments, &folder, &servers, &control, demo, &step) => told?,
+                    }
                     stop.cancelled().await;
                     Ok(())
                 };
