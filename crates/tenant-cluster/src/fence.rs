@@ -1,10 +1,16 @@
 //! The fence: PostgreSQL itself keeps a tenant out, whatever a proxy believes.
 
+use std::time::Duration;
+
 use insula_domain::{RoleName, TenantId};
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
 use crate::db;
+
+/// How long PostgreSQL takes at the most from the check of a role's right to
+/// log in to the session being listed.
+const BEING_LET_IN: Duration = Duration::from_millis(50);
 
 /// Takes the tenant's roles the right to log in and ends the sessions that
 /// they have; the number of sessions ended. After it returns, no session of
@@ -14,6 +20,15 @@ use crate::db;
 /// Where the cluster is away, or a session does not end within 10 s.
 pub async fn fence(maintenance: &Client, tenant: TenantId) -> Result<i64, Problem> {
     set_login(maintenance, tenant, "nologin").await?;
+    let mut ended = end_sessions(maintenance, tenant).await?;
+    // A session that was past the check of the right when it was taken away
+    // shows up a moment later: it is looked for once more.
+    tokio::time::sleep(BEING_LET_IN).await;
+    ended += end_sessions(maintenance, tenant).await?;
+    Ok(ended)
+}
+
+async fn end_sessions(maintenance: &Client, tenant: TenantId) -> Result<i64, Problem> {
     let roles = names(tenant);
     // The second argument waits for the session to be gone, at most so many milliseconds.
     let row = maintenance

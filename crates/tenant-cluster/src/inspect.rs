@@ -50,6 +50,7 @@ pub async fn inspect(client: &Client) -> Result<Inspection, Problem> {
                     current_setting('wal_level') as wal_level,
                     current_setting('max_replication_slots')::int as slots,
                     current_setting('max_wal_senders')::int as senders,
+                    current_setting('max_prepared_transactions')::int as prepared,
                     current_setting('server_encoding') as encoding,
                     pg_is_in_recovery() as standby,
                     current_user::text as role,
@@ -86,6 +87,13 @@ pub async fn inspect(client: &Client) -> Result<Inspection, Problem> {
         if value < 4 {
             missing.push(format!("{setting} is {value}; at least 4 are needed (needs a restart)."));
         }
+    }
+    let prepared: i32 = row.get("prepared");
+    if prepared > 0 {
+        missing.push(format!(
+            "max_prepared_transactions is {prepared}; a prepared transaction would outlive a tenant's fence, so it \
+             must be 0 (needs a restart)."
+        ));
     }
     let encoding: &str = row.get("encoding");
     if encoding != "UTF8" {

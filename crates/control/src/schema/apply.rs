@@ -5,7 +5,7 @@
 use insula_api::ApplySchema;
 use insula_app_schema::{AppSchema, AppliedVersion, FolderError, Refusals, check_all};
 use insula_catalog::{Author, SchemaVersionRecord};
-use insula_domain::OperationId;
+use insula_domain::{OperationId, SchemaVersion};
 use insula_problem::{Code, Problem};
 use serde_json::json;
 
@@ -55,6 +55,14 @@ pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> R
     let run = rollout_kind().new_run(operation, SUBJECT, &input, change.at());
     // First: where another rollout is under way, its drafts are not touched.
     control.operations.start(&change, run).await?;
+    let seen = taken.last().map_or(SchemaVersion(0), |newest| newest.version);
+    if change.hold_newest_schema_version().await? != seen {
+        return Err(Problem::new(
+            Code::SchemaBusy,
+            "Another version was published while this call was being read. Apply again.",
+        )
+        .retry_after(1));
+    }
     change.add_schema_drafts(&drafts).await?;
     change.audit("schema.apply", None, SUBJECT, &json!({"to": app.version(), "new": drafts.len()})).await?;
     change.commit().await?;
