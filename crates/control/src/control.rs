@@ -11,6 +11,7 @@ use insula_region_store::RegionStores;
 use insula_route_map::{RouteMap, Snapshot};
 
 use crate::clusters::ClusterDirectory;
+use crate::http::Throttle;
 use crate::operations::Operations;
 use crate::provisioner::ClusterProvisioner;
 use crate::schema::fleet::Versions;
@@ -27,6 +28,8 @@ pub struct ControlSettings {
     pub pg_address: String,
     /// Whether clients must use TLS with the front.
     pub pg_tls: bool,
+    /// How many wrong credentials a minute from one address, or for one operator; 0 is no limit.
+    pub failed_logins_per_minute: u32,
     /// How long an idempotency key is remembered.
     pub idempotency_retention: Duration,
 }
@@ -48,6 +51,8 @@ pub struct Control {
     pub operations: Operations,
     /// What the password of an operator who is not there is checked against.
     pub nobody: ScramVerifier,
+    /// How many wrong credentials callers of the API may present.
+    pub throttle: Throttle,
     /// The map of the front in this process, where it has one.
     pub routes: Option<Arc<RouteMap>>,
     /// The versions of the app schema, read once.

@@ -10,7 +10,10 @@ use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_refuses_without_a_token_and_with_a_wrong_one() {
-    let world = World::start().await;
+    let mut world = World::start().await;
+    world.kill_9();
+    world.serve(&[("INSULA_HTTP__FAILED_LOGINS_PER_MINUTE", "0")]);
+    world.wait_ready();
     let (status, description) = world.http("GET", "/openapi.json", None, None).unwrap();
     assert_eq!(status, 200);
     let description: Value = serde_json::from_str(&description).unwrap();
@@ -104,5 +107,61 @@ async fn secrets_are_shown_once_and_never_logged() {
         for text in [&log, &audit.out] {
             assert!(!text.contains(secret));
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_throttled_and_right_ones_are_not() {
+    let mut world = World::start().await;
+    let guess = |world: &World, number: usize| {
+        let forged = format!("iop_{number:032x}_{}", "A".repeat(43));
+        world.http_with("GET", "/v1/tenants", &format!("Authorization: Bearer {forged}\r\n"), None).unwrap()
+    };
+    assert_eq!(world.http("GET", "/v1/tenants", Some(world.token()), None).unwrap().0, 200);
+    let answers: Vec<_> = (0..60).map(|number| guess(&world, number)).collect();
+    let wrong = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 401")).count();
+    // The quota, and what comes back of it while this goes on.
+    assert!((30..50).contains(&wrong), "{wrong} were looked at");
+    let refused = answers.last().unwrap().to_lowercase();
+    for part in [
+        "http/1.1 429",
+        "retry-after: ",
+        "ratelimit-policy: \"failed-logins\";q=30;w=60",
+        "ratelimit: \"failed-logins\";r=0;t=",
+        "\"too_many_attempts\"",
+    ] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    assert_eq!(world.http("GET", "/docs/problems/too_many_attempts", None, None).unwrap().0, 200);
+    // A request without a credential, and whoever has come in from here before, is not slowed.
+    assert_eq!(world.http("GET", "/v1/tenants", None, None).unwrap().0, 401);
+    assert_eq!(world.http("GET", "/v1/tenants", Some(world.token()), None).unwrap().0, 200);
+    // Nor is a caller from another address, and passwords are counted like tokens.
+    let other = requests_from([127, 0, 0, 2], world.http_port);
+    let basic = "Authorization: Basic YWRhQGV4YW1wbGUuY29tOndyb25n\r\n";
+    assert!(other(basic).starts_with("HTTP/1.1 401"));
+    let token = format!("Authorization: Bearer {}\r\n", world.token());
+    assert!(other(&token).starts_with("HTTP/1.1 200"));
+
+    // The check can fail: without the limit every one is looked at.
+    world.kill_9();
+    world.serve(&[("INSULA_HTTP__FAILED_LOGINS_PER_MINUTE", "0")]);
+    world.wait_ready();
+    assert!((0..60).all(|number| guess(&world, number).starts_with("HTTP/1.1 401")));
+}
+
+/// Requests from another address of this machine.
+fn requests_from(from: [u8; 4], port: u16) -> impl Fn(&str) -> String {
+    move |head| {
+        use std::io::{Read, Write};
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        let mut stream = std::net::TcpStream::from(socket);
+        let request = format!("GET /v1/tenants HTTP/1.1\r\nHost: l\r\nConnection: close\r\n{head}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 }

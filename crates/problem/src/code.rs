@@ -42,6 +42,7 @@ codes! {
     InvalidSlug, "invalid_slug", 400, "The slug is not valid";
     InvalidCursor, "invalid_cursor", 400, "The cursor is not one of ours";
     Unauthenticated, "unauthenticated", 401, "No valid credential";
+    TooManyAttempts, "too_many_attempts", 429, "Too many wrong credentials";
     Forbidden, "forbidden", 403, "The credential does not reach this far";
     NotFound, "not_found", 404, "There is no such thing";
     MethodNotAllowed, "method_not_allowed", 405, "The path does not know this method";

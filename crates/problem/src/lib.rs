@@ -11,6 +11,18 @@ pub use code::Code;
 use std::error::Error as StdError;
 use std::fmt;
 
+/// The limit that a request ran into, for the headers `RateLimit` and
+/// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The name of the limit.
+    pub policy: &'static str,
+    /// How many are let through in the window.
+    pub quota: u32,
+    /// The window in seconds.
+    pub window_seconds: u32,
+}
+
 /// An error with a public face and an internal cause.
 #[derive(Debug)]
 pub struct Problem {
@@ -18,6 +30,7 @@ pub struct Problem {
     detail: String,
     fields: Vec<FieldProblem>,
     retry_after_seconds: Option<u32>,
+    rate_limit: Option<RateLimit>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -25,7 +38,14 @@ impl Problem {
     /// A problem with a sentence that its reader may see.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), fields: Vec::new(), retry_after_seconds: None, source: None }
+        Self {
+            code,
+            detail: detail.into(),
+            fields: Vec::new(),
+            retry_after_seconds: None,
+            rate_limit: None,
+            source: None,
+        }
     }
 
     /// What is wrong inside; the reader sees only that something is.
@@ -56,6 +76,13 @@ impl Problem {
         self
     }
 
+    /// Adds the limit that was run into.
+    #[must_use]
+    pub fn limited_by(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -72,6 +99,12 @@ impl Problem {
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u32> {
         self.retry_after_seconds
+    }
+
+    /// The limit that was run into.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        self.rate_limit
     }
 
     /// The body that the outside sees.

@@ -1,7 +1,8 @@
 //! Who calls: an operator, by a bearer token whose hash the catalog has, or by
 //! e-mail and password (HTTP Basic, RFC 7617). There is no other way in, and no
-//! other header or path ever says who somebody is.
+//! other header or path ever says who somebody is. Wrong ones are throttled.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -14,7 +15,13 @@ use insula_credentials::{OperatorToken, ScramVerifier, Secret, SecretHash};
 use insula_problem::{Code, Problem};
 
 use super::error::{ApiError, RequestId};
+use super::throttle::Claim;
 use crate::Control;
+
+/// From where a request came: the other end of its connection. Whoever serves
+/// the router puts it into the extensions of each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// An operator whose token was verified.
 #[derive(Debug, Clone)]
@@ -47,12 +54,31 @@ impl FromRequestParts<Arc<Control>> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, ApiError> {
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-        let email = match presented(parts).ok_or_else(refused)? {
-            Credential::Token(token) => verify_token(control, &token).await?,
-            Credential::Password { email, password } => verify_password(control, email, password).await?,
-        };
+        let from = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+        let email = verify(control, presented(parts).ok_or_else(refused)?, from).await?;
         Ok(Self { email, request_id })
     }
+}
+
+/// Only what was presented and is wrong counts as an attempt: a request
+/// without a credential guesses at nothing, and a catalog that is away proves
+/// nothing.
+async fn verify(control: &Control, credential: Credential, from: IpAddr) -> Result<String, ApiError> {
+    let claim = match &credential {
+        Credential::Token(token) => Claim::token(token.id().as_bytes()),
+        Credential::Password { email, .. } => Claim::password(email),
+    };
+    let attempt = control.throttle.attempt(claim, from, control.clock.now())?;
+    let verified = match credential {
+        Credential::Token(token) => verify_token(control, &token).await,
+        Credential::Password { email, password } => verify_password(control, email, password, from).await,
+    };
+    match &verified {
+        Ok(_) => attempt.right(control.clock.now()),
+        Err(ApiError(problem)) if problem.code() == Code::Unauthenticated => drop(attempt),
+        Err(_) => attempt.void(),
+    }
+    verified
 }
 
 async fn verify_token(control: &Control, token: &OperatorToken) -> Result<String, ApiError> {
@@ -62,14 +88,25 @@ async fn verify_token(control: &Control, token: &OperatorToken) -> Result<String
 }
 
 /// An unknown operator costs as much time as a wrong password.
-async fn verify_password(control: &Control, email: String, password: Secret) -> Result<String, ApiError> {
+async fn verify_password(
+    control: &Control,
+    email: String,
+    password: Secret,
+    from: IpAddr,
+) -> Result<String, ApiError> {
+    let hashing = control.throttle.hashing(from)?;
     let stored = control.catalog.client().await?.operator_verifier(&email).await?;
     let known = stored.is_some();
     let verifier: ScramVerifier = match stored {
         Some(text) => text.parse().map_err(|_| refused())?,
         None => control.nobody.clone(),
     };
-    let matches = tokio::task::spawn_blocking(move || verifier.verifies(&password)).await;
+    let matches = tokio::task::spawn_blocking(move || {
+        // Held until the hashing is over, also where nobody waits for it any more.
+        let _hashing = hashing;
+        verifier.verifies(&password)
+    })
+    .await;
     if known && matches.unwrap_or(false) { Ok(email) } else { Err(refused()) }
 }
 

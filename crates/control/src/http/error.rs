@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use insula_problem::{Code, MEDIA_TYPE, Problem};
+use insula_problem::{Code, MEDIA_TYPE, Problem, RateLimit};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
@@ -133,10 +133,28 @@ fn with_problem_body(response: Response, id: &str) -> Response {
     if let Some(seconds) = problem.retry_after_seconds() {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(limit) = problem.rate_limit() {
+        limit_headers(answer.headers_mut(), limit, problem.retry_after_seconds().unwrap_or(1));
+    }
     if problem.code() == Code::Unauthenticated {
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
+}
+
+/// Structured fields (RFC 9651), as draft-ietf-httpapi-ratelimit-headers-10
+/// has them: nothing is left, and after how many seconds there is.
+fn limit_headers(headers: &mut HeaderMap, limit: RateLimit, seconds: u32) {
+    let RateLimit { policy, quota, window_seconds } = limit;
+    let fields = [
+        ("ratelimit-policy", format!("\"{policy}\";q={quota};w={window_seconds}")),
+        ("ratelimit", format!("\"{policy}\";r=0;t={seconds}")),
+    ];
+    for (name, value) in fields {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// The problem behind an answer that a library made by itself.

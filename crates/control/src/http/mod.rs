@@ -15,6 +15,7 @@ mod pages;
 mod paging;
 mod schema;
 mod tenants;
+mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,9 @@ use utoipa_axum::routes;
 
 use crate::Control;
 
+pub use auth::Peer;
 pub use pages::{Check, Health};
+pub use throttle::Throttle;
 
 /// The bounds of a request.
 #[derive(Debug, Clone, Copy)]

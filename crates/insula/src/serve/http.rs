@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use insula_control::http::HttpLimits;
+use insula_control::http::{HttpLimits, Peer};
 use insula_settings::Http;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -92,7 +92,9 @@ impl HttpServer {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.spawn(stream, router.clone(), permit, &graceful),
+                Ok((stream, peer)) => {
+                    self.spawn(stream, Peer(peer.ip()), router.clone(), permit, &graceful);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -104,6 +106,7 @@ impl HttpServer {
     fn spawn(
         &self,
         stream: TcpStream,
+        peer: Peer,
         router: Router,
         permit: OwnedSemaphorePermit,
         graceful: &GracefulShutdown,
@@ -114,9 +117,9 @@ impl HttpServer {
         tokio::spawn(async move {
             let _permit = permit;
             match tls {
-                None => connection(stream, router, header_timeout, watcher).await,
+                None => connection(stream, peer, router, header_timeout, watcher).await,
                 Some(tls) => match tokio::time::timeout(header_timeout, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, header_timeout, watcher).await,
+                    Ok(Ok(stream)) => connection(stream, peer, router, header_timeout, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 },
@@ -127,6 +130,7 @@ impl HttpServer {
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
     router: Router,
     header_timeout: Duration,
     watcher: hyper_util::server::graceful::Watcher,
@@ -134,7 +138,10 @@ async fn connection(
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-    let service = router.map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(Body::new));
+    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.map(Body::new)
+    });
     let service = TowerToHyperService::new(service.map_err(|never: Infallible| match never {}));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {

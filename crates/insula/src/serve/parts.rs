@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use insula_catalog::Catalog;
 use insula_catalog::workflow_log::{OPERATIONS_CHANNEL, WORKFLOW_CHANNEL, WorkflowLog};
+use insula_control::http::Throttle;
 use insula_control::{ClusterDirectory, Control, ControlSettings, Operations, workflows};
 use insula_credentials::{MasterKeys, ScramVerifier, Secret};
 use insula_domain::{Clock, Entropy, OsEntropy, SystemClock};
@@ -101,6 +102,7 @@ pub fn control(
         provisioner: provisioner.map(|provisioner| provisioner as _),
         operations: Operations::new(log.clone(), changed),
         nobody: ScramVerifier::for_login(&Secret::random(&OsEntropy), &OsEntropy),
+        throttle: Throttle::new(settings.failed_logins_per_minute),
         routes,
         versions: insula_control::schema::fleet::Versions::default(),
         clock: clock.clone(),

@@ -296,23 +296,29 @@ last_port = {last}
         token: Option<&str>,
         body: Option<&str>,
     ) -> Option<(u16, String)> {
+        let authorization =
+            token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+        let answer = self.http_with(method, path, &authorization, body)?;
+        let status = answer.get(9..12)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Some((status, body))
+    }
+
+    /// The same with lines of the head by hand; the answer with its head.
+    pub fn http_with(&self, method: &str, path: &str, head: &str, body: Option<&str>) -> Option<String> {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http_port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let authorization =
-            token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
         let body = body.unwrap_or("");
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        let status = answer.get(9..12)?.parse().ok()?;
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-        Some((status, body))
+        Some(answer)
     }
 
     /// The operator's token.

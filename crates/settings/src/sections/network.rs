@@ -41,6 +41,10 @@ pub struct Http {
     pub header_timeout: HumanDuration,
     /// How long a whole request may take, from its head to the end of its answer.
     pub request_timeout: HumanDuration,
+    /// How many wrong credentials an address may present a minute, and how many
+    /// may be presented for one operator; further ones are refused with
+    /// `too_many_attempts`. `0` is no limit.
+    pub failed_logins_per_minute: u32,
 }
 
 impl Default for Http {
@@ -54,6 +58,7 @@ impl Default for Http {
             max_connections: 1_024,
             header_timeout: HumanDuration::from_secs(10),
             request_timeout: HumanDuration::from_secs(30),
+            failed_logins_per_minute: 30,
         }
     }
 }
