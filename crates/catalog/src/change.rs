@@ -11,6 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::db;
+use crate::idempotency::RepeatableRequest;
 
 /// Who makes a change, when, and on which request.
 #[derive(Debug, Clone)]
@@ -21,6 +22,17 @@ pub struct Author {
     pub at: OffsetDateTime,
     /// The id under which the log knows the request.
     pub request_id: Option<String>,
+    /// The request itself, where its caller may send it again: its answer is
+    /// written down with the change.
+    pub request: Option<RepeatableRequest>,
+}
+
+impl Author {
+    /// An author without a request.
+    #[must_use]
+    pub fn new(actor: &str, at: OffsetDateTime) -> Self {
+        Self { actor: actor.to_owned(), at, request_id: None, request: None }
+    }
 }
 
 /// A connection to the catalog.

@@ -27,7 +27,7 @@ pub use audit::AuditEntry;
 pub use change::{Author, CatalogClient, Change};
 pub use clusters::{Capacity, ClusterRecord, ClusterStatus, SealedSecret};
 pub use geography::Region;
-pub use idempotency::{IdempotencyKey, Remembered};
+pub use idempotency::{Answer, GivenAnswer, RepeatableRequest};
 pub use logins::LoginRecord;
 pub use operators::OperatorToken;
 pub use routes::{RouteFeed, follow_routes};
@@ -38,6 +38,11 @@ pub use tenants::{NewTenant, TenantFilter, TenantRecord};
 pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "catalog", sql: include_str!("../migrations/0001_catalog.sql") },
     Migration { version: 2, name: "workflow", sql: include_str!("../migrations/0002_workflow.sql") },
+    Migration {
+        version: 3,
+        name: "idempotent_answers",
+        sql: include_str!("../migrations/0003_idempotent_answers.sql"),
+    },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

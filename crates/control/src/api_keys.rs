@@ -63,8 +63,10 @@ pub async fn create(
     change.add_api_key(&record).await?;
     let detail = json!({"role": record.role, "scope": record.scope});
     change.audit("key.create", Some(tenant.id), &id.to_string(), &detail).await?;
+    let created = CreatedApiKey { key: shown(record), secret: key.to_text().expose().to_owned() };
+    control.answer_body(&change, 201, &created).await?;
     change.commit().await?;
-    Ok(CreatedApiKey { key: shown(record), secret: key.to_text().expose().to_owned() })
+    Ok(created)
 }
 
 /// Revokes a key by its id, or by the key itself.

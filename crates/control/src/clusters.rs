@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use insula_api::{Cluster, ClusterCapacity};
 use insula_catalog::{Capacity, Catalog, Change, ClusterRecord, ClusterStatus, SealedSecret};
 use insula_credentials::{MasterKeys, Secret};
 use insula_domain::{ClusterName, Entropy, RegionName, SchemaVersion, TenantId};
@@ -82,6 +83,29 @@ pub fn percent(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// The cluster as the API shows it.
+#[must_use]
+pub fn shown(record: ClusterRecord, tenants: u32) -> Cluster {
+    Cluster {
+        name: record.name,
+        region: record.region,
+        host: record.host,
+        port: record.port,
+        tls: record.tls,
+        server_version: format!("{}.{}", record.server_version / 10_000, record.server_version % 10_000),
+        tenant_id: record.tenant,
+        status: record.status.as_str().to_owned(),
+        capacity: ClusterCapacity {
+            pool: record.capacity.pool,
+            schema: record.capacity.schema,
+            database: record.capacity.database,
+        },
+        tenants,
+        schema_version: record.schema_version,
+        created_at: record.created_at,
+    }
 }
 
 fn place(name: &ClusterName) -> String {

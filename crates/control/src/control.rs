@@ -88,6 +88,6 @@ impl Control {
     /// The author of a change that a workflow makes.
     #[must_use]
     pub fn worker(&self) -> Author {
-        Author { actor: "worker".to_owned(), at: self.clock.now(), request_id: None }
+        Author::new("worker", self.clock.now())
     }
 }

@@ -45,9 +45,11 @@ pub async fn tidy(control: &Control) -> Result<(), Problem> {
     let mut client = control.catalog.client().await?;
     let change = client.change(control.worker()).await?;
     let older_than = change.at() - control.settings.idempotency_retention;
-    let forgotten = change.forget_idempotency_keys(older_than).await?;
+    let forgotten = change.forget_answers(older_than).await?;
     if forgotten > 0 {
-        change.audit("idempotency.forget", None, "idempotency_keys", &json!({"keys": forgotten})).await?;
+        change
+            .audit("idempotency.forget", None, "idempotent_answers", &json!({"answers": forgotten}))
+            .await?;
         change.commit().await?;
     }
     Ok(())

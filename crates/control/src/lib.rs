@@ -16,6 +16,7 @@ mod provisioner;
 mod reference;
 pub mod registration;
 pub mod rekey;
+mod repeats;
 pub mod schema;
 pub mod tenants;
 pub mod workflows;

@@ -65,10 +65,12 @@ pub async fn create(
     change.add_login(&record).await?;
     let detail = json!({"read_only": record.read_only, "descendants": record.descendants});
     change.audit("login.create", Some(tenant.id), record.name.as_str(), &detail).await?;
+    let url = url(control, &record.name, &secret);
+    let created = CreatedLogin { login: shown(record), secret: secret.expose().to_owned(), url };
+    control.answer_body(&change, 201, &created).await?;
     change.commit().await?;
     control.front_knows(|snapshot| snapshot.login_by_id(id).is_some()).await;
-    let url = url(control, &record.name, &secret);
-    Ok(CreatedLogin { login: shown(record), secret: secret.expose().to_owned(), url })
+    Ok(created)
 }
 
 /// Revokes a named login.
@@ -151,10 +153,13 @@ pub async fn mint_token(
     let detail = json!({"read_only": request.read_only, "seconds": seconds});
     change.audit("token.mint", Some(tenant.id), tenant.slug.as_str(), &detail).await?;
     let expires_at = change.at() + time::Duration::seconds(seconds);
-    change.commit().await?;
     let token =
         ContextTokens::new(&control.keys).mint(context, control.clock.as_ref()).map_err(Problem::internal)?;
-    Ok(MintedToken { url: url_of(control, "token", &token), token: token.expose().to_owned(), expires_at })
+    let url = url_of(control, "token", &token);
+    let minted = MintedToken { url, token: token.expose().to_owned(), expires_at };
+    control.answer_body(&change, 201, &minted).await?;
+    change.commit().await?;
+    Ok(minted)
 }
 
 /// The default login of a new tenant.

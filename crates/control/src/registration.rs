@@ -10,7 +10,7 @@ use insula_tenant_cluster::inspect;
 use serde_json::json;
 
 use crate::Control;
-use crate::clusters::NewCluster;
+use crate::clusters::{self, NewCluster};
 use crate::schema::fleet;
 use crate::tenants::create::{find_region, sentence};
 
@@ -49,6 +49,7 @@ pub async fn add(control: &Control, author: Author, request: &AddCluster) -> Res
         control.clusters.register(&change, &new, &inspection, version, control.entropy.as_ref()).await?;
     let detail = json!({"region": record.region, "host": record.host, "port": record.port});
     change.audit("cluster.add", None, record.name.as_str(), &detail).await?;
+    control.answer_body(&change, 201, &clusters::shown(record.clone(), 0)).await?;
     change.commit().await?;
     Ok(record)
 }

@@ -51,6 +51,7 @@ codes! {
     RequestTimeout, "request_timeout", 408, "The request took too long";
     PreconditionFailed, "precondition_failed", 412, "The thing has changed since it was read";
     IdempotencyKeyReused, "idempotency_key_reused", 409, "The idempotency key was used for another request";
+    IdempotencyKeyInUse, "idempotency_key_in_use", 409, "Another request under the idempotency key is under way";
     IdempotencyKeyInvalid, "idempotency_key_invalid", 400, "The idempotency key is not valid";
     // Tenants.
     TenantNotFound, "tenant_not_found", 404, "There is no such tenant";

@@ -10,7 +10,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use insula_catalog::Author;
+use insula_catalog::{Author, RepeatableRequest};
 use insula_credentials::{OperatorToken, ScramVerifier, Secret, SecretHash};
 use insula_problem::{Code, Problem};
 
@@ -28,9 +28,15 @@ pub struct Peer(pub IpAddr);
 pub struct Operator {
     email: String,
     request_id: Option<String>,
+    request: Option<RepeatableRequest>,
 }
 
 impl Operator {
+    /// The same, with the request that he may send again.
+    pub(super) fn repeatable(self, request: RepeatableRequest) -> Self {
+        Self { request: Some(request), ..self }
+    }
+
     /// The author of the changes that this request makes.
     #[must_use]
     pub fn author(&self, control: &Control) -> Author {
@@ -38,6 +44,7 @@ impl Operator {
             actor: format!("operator:{}", self.email),
             at: control.clock.now(),
             request_id: self.request_id.clone(),
+            request: self.request.clone(),
         }
     }
 }
@@ -53,10 +60,14 @@ impl FromRequestParts<Arc<Control>> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, ApiError> {
+        // Verified by a layer of ours; nothing that a client sends becomes an extension.
+        if let Some(operator) = parts.extensions.get::<Self>() {
+            return Ok(operator.clone());
+        }
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
         let from = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
         let email = verify(control, presented(parts).ok_or_else(refused)?, from).await?;
-        Ok(Self { email, request_id })
+        Ok(Self { email, request_id, request: None })
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use insula_api::{AddCluster, Cluster, ClusterCapacity, Page, Region};
-use insula_catalog::ClusterRecord;
+use insula_api::{AddCluster, Cluster, Page, Region};
 use insula_domain::ClusterName;
 use insula_problem::{Code, Problem};
 
 use super::auth::Operator;
 use super::error::ApiError;
 use super::extract::{Body, Named};
+use crate::clusters::shown;
 use crate::{Control, registration};
 
 /// List regions
@@ -85,6 +85,7 @@ pub async fn show_cluster(
 /// same name again changes nothing.
 #[utoipa::path(
     post, path = "/v1/clusters", tag = "clusters", security(("operator" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters")),
     request_body = AddCluster,
     responses(
         (status = 201, body = Cluster),
@@ -98,25 +99,4 @@ pub async fn add_cluster(
 ) -> Result<(StatusCode, Json<Cluster>), ApiError> {
     let record = registration::add(&control, operator.author(&control), &request).await?;
     Ok((StatusCode::CREATED, Json(shown(record, 0))))
-}
-
-fn shown(record: ClusterRecord, tenants: u32) -> Cluster {
-    Cluster {
-        name: record.name,
-        region: record.region,
-        host: record.host,
-        port: record.port,
-        tls: record.tls,
-        server_version: format!("{}.{}", record.server_version / 10_000, record.server_version % 10_000),
-        tenant_id: record.tenant,
-        status: record.status.as_str().to_owned(),
-        capacity: ClusterCapacity {
-            pool: record.capacity.pool,
-            schema: record.capacity.schema,
-            database: record.capacity.database,
-        },
-        tenants,
-        schema_version: record.schema_version,
-        created_at: record.created_at,
-    }
 }

@@ -48,7 +48,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.split(';').next().is_some_and(|media| media.trim() == "application/json"))
 }
 
-fn unreadable(rejection: BytesRejection) -> ApiError {
+pub fn unreadable(rejection: BytesRejection) -> ApiError {
     let status = axum::response::IntoResponse::into_response(rejection).status();
     ApiError(if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
         Problem::new(Code::RequestTooLarge, "The body is larger than it may be.")

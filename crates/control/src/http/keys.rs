@@ -31,7 +31,10 @@ pub async fn list_keys(
 /// The key is in this answer and in no other.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/keys", tag = "keys", security(("operator" = [])),
-    params(("tenant" = String, Path, description = "Slug or id")), request_body = CreateApiKey,
+    params(
+        ("tenant" = String, Path, description = "Slug or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+    ), request_body = CreateApiKey,
     responses((status = 201, body = CreatedApiKey))
 )]
 pub async fn create_key(

@@ -31,7 +31,10 @@ pub async fn list_logins(
 /// The secret is in this answer and in no other.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/logins", tag = "logins", security(("operator" = [])),
-    params(("tenant" = String, Path, description = "Slug or id")), request_body = CreateLogin,
+    params(
+        ("tenant" = String, Path, description = "Slug or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+    ), request_body = CreateLogin,
     responses((status = 201, body = CreatedLogin))
 )]
 pub async fn create_login(
@@ -70,7 +73,10 @@ pub async fn revoke_login(
 /// of the user `token`. Each minting is in the audit.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/token", tag = "logins", security(("operator" = [])),
-    params(("tenant" = String, Path, description = "Slug or id")), request_body = MintToken,
+    params(
+        ("tenant" = String, Path, description = "Slug or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+    ), request_body = MintToken,
     responses((status = 201, body = MintedToken))
 )]
 pub async fn mint_token(

@@ -13,6 +13,7 @@ mod offers;
 mod operations;
 mod pages;
 mod paging;
+mod repeats;
 mod schema;
 mod tenants;
 mod throttle;
@@ -53,6 +54,7 @@ pub struct HttpLimits {
 pub fn router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Router {
     let (admin, openapi) = admin_api().split_for_parts();
     admin
+        .route_layer(from_fn_with_state(control.clone(), repeats::answer_again))
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .with_state(control.clone())
         .merge(pages::router(openapi, health))

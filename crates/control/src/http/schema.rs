@@ -32,6 +32,7 @@ pub async fn list_versions(
 /// brought to every placement by the operation in the answer.
 #[utoipa::path(
     post, path = "/v1/schema/rollouts", tag = "schema", security(("operator" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters")),
     request_body = ApplySchema,
     responses(
         (status = 202, body = Operation, headers(("Location" = String))),

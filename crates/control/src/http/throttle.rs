@@ -125,6 +125,7 @@ impl Throttle {
         }
         let mut state = lock(&self.state);
         let buckets = state.buckets_of(claim, from);
+        state.not_beyond_the_window(&buckets, now);
         let wait = buckets.iter().map(|bucket| self.wait(&state, bucket, now)).max().unwrap_or_default();
         if wait > Duration::ZERO {
             return Err(self.refused(wait));
@@ -216,10 +217,17 @@ impl State {
         [Bucket::Address(from)].into_iter().chain(operator).collect()
     }
 
-    /// Never further away than the window, so that a clock that was set back
-    /// shuts nobody out.
     fn full_at(&self, bucket: &Bucket, now: OffsetDateTime) -> OffsetDateTime {
-        self.full_at.get(bucket).map_or(now, |at| (*at).clamp(now, now + WINDOW))
+        self.full_at.get(bucket).map_or(now, |at| (*at).max(now))
+    }
+
+    /// A clock that was set back shuts nobody out for longer than the window.
+    fn not_beyond_the_window(&mut self, buckets: &[Bucket], now: OffsetDateTime) {
+        for bucket in buckets {
+            if let Some(at) = self.full_at.get_mut(bucket) {
+                *at = (*at).min(now + WINDOW);
+            }
+        }
     }
 
     fn give_back(&mut self, buckets: &[Bucket], throttle: &Throttle) {

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::SUBJECT;
 use super::fleet::pool_form;
 use crate::Control;
+use crate::repeats::answer_operation;
 use crate::tenants::create::sentence;
 use crate::workflows::rollout::{RolloutInput, rollout_kind};
 
@@ -65,6 +66,7 @@ pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> R
     }
     change.add_schema_drafts(&drafts).await?;
     change.audit("schema.apply", None, SUBJECT, &json!({"to": app.version(), "new": drafts.len()})).await?;
+    answer_operation(&change, operation).await?;
     change.commit().await?;
     control.operations.wake();
     Ok(operation)

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use insula_api::CreateTenant;
-use insula_catalog::{Author, CatalogClient, Change, IdempotencyKey, NewTenant, Region, Remembered};
+use insula_catalog::{Author, CatalogClient, Change, NewTenant, Region};
 use insula_domain::{
     ClusterName, Isolation, LoginId, OperationId, RegionGroup, RegionName, Slug, TenantId, TenantStatus,
     Tier, TierName, choose_cluster, may_reside,
@@ -15,6 +14,7 @@ use serde_json::json;
 
 use super::find::find;
 use crate::Control;
+use crate::repeats::answer_operation;
 use crate::workflows::create::CreateInput;
 
 /// How deep the tree of tenants may be.
@@ -33,15 +33,6 @@ struct Wanted {
     parent: Option<TenantId>,
 }
 
-/// What the call made, or what the first call under its idempotency key made.
-#[derive(Debug, Clone, Copy)]
-pub struct Accepted {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The operation that makes it.
-    pub operation: OperationId,
-}
-
 /// Accepts a tenant to be created.
 ///
 /// # Errors
@@ -50,26 +41,13 @@ pub async fn create(
     control: &Control,
     author: Author,
     request: &CreateTenant,
-    idempotency_key: Option<String>,
-) -> Result<Accepted, Problem> {
+) -> Result<OperationId, Problem> {
     let mut client = control.catalog.client().await?;
     let wanted = look_up(&client, request).await?;
     let tenant = TenantId::generate(control.clock.as_ref(), control.entropy.as_ref());
     let operation = OperationId::generate(control.clock.as_ref(), control.entropy.as_ref());
-    let accepted = Accepted { tenant, operation };
 
     let change = client.change(author).await?;
-    if let Some(key) = idempotency_key {
-        let key = IdempotencyKey { key, request_hash: request_hash(request)? };
-        let makes = Remembered { tenant: Some(tenant), operation: Some(operation) };
-        if let Some(first) = change.take_idempotency_key(&key, makes).await? {
-            let missing = || Problem::internal("an idempotency key of another kind of request");
-            return Ok(Accepted {
-                tenant: first.tenant.ok_or_else(missing)?,
-                operation: first.operation.ok_or_else(missing)?,
-            });
-        }
-    }
     if let Some(parent) = wanted.parent {
         check_parent(&change, parent).await?;
     }
@@ -100,9 +78,10 @@ pub async fn create(
     let input = CreateInput { tenant, login };
     let run = crate::workflows::create::kind().new_run(operation, tenant.to_string(), &input, change.at());
     control.operations.start(&change, run).await?;
+    answer_operation(&change, operation).await?;
     change.commit().await?;
     control.operations.wake();
-    Ok(accepted)
+    Ok(operation)
 }
 
 async fn look_up(client: &CatalogClient, request: &CreateTenant) -> Result<Wanted, Problem> {
@@ -256,11 +235,6 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
     }
     let rule = format!("The name has 1 to {NAME_MAX} characters and no control characters.");
     Err(Problem::new(Code::InvalidRequest, rule.clone()).at("/name", rule))
-}
-
-fn request_hash(request: &CreateTenant) -> Result<Vec<u8>, Problem> {
-    let canonical = serde_json::to_vec(request).map_err(Problem::internal)?;
-    Ok(digest(&SHA256, &canonical).as_ref().to_vec())
 }
 
 fn shorten(text: &str) -> String {

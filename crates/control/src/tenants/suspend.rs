@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::find::find;
 use crate::Control;
+use crate::repeats::answer_operation;
 use crate::workflows::suspend::{TenantInput, resume_kind, suspend_kind};
 
 /// Suspends an active tenant.
@@ -26,6 +27,7 @@ pub async fn suspend(control: &Control, author: Author, slug_or_id: &str) -> Res
     change.audit("tenant.suspend", Some(id), tenant.slug.as_str(), &json!({})).await?;
     let run = suspend_kind().new_run(operation, id.to_string(), &TenantInput { tenant: id }, change.at());
     control.operations.start(&change, run).await?;
+    answer_operation(&change, operation).await?;
     change.commit().await?;
     control.operations.wake();
     Ok(operation)
@@ -46,6 +48,7 @@ pub async fn resume(control: &Control, author: Author, slug_or_id: &str) -> Resu
     change.audit("tenant.resume", Some(id), tenant.slug.as_str(), &json!({"from": tenant.status})).await?;
     let run = resume_kind().new_run(operation, id.to_string(), &TenantInput { tenant: id }, change.at());
     control.operations.start(&change, run).await?;
+    answer_operation(&change, operation).await?;
     change.commit().await?;
     control.operations.wake();
     Ok(operation)

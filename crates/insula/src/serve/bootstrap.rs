@@ -96,5 +96,5 @@ async fn add_operator(control: &Control, operator: Operator) -> Result<(), Probl
 }
 
 fn author(control: &Control) -> Author {
-    Author { actor: "boot".to_owned(), at: control.clock.now(), request_id: None }
+    Author::new("boot", control.clock.now())
 }

@@ -241,7 +241,7 @@ async fn stores(arguments: &Up, settings: &Settings, keys: &MasterKeys) -> anyho
 }
 
 fn author() -> Author {
-    Author { actor: "up".to_owned(), at: SystemClock.now(), request_id: None }
+    Author::new("up", SystemClock.now())
 }
 
 /// Registers the regions' shared servers. One that moved to another port,

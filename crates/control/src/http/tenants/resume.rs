@@ -17,7 +17,10 @@ use crate::{Control, tenants};
 /// It is served again when the operation has succeeded. A tenant that is being deleted can be resumed until its retention time is over.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/resume", tag = "tenants", security(("operator" = [])),
-    params(("tenant" = String, Path, description = "Slug or id")),
+    params(
+        ("tenant" = String, Path, description = "Slug or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+    ),
     responses(
         (status = 202, body = Operation, headers(("Location" = String))),
         (status = 409, body = insula_api::ProblemBody, content_type = "application/problem+json"),

@@ -17,7 +17,10 @@ use crate::{Control, tenants};
 /// The fronts end its sessions and refuse new ones at once; the operation fences it inside PostgreSQL.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/suspend", tag = "tenants", security(("operator" = [])),
-    params(("tenant" = String, Path, description = "Slug or id")),
+    params(
+        ("tenant" = String, Path, description = "Slug or id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+    ),
     responses(
         (status = 202, body = Operation, headers(("Location" = String))),
         (status = 409, body = insula_api::ProblemBody, content_type = "application/problem+json"),
