@@ -15,6 +15,8 @@ pub enum FindingKind {
     Difference,
     /// An operation needs an operator.
     Stuck,
+    /// An operation is tried again and again and does not get through.
+    Failing,
     /// Something could not be looked at.
     Unreachable,
 }
@@ -28,6 +30,7 @@ impl FindingKind {
             Self::Missing => "missing",
             Self::Difference => "difference",
             Self::Stuck => "stuck",
+            Self::Failing => "failing",
             Self::Unreachable => "unreachable",
         }
     }

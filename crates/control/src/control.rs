@@ -30,6 +30,8 @@ pub struct ControlSettings {
     pub pg_tls: bool,
     /// How many wrong credentials a minute from one address, or for one operator; 0 is no limit.
     pub failed_logins_per_minute: u32,
+    /// How long an operation that ended is remembered.
+    pub operation_retention: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_retention: Duration,
 }

@@ -15,6 +15,9 @@ use crate::tenants::delete::begin_purge;
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(15);
 
+/// How many ended operations it forgets at a look.
+const FORGOTTEN: u32 = 1_000;
+
 /// Works until it is told to stop.
 pub async fn run(control: Arc<Control>, stop: CancellationToken) {
     let mut look = tokio::time::interval(LOOK);
@@ -41,6 +44,11 @@ pub async fn tidy(control: &Control) -> Result<(), Problem> {
         if let Err(problem) = begin_purge(control, &tenant).await {
             tracing::info!(tenant = %tenant.slug, cause = problem.chain(), "the purge has to wait");
         }
+    }
+    let ended_before = control.clock.now() - control.settings.operation_retention;
+    let operations = control.operations.forget_ended(ended_before, FORGOTTEN).await?;
+    if operations > 0 {
+        tracing::info!(operations, "forgot operations that ended long ago");
     }
     let mut client = control.catalog.client().await?;
     let change = client.change(control.worker()).await?;

@@ -12,6 +12,7 @@ use insula_domain::{OperationId, TenantId};
 use insula_problem::{Code, Problem};
 use insula_workflow::{NewRun, RunStatus, StartError, Waker};
 use serde_json::json;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::Control;
@@ -120,14 +121,23 @@ impl Operations {
         Ok(found.into_iter().map(shown).collect())
     }
 
-    /// All operations in one of the statuses.
+    /// All operations that have not ended, stuck ones among them.
     ///
     /// # Errors
     /// Where the catalog is away.
-    pub async fn with_status(&self, statuses: Vec<RunStatus>) -> Result<Vec<Operation>, Problem> {
+    pub async fn not_ended(&self) -> Result<Vec<insula_workflow::Operation>, Problem> {
+        let statuses = RunStatus::ALL.into_iter().filter(|status| !status.is_ended()).collect();
         let filter = OperationFilter { statuses, ..OperationFilter::default() };
-        let found = self.log.list(&filter, None, u32::MAX).await.map_err(log_problem)?;
-        Ok(found.into_iter().map(shown).collect())
+        self.log.list(&filter, None, u32::MAX).await.map_err(log_problem)
+    }
+
+    /// Forgets operations that ended before the time, at most `limit` of them;
+    /// gives back how many.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn forget_ended(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Problem> {
+        self.log.forget_ended(before, limit).await.map_err(log_problem)
     }
 
     /// The tenants that an operation is at work on: they are between two states.
@@ -135,9 +145,7 @@ impl Operations {
     /// # Errors
     /// Where the catalog is away.
     pub async fn subjects_under_way(&self) -> Result<BTreeSet<TenantId>, Problem> {
-        let statuses = vec![RunStatus::Pending, RunStatus::Running, RunStatus::Undoing, RunStatus::Stuck];
-        let runs = self.with_status(statuses).await?;
-        Ok(runs.iter().filter_map(|run| run.subject.parse().ok()).collect())
+        Ok(self.not_ended().await?.iter().filter_map(|run| run.subject.parse().ok()).collect())
     }
 
     /// Sets a stuck operation going again.

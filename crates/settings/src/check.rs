@@ -126,6 +126,10 @@ impl Settings {
         if self.workflow.lease < HumanDuration::from_secs(1) {
             faults.push(Fault::new("workflow.lease", "expected 1s or more"));
         }
+        // Idempotency keys lead to operations for a day.
+        if self.workflow.keep_ended < HumanDuration::from_days(1) {
+            faults.push(Fault::new("workflow.keep_ended", "expected 1d or more"));
+        }
     }
 
     fn check_otel(&self, faults: &mut Vec<Fault>) {

@@ -22,7 +22,7 @@ pub use fence::{fence, unfence};
 pub use inspect::{Inspection, inspect};
 pub use prepare::{prepare_dedicated, prepare_shared, publish_template};
 pub use purge::purge_pool_rows;
-pub use roles::{NewRole, TenantRoles, create_roles, drop_roles, set_passwords};
+pub use roles::{NewRole, TenantRoles, create_roles, drop_roles, role_settings, set_passwords};
 pub use scratch::Scratch;
 pub use spaces::{create_database, create_schema, drop_database, drop_schema, open_database};
 pub use survey::{Survey, SurveyedRole, survey, survey_pool_tenants, survey_schemas};

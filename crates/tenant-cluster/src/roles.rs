@@ -65,9 +65,9 @@ pub async fn create_roles(
             statements.push_str(&format!("alter role {name} in database {database} reset all;\n"));
         }
         if isolation == Isolation::Schema {
-            statements.push_str(&format!(
-                "alter role {name} in database {database} set search_path = {schema}, {EXTENSION_SCHEMA};\n"
-            ));
+            let path = search_path(schema);
+            statements
+                .push_str(&format!("alter role {name} in database {database} set search_path = {path};\n"));
         }
     }
     if isolation == Isolation::Pool {
@@ -82,6 +82,21 @@ pub async fn create_roles(
     }
     statements.push_str("commit;");
     client.batch_execute(&statements).await.map_err(db)
+}
+
+/// Where a role with a schema of its own finds its tables.
+fn search_path(schema: &SchemaName) -> String {
+    format!("{schema}, {EXTENSION_SCHEMA}")
+}
+
+/// What is set for a tenant's role, as a survey shows it. The tenant can set
+/// more for its own role, until it is suspended.
+#[must_use]
+pub fn role_settings(isolation: Isolation, database: &DatabaseName, schema: &SchemaName) -> Vec<String> {
+    match isolation {
+        Isolation::Schema => vec![format!("{database}: search_path={}", search_path(schema))],
+        _ => Vec::new(),
+    }
 }
 
 /// Gives the tenant's roles other passwords.

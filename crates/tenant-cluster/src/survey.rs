@@ -26,6 +26,8 @@ pub struct SurveyedRole {
     pub member_of: Vec<String>,
     /// The databases that it may connect to.
     pub connects_to: BTreeSet<DatabaseName>,
+    /// What is set for it, for all databases (`name=value`) or for one (`database: name=value`).
+    pub settings: Vec<String>,
     /// The SCRAM verifier of its password.
     pub verifier: Option<String>,
 }
@@ -53,7 +55,11 @@ pub async fn survey(maintenance: &Client) -> Result<Survey, Problem> {
                     array(select g.rolname::text from pg_auth_members m join pg_roles g on g.oid = m.roleid
                           where m.member = r.oid order by 1),
                     array(select d.datname::text from pg_database d
-                          where d.datallowconn and has_database_privilege(r.oid, d.oid, 'connect') order by 1)
+                          where d.datallowconn and has_database_privilege(r.oid, d.oid, 'connect') order by 1),
+                    array(select coalesce(d.datname || ': ', '') || c.setting
+                          from pg_db_role_setting s left join pg_database d on d.oid = s.setdatabase,
+                               unnest(s.setconfig) as c (setting)
+                          where s.setrole = r.oid order by 1)
              from pg_roles r join pg_authid a on a.oid = r.oid
              where r.rolname ~ '^tenant_[0-9a-f]{32}(_ro)?$' order by 1",
             &[],
@@ -73,6 +79,7 @@ pub async fn survey(maintenance: &Client) -> Result<Survey, Problem> {
                 .collect(),
             verifier: row.get(7),
             member_of: row.get(8),
+            settings: row.get(10),
             connects_to: row.get::<_, Vec<String>>(9).into_iter().map(DatabaseName::from_stored).collect(),
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use insula_catalog::TenantRecord;
 use insula_domain::{Isolation, Placement, RoleName, TenantStatus};
-use insula_tenant_cluster::SurveyedRole;
+use insula_tenant_cluster::{SurveyedRole, role_settings};
 
 /// What is wrong with a role, in sentences; empty where nothing is.
 /// `password_fits` tells whether the role's verifier is that of the password
@@ -33,6 +33,16 @@ pub fn differences(
             "It may connect to: {}; it must to {} alone.",
             names.join(", "),
             placement.database
+        ));
+    }
+    let expected = role_settings(placement.isolation, &placement.database, &placement.schema);
+    if role.settings != expected {
+        let more = role.settings.iter().filter(|setting| !expected.contains(setting));
+        let less = expected.iter().filter(|setting| !role.settings.contains(setting));
+        let list: Vec<_> = more.cloned().chain(less.map(|setting| format!("not {setting}"))).collect();
+        wrong.push(format!(
+            "Settings of its own: {}. insula tenant suspend and resume take them away.",
+            list.join("; ")
         ));
     }
     if !password_fits {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod expected;
+mod operations;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,6 @@ use insula_api::{DoctorReport, Finding, FindingKind};
 use insula_catalog::{ClusterRecord, TenantRecord};
 use insula_domain::{TenantId, TenantStatus};
 use insula_problem::Problem;
-use insula_workflow::RunStatus;
 
 use crate::Control;
 
@@ -53,7 +53,7 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
     let moving = control.operations.subjects_under_way().await?;
     let mut findings = Findings::default();
 
-    stuck_operations(control, &mut findings).await?;
+    operations::examine(control, &mut findings).await?;
     for cluster in &clusters {
         let here: Vec<&TenantRecord> = tenants
             .iter()
@@ -74,16 +74,6 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
         checks: findings.checks,
         findings: findings.findings,
     })
-}
-
-async fn stuck_operations(control: &Control, findings: &mut Findings) -> Result<(), Problem> {
-    for run in control.operations.with_status(vec![RunStatus::Stuck]).await? {
-        let why = run.error.map(|error| format!("{}: {}", error.code, error.detail)).unwrap_or_default();
-        let object = format!("operation {}", run.id);
-        let detail = format!("{} on {} is stuck. {why}", run.kind, run.subject);
-        findings.add(FindingKind::Stuck, "catalog", &object, &detail);
-    }
-    Ok(())
 }
 
 /// Every tenant is at home in its region's store, and nobody else is.

@@ -89,6 +89,7 @@ impl Insula {
             delete_retention: settings.tenants.delete_retention.get(),
             pg_address: pg_address(&settings),
             pg_tls: settings.pg.tls.is_some(),
+            operation_retention: settings.workflow.keep_ended.get(),
             failed_logins_per_minute: settings.http.failed_logins_per_minute,
             idempotency_retention: std::time::Duration::from_secs(24 * 3600),
         };

@@ -97,11 +97,19 @@ pub struct Workflow {
     pub lease: HumanDuration,
     /// How often to look for runs that nobody announced.
     pub poll: HumanDuration,
+    /// How long operations that ended are remembered. What they did is in the
+    /// audit, which is not forgotten.
+    pub keep_ended: HumanDuration,
 }
 
 impl Default for Workflow {
     fn default() -> Self {
-        Self { workers: 8, lease: HumanDuration::from_secs(15), poll: HumanDuration::from_secs(5) }
+        Self {
+            workers: 8,
+            lease: HumanDuration::from_secs(15),
+            poll: HumanDuration::from_secs(5),
+            keep_ended: HumanDuration::from_days(30),
+        }
     }
 }
 

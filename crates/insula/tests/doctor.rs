@@ -1,0 +1,93 @@
+//! What the doctor finds, each finding made on purpose, and what the janitor
+//! forgets.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::World;
+
+/// A copy of a finished run that no worker takes: its version is unknown.
+const FAILING: &str = r#"
+    insert into workflow_runs (id, workflow, version, subject, exclusive, input, status, undoing, steps,
+                               available_at, created_at)
+    select gen_random_uuid(), workflow, 99, 'of-nobody', false, input, 'running', false,
+           jsonb_set(steps, '{1}', steps -> 1 || '{"status": "running", "attempts": 7,
+               "error": {"code": "cluster_unreachable", "detail": "No answer from the server."}}'),
+           now() + interval '1 hour', now() - interval '10 minutes'
+    from workflow_runs where workflow = 'tenant.create' limit 1"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_that_keep_failing_are_listed() {
+    let world = World::start().await;
+    world.create("acme", "free", "us-east-1");
+    world.doctor_is_content();
+    let catalog = world.catalog.connect("insula_catalog").await;
+    catalog.batch_execute(FAILING).await.unwrap();
+    let said = world.run(&["doctor", "-o", "json"]);
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    for part in ["failing", "tenant.create on of-nobody", "7 attempts", "cluster_unreachable", "No answer"] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+    // A young one is left to its tries, and a stuck one is told as stuck.
+    catalog.batch_execute("update workflow_runs set created_at = now() where version = 99").await.unwrap();
+    assert!(world.run(&["doctor"]).ok);
+    let stuck = "update workflow_runs set status = 'stuck', available_at = null where version = 99";
+    catalog.batch_execute(stuck).await.unwrap();
+    let said = world.run(&["doctor", "-o", "json"]);
+    assert!(said.code == Some(1) && said.out.contains("is stuck"), "{}", said.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_roles_are_found_and_a_suspension_takes_them_away() {
+    let world = World::start().await;
+    world.apply_shop();
+    for (slug, tier) in [("acme", "free"), ("globex", "standard"), ("initech", "business")] {
+        let id = world.create(slug, tier, "us-east-1")["id"].as_str().unwrap().replace('-', "");
+        world.doctor_is_content();
+        let us = world.us.connect("postgres").await;
+        us.batch_execute(&format!("alter role tenant_{id} set work_mem = '3MB'")).await.unwrap();
+        let said = world.run(&["doctor", "-o", "json"]);
+        assert!(said.code == Some(1) && said.out.contains("work_mem=3MB"), "{slug}: {}", said.out);
+        assert!(world.run(&["tenant", "suspend", slug]).ok && world.run(&["tenant", "resume", slug]).ok);
+        world.doctor_is_content();
+    }
+    // The one setting that must be there is missed.
+    let us = world.us.connect("postgres").await;
+    let globex = us
+        .query_one("select setrole::regrole::text from pg_db_role_setting where setrole <> 0 limit 1", &[])
+        .await
+        .unwrap()
+        .get::<_, String>(0);
+    us.batch_execute(&format!("alter role {globex} in database insula_schemas reset all")).await.unwrap();
+    let said = world.run(&["doctor", "-o", "json"]);
+    assert!(said.out.contains("not insula_schemas: search_path="), "{}", said.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_that_ended_long_ago_are_forgotten() {
+    let mut world = World::start().await;
+    for slug in ["old", "new"] {
+        world.create(slug, "free", "us-east-1");
+    }
+    let operations = world.run(&["operation", "list", "-o", "json"]).json();
+    let id = |index: usize| operations["items"][index]["id"].as_str().unwrap().to_owned();
+    let (new, old) = (id(0), id(1));
+    let catalog = world.catalog.connect("insula_catalog").await;
+    let age = "update workflow_runs set ended_at = ended_at - interval '31 days' where id::text = $1";
+    assert_eq!(catalog.execute(age, &[&old]).await.unwrap(), 1);
+    // The janitor looks when it starts.
+    world.kill_9();
+    world.serve(&[]);
+    world.wait_ready();
+    let begun = Instant::now();
+    while world.run(&["operation", "show", &old]).ok {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is still there");
+    }
+    world.run(&["operation", "show", &old]).failed_with("operation_not_found");
+    // The check can fail: a younger one is there.
+    assert!(world.run(&["operation", "show", &new]).ok);
+    assert!(world.run(&["audit", "list", "old"]).out.contains("tenant.create"), "the audit stays");
+}
