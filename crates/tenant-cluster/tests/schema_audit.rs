@@ -274,6 +274,8 @@ async fn each_break_of_the_pool_form_is_found() {
     for (sql, expected) in BREAKS {
         let sql = sql.replace("OWNER TO OWNER", "OWNER TO insula_pool_owner");
         let mut found = findings_after(&pool, &sql).await;
+        // Tables made or changed by hand have no target of COPY that fits.
+        found.retain(|finding| !finding.starts_with("copy target "));
         if sql.contains("INHERITS") {
             found.retain(|finding| finding.starts_with("table t:"));
         }

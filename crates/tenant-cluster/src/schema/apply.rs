@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::batch::{self, Failure};
+use super::copy_targets;
 use super::owner::{make_owner, owner_of};
 use super::support::{POOL_OWNER, POOL_TEMPLATE};
 use super::version::{Todo, applied_version, note, todo};
@@ -142,6 +143,7 @@ pub async fn apply_pool(client: &mut Client, migration: &PoolMigration) -> Resul
     let mut begin: Vec<String> = limits().into();
     begin.push(lock(&schema, false));
     begin.push(format!("set local search_path = {}", search_path(&schema)));
+    begin.push(copy_targets::DROP.to_owned());
     let begun = transaction.batch_execute(&begin.join(";\n")).await;
     begun.map_err(|error| Failure { done: 0, error }.into_problem(&migration.file, ""))?;
     if todo(applied_version(transaction.client(), &schema).await?.as_ref(), &migration.applied)?
@@ -228,6 +230,7 @@ fn parts<'a>(statements: &'a [PoolStatement], roles: &[RoleName], applied: &Appl
     last.push("set local role none", None);
     last.push(&note(&SchemaName::pool(), applied), None);
     last.push(&format!("update insula.pool_tenants set version = {}", applied.version), None);
+    last.push(copy_targets::MAKE, None);
     parts.push(last);
     parts.retain(|part| !part.origins.is_empty());
     parts

@@ -41,6 +41,7 @@ async fn find(client: &Client, migrations: &[PoolMigration]) -> Result<Vec<Findi
         findings(client, ROLES, &[&POOL_OWNER, &POOL_READ_WRITE, &POOL_READ_ONLY, &POOL_TEMPLATE]).await?,
     );
     found.extend(findings(client, SUPPORT, &[&CURRENT_TENANT_BODY]).await?);
+    found.extend(findings(client, COPY_TARGETS, &[&POOL_READ_WRITE]).await?);
     found.extend(shape_findings(client, &shape).await?);
     Ok(found)
 }
@@ -129,7 +130,7 @@ order by 1, 2";
 const FOREIGN_OBJECTS: &str = "
 select 'schema ' || n.nspname, 'It is not part of a pool.'
 from pg_namespace n
-where n.nspname not in ('app', 'insula', 'public', 'information_schema') and n.nspname !~ '^pg_'
+where n.nspname not in ('app', 'insula', 'insula_copy', 'public', 'information_schema') and n.nspname !~ '^pg_'
 union all
 select 'relation ' || c.oid::regclass::text, 'It is not part of a pool.'
 from pg_class c
@@ -253,6 +254,56 @@ where not exists (
     where p.oid = to_regprocedure('insula.current_tenant()') and p.prosrc = $1::text and r.rolsuper
       and l.lanname = 'plpgsql' and not p.prosecdef and not p.proleakproof and p.provolatile = 's'
       and p.proconfig is null)";
+
+/// The views that `COPY` of tenants goes through: one for each table, which
+/// inserts with the rights of whoever copies; `$1` may insert, and that is all.
+const COPY_TARGETS: &str = "
+with target as (
+    select c.relname, v.oid as view, p.oid as function, v.reloptions, v.relkind, p.prosecdef, p.proleakproof, p.prosrc,
+           l.lanname,
+           array(select a.attname from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                 and a.attgenerated = '' and a.attname <> 'tenant_id' order by a.attname) as columns
+    from pg_class c
+    left join pg_class v on v.relnamespace = to_regnamespace('insula_copy') and v.relname = c.relname
+    left join pg_proc p on p.pronamespace = to_regnamespace('insula_copy') and p.proname = c.relname
+    left join pg_language l on l.oid = p.prolang
+    where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'p')
+)
+select 'copy target ' || t.relname, w.wrong
+from target t
+cross join lateral (values
+    (t.view is null or t.function is null, 'It is missing.'),
+    (t.relkind <> 'v' or t.prosecdef or t.proleakproof or t.lanname <> 'plpgsql'
+     or not coalesce(t.reloptions @> '{security_invoker=true}', false)
+     or not starts_with(t.prosrc, format('begin insert into app.%I (', t.relname)), 'It is not the one that Insula has made.'),
+    (t.columns is distinct from array(select a.attname from pg_attribute a where a.attrelid = t.view and a.attnum > 0
+                                      and not a.attisdropped order by a.attname), 'It has other columns than the table.'),
+    ((select array_agg((g.tgfoid, g.tgenabled, g.tgtype)::text) from pg_trigger g where g.tgrelid = t.view)
+     is distinct from array[(t.function, 'O', 69)::text], 'Its trigger is not the one that Insula has made.')
+) as w (is_wrong, wrong)
+where w.is_wrong
+union all
+select 'copy target ' || x.name, 'It belongs to no table.'
+from (select relname as name from pg_class where relnamespace = to_regnamespace('insula_copy')
+      union select proname from pg_proc where pronamespace = to_regnamespace('insula_copy')) x
+where not exists (select from target t where t.relname = x.name)
+union all
+select g.object, format('%s has the right %s on it.', coalesce(r.rolname, 'PUBLIC'), g.privilege_type)
+from (
+    select 'schema insula_copy' as object, 'USAGE' as allowed, a.*
+    from pg_namespace n cross join aclexplode(n.nspacl) a
+    where n.nspname = 'insula_copy' and a.grantee <> n.nspowner
+    union all
+    select 'copy target ' || c.relname, 'INSERT', a.*
+    from pg_class c cross join aclexplode(c.relacl) a
+    where c.relnamespace = to_regnamespace('insula_copy') and a.grantee <> c.relowner
+    union all
+    select 'copy target ' || p.proname, null, a.*
+    from pg_proc p cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+    where p.pronamespace = to_regnamespace('insula_copy') and a.grantee <> p.proowner
+) g left join pg_roles r on r.oid = g.grantee
+where g.is_grantable or not coalesce(r.rolname = $1::text and g.privilege_type = g.allowed, false)
+order by 1, 2";
 
 /// What there is by name.
 const NAMES: &str = "

@@ -8,6 +8,7 @@ use insula_problem::Problem;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::copy_targets;
 use super::owner::make_role;
 use crate::db;
 
@@ -141,7 +142,9 @@ pub async fn install_pool(client: &Client) -> Result<(), Problem> {
              create or replace function insula.enrol(tenant uuid, template uuid, role oid, at integer)
                  returns void language plpgsql set search_path = pg_catalog, pg_temp as $insula${ENROL_BODY}$insula$;
              revoke all on function insula.enrol(uuid, uuid, oid, integer) from public;
-             commit"
+             {}
+             commit",
+            copy_targets::install()
         ))
         .await
         .map_err(db)
