@@ -54,6 +54,9 @@ pub fn one<T: Serialize>(format: Format, item: &T, fields: &[(&str, String)]) ->
     }
 }
 
+/// Columns of a terminal from which on cells are folded to fit it.
+const FOLDING_WIDTH_MIN: u16 = 60;
+
 /// Prints JSON.
 pub fn json<T: Serialize>(item: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(item)
@@ -73,7 +76,11 @@ fn table(columns: &[&str], rows: Vec<Vec<String>>) {
         return;
     }
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // A terminal that does not say how wide it is, or is too narrow for any
+    // table, gets lines as long as they are.
+    let folds = table.width().is_some_and(|width| width >= FOLDING_WIDTH_MIN);
+    let arrangement = if folds { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+    table.load_style(NOTHING).set_content_arrangement(arrangement);
     if !columns.is_empty() {
         table.set_header(
             columns.iter().map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Bold)),
