@@ -8,15 +8,8 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::World;
+use common::{TENANTS, World};
 use serde_json::Value;
-
-const TENANTS: [(&str, &str, &str); 4] = [
-    ("acme", "free", "us-east-1"),
-    ("globex", "standard", "us-east-1"),
-    ("initech", "business", "us-east-1"),
-    ("umbrella", "enterprise", "eu-west-1"),
-];
 
 /// The interpreter that `make deps` sets up.
 fn python() -> String {

@@ -5,15 +5,7 @@
 
 mod common;
 
-use common::World;
-
-/// The four models with a tenant each, in two regions.
-const TENANTS: [(&str, &str, &str); 4] = [
-    ("acme", "free", "us-east-1"),
-    ("globex", "standard", "us-east-1"),
-    ("initech", "business", "us-east-1"),
-    ("umbrella", "enterprise", "eu-west-1"),
-];
+use common::{TENANTS, World};
 
 /// A program written for one tenant: it mentions none.
 const PROGRAM: &str = "

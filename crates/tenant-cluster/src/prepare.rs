@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::access::ClusterAccess;
 use crate::schema;
 use crate::scratch::drop_abandoned;
-use crate::spaces::{database_exists, drop_database};
+use crate::spaces::{database_exists, drop_database, ensure_closed_database};
 use crate::{db, literal};
 
 /// Makes a server ready that tenants share: pool, schemas, an empty template.
@@ -24,16 +24,7 @@ pub async fn prepare_shared(access: &ClusterAccess) -> Result<(), Problem> {
     schema::create_group_roles(&maintenance).await?;
     let (pool, schemas) = (DatabaseName::pool(), DatabaseName::schemas());
     for database in [&pool, &schemas] {
-        if !database_exists(&maintenance, database).await? {
-            maintenance
-                .batch_execute(&format!("create database {database} template template0 encoding 'UTF8'"))
-                .await
-                .map_err(db)?;
-        }
-        maintenance
-            .batch_execute(&format!("revoke all on database {database} from public"))
-            .await
-            .map_err(db)?;
+        ensure_closed_database(&maintenance, database).await?;
     }
     maintenance
         .batch_execute(&format!(
@@ -62,14 +53,7 @@ pub async fn prepare_shared(access: &ClusterAccess) -> Result<(), Problem> {
 pub async fn prepare_dedicated(access: &ClusterAccess) -> Result<(), Problem> {
     let maintenance = access.maintenance().await?;
     close_maintenance(&maintenance).await?;
-    let database = DatabaseName::of_cluster();
-    if !database_exists(&maintenance, &database).await? {
-        maintenance
-            .batch_execute(&format!("create database {database} template template0 encoding 'UTF8'"))
-            .await
-            .map_err(db)?;
-    }
-    maintenance.batch_execute(&format!("revoke all on database {database} from public")).await.map_err(db)
+    ensure_closed_database(&maintenance, &DatabaseName::of_cluster()).await
 }
 
 /// No tenant has anything to do in the databases that come with a server.

@@ -7,7 +7,7 @@ use insula_problem::Problem;
 use tokio_postgres::Client;
 
 use crate::access::ClusterAccess;
-use crate::spaces::drop_database;
+use crate::spaces::{drop_database, ensure_closed_database};
 use crate::{db, schema};
 
 /// A scratch database.
@@ -28,16 +28,7 @@ impl Scratch {
             .await
             .map_err(db)?;
         let database = DatabaseName::from_stored(row.get(0));
-        maintenance
-            .batch_execute(&format!(
-                "create database {database} template template0 encoding 'UTF8' strategy wal_log"
-            ))
-            .await
-            .map_err(db)?;
-        maintenance
-            .batch_execute(&format!("revoke all on database {database} from public"))
-            .await
-            .map_err(db)?;
+        ensure_closed_database(&maintenance, &database).await?;
         Ok(Self { database })
     }
 

@@ -79,6 +79,19 @@ pub async fn open_database(
         .map_err(db)
 }
 
+/// Makes an empty database, where it is not there, and closes it to everybody
+/// who gets no right to connect.
+pub(crate) async fn ensure_closed_database(
+    maintenance: &Client,
+    database: &DatabaseName,
+) -> Result<(), Problem> {
+    if !database_exists(maintenance, database).await? {
+        let create = format!("create database {database} template template0 encoding 'UTF8'");
+        maintenance.batch_execute(&create).await.map_err(db)?;
+    }
+    maintenance.batch_execute(&format!("revoke all on database {database} from public")).await.map_err(db)
+}
+
 /// Removes a database with the sessions that are in it.
 ///
 /// # Errors

@@ -40,13 +40,7 @@ pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
         settings.server.roles =
             arguments.roles.iter().map(|role| role.trim().parse()).collect::<Result<_, _>>()?;
     }
-    let _telemetry = insula_telemetry::init(
-        &settings.log,
-        &settings.otel,
-        env!("CARGO_PKG_VERSION"),
-        Arc::new(SystemClock),
-    )?;
-    let metrics = Metrics::install(env!("CARGO_PKG_VERSION"))?;
+    let (_telemetry, metrics) = telemetry(&settings)?;
     let listeners = Listeners::bind(&settings)?;
     let keys = Arc::new(master_keys(&settings.keys)?);
     let provisioner = LocalProvisioner::from_settings(&settings.provisioner, &keys)?;
@@ -62,6 +56,13 @@ pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
         provisioner.servers().stop_all().await;
     }
     ran
+}
+
+/// Begins logs, traces and metrics. The guard sends what is left when it is dropped.
+pub fn telemetry(settings: &Settings) -> anyhow::Result<(insula_telemetry::Guard, Metrics)> {
+    let version = env!("CARGO_PKG_VERSION");
+    let guard = insula_telemetry::init(&settings.log, &settings.otel, version, Arc::new(SystemClock))?;
+    Ok((guard, Metrics::install(version)?))
 }
 
 /// The parts of this process, opened and ready to run.

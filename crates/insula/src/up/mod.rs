@@ -18,13 +18,12 @@ use insula_domain::{Clock, ClusterName, OperationId, SystemClock};
 use insula_local_postgres::{Installation, SUPERUSER, ServerSpec, Servers};
 use insula_settings::{HumanDuration, Region, SecretText, Settings};
 use insula_sql_store::{Connector, ensure_database};
-use insula_telemetry::Metrics;
 use rust_embed::RustEmbed;
 
 use crate::args::{Demo, Up};
 use crate::output;
 use crate::provisioner::{LocalProvisioner, pg_bin};
-use crate::serve::{Insula, Listeners};
+use crate::serve::{Insula, Listeners, telemetry};
 use folder::Folder;
 
 /// The regions of a local Insula, with the groups that enclose them.
@@ -53,13 +52,7 @@ pub async fn up(arguments: &Up) -> anyhow::Result<()> {
     let keys = Arc::new(folder.master_keys()?);
     let mut settings = settings(arguments, &keys)?;
     let listeners = Listeners::bind(&settings)?;
-    let _telemetry = insula_telemetry::init(
-        &settings.log,
-        &settings.otel,
-        env!("CARGO_PKG_VERSION"),
-        Arc::new(SystemClock),
-    )?;
-    let metrics = Metrics::install(env!("CARGO_PKG_VERSION"))?;
+    let (_telemetry, metrics) = telemetry(&settings)?;
 
     let installation = Installation::find(pg_bin().as_deref())?;
     let step = Progress { started };

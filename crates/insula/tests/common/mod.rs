@@ -14,6 +14,14 @@ use serde_json::Value;
 /// The binary under test.
 pub const INSULA: &str = env!("CARGO_BIN_EXE_insula");
 
+/// The four models with a tenant each, in two regions: slug, tier, region.
+pub const TENANTS: [(&str, &str, &str); 4] = [
+    ("acme", "free", "us-east-1"),
+    ("globex", "standard", "us-east-1"),
+    ("initech", "business", "us-east-1"),
+    ("umbrella", "enterprise", "eu-west-1"),
+];
+
 /// The longest that anything may take before the test says so.
 const PATIENCE: Duration = Duration::from_secs(60);
 
