@@ -43,7 +43,8 @@ pub struct Cluster {
     pub server_version: String,
     /// Set where it belongs to one tenant.
     pub tenant_id: Option<TenantId>,
-    /// `active`, or `draining` where it takes no new tenants.
+    /// `active`, `draining` where it takes no new tenants, or `unreachable`
+    /// where it is ours to start and does not start.
     pub status: String,
     /// How many tenants it may have.
     pub capacity: ClusterCapacity,

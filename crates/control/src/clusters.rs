@@ -13,6 +13,9 @@ use insula_problem::{Code, Problem};
 use insula_sql_store::Connector;
 use insula_tenant_cluster::{ClusterAccess, Inspection};
 
+use crate::Control;
+use crate::provisioner::ClusterProvisioner;
+
 /// How a cluster is reached, as far as a kept connection depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Address {
@@ -85,7 +88,19 @@ pub fn percent(text: &str) -> String {
     encoded
 }
 
-/// The cluster as the API shows it.
+/// The cluster as the API shows it, with what the provisioner of this process knows.
+#[must_use]
+pub fn shown_now(control: &Control, record: ClusterRecord, tenants: u32) -> Cluster {
+    let is_down = |provisioner: &Arc<dyn ClusterProvisioner>| provisioner.down().contains_key(&record.name);
+    let down = control.provisioner.as_ref().is_some_and(is_down);
+    let mut cluster = shown(record, tenants);
+    if down {
+        cluster.status = "unreachable".to_owned();
+    }
+    cluster
+}
+
+/// The cluster as the API shows it, as far as the catalog knows it.
 #[must_use]
 pub fn shown(record: ClusterRecord, tenants: u32) -> Cluster {
     Cluster {

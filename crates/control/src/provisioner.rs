@@ -1,6 +1,7 @@
 //! Who starts a PostgreSQL server for a tenant that has one of its own: a local
 //! process today, an inventory of ready servers or a webhook later.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
@@ -33,6 +34,9 @@ pub trait ClusterProvisioner: Debug + Send + Sync {
 
     /// Stops a server and removes its data.
     async fn remove(&self, name: &ClusterName) -> Result<(), Problem>;
+
+    /// The servers that it has to start and that do not start, and why.
+    fn down(&self) -> BTreeMap<ClusterName, String>;
 
     /// The servers that it has started and not removed.
     async fn list(&self) -> Result<Vec<ClusterName>, Problem>;

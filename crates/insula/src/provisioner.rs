@@ -2,13 +2,15 @@
 //! their own, as children of this process. A file beside each data folder says
 //! which port it has, from before the folder is there until after it is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use insula_control::{ClusterProvisioner, ProvisionedCluster};
 use insula_credentials::MasterKeys;
 use insula_domain::{ClusterName, RegionName};
@@ -17,6 +19,14 @@ use insula_problem::{Code, Problem};
 use insula_settings::Provisioner;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// How many servers start at once: recovery keeps a core busy each.
+const STARTS_AT_ONCE: usize = 4;
+
+/// The pauses between the tries of servers that do not start.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the file beside a data folder says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,12 +45,23 @@ pub struct LocalProvisioner {
     servers: Arc<Servers>,
     /// Two at once would take the same port.
     taking: Mutex<()>,
+    /// The servers that do not start, and why.
+    down: SyncMutex<BTreeMap<ClusterName, String>>,
 }
 
 impl LocalProvisioner {
     /// A provisioner that keeps its servers in the folder.
     pub fn new(folder: PathBuf, ports: (u16, u16), keys: Arc<MasterKeys>, servers: Arc<Servers>) -> Self {
-        Self { folder, first_port: ports.0, last_port: ports.1, keys, servers, taking: Mutex::new(()) }
+        let (first_port, last_port) = ports;
+        Self {
+            folder,
+            first_port,
+            last_port,
+            keys,
+            servers,
+            taking: Mutex::default(),
+            down: SyncMutex::default(),
+        }
     }
 
     /// The provisioner that the settings ask for.
@@ -60,14 +81,68 @@ impl LocalProvisioner {
         &self.servers
     }
 
-    /// Starts all servers that were provisioned before.
-    pub async fn start_all(&self) -> anyhow::Result<()> {
-        let mut specs = Vec::new();
-        for name in self.names()? {
-            let provisioned = self.read(&name)?;
-            specs.push(self.spec(&name, &provisioned)?);
+    /// Starts all servers that were provisioned before. One that does not start
+    /// is its own tenant's trouble: it is left to [`Self::keep_trying`], and
+    /// told with what is wrong.
+    pub async fn start_all(&self) -> anyhow::Result<BTreeMap<ClusterName, String>> {
+        self.try_again(self.names()?).await;
+        Ok(self.down().clone())
+    }
+
+    /// Tries the servers that do not start again, with growing pauses, until it
+    /// is told to stop.
+    pub async fn keep_trying(self: Arc<Self>, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let down: BTreeSet<_> = self.down().keys().cloned().collect();
+            let before = down.len();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.try_again(down) => {}
+            }
+            // What helped one may help the others.
+            pause = if self.down().len() < before { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         }
-        self.servers.start_all(specs).await.context("a server of a tenant does not start")
+    }
+
+    async fn try_again(&self, names: BTreeSet<ClusterName>) {
+        let starts = stream::iter(names).map(|name| async move {
+            let started = self.start_again(&name).await;
+            (name, started)
+        });
+        let mut ended = starts.buffer_unordered(STARTS_AT_ONCE);
+        while let Some((name, started)) = ended.next().await {
+            match started {
+                Ok(()) if self.down().remove(&name).is_some() => {
+                    tracing::warn!(cluster = %name, "a server of a tenant runs again");
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    tracing::error!(cluster = %name, error = why, "a server of a tenant does not start");
+                    self.down().insert(name, why);
+                }
+            }
+        }
+    }
+
+    /// Starts a server that was provisioned before. One that was removed
+    /// meanwhile is left alone.
+    async fn start_again(&self, name: &ClusterName) -> anyhow::Result<()> {
+        if !self.file(name).exists() {
+            return Ok(());
+        }
+        let provisioned = self.read(name)?;
+        self.servers.start(self.spec(name, &provisioned)?).await?;
+        Ok(())
+    }
+
+    fn down(&self) -> MutexGuard<'_, BTreeMap<ClusterName, String>> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn names(&self) -> anyhow::Result<BTreeSet<ClusterName>> {
@@ -171,6 +246,7 @@ impl ClusterProvisioner for LocalProvisioner {
             self.keys.cluster_admin_password(name, provisioned.key_generation).map_err(internal)?;
         let spec = self.spec(name, &provisioned).map_err(internal)?;
         let address = self.servers.start(spec).await.map_err(internal)?;
+        self.down().remove(name);
         Ok(ProvisionedCluster {
             host: address.host.to_owned(),
             port: address.port,
@@ -183,11 +259,16 @@ impl ClusterProvisioner for LocalProvisioner {
         if !self.file(name).exists() {
             return Ok(());
         }
+        self.down().remove(name);
         self.servers.stop(name.as_str()).await;
         if self.data_dir(name).exists() {
             insula_local_postgres::remove(&self.data_dir(name)).await.map_err(internal)?;
         }
         std::fs::remove_file(self.file(name)).map_err(internal)
+    }
+
+    fn down(&self) -> BTreeMap<ClusterName, String> {
+        Self::down(self).clone()
     }
 
     async fn list(&self) -> Result<Vec<ClusterName>, Problem> {

@@ -128,6 +128,9 @@ async fn provisioned(
             return;
         }
     };
+    for (name, why) in provisioner.down() {
+        findings.add(FindingKind::Unreachable, &place, name.as_str(), &format!("It does not start: {why}"));
+    }
     let registered: BTreeSet<_> = clusters
         .iter()
         .filter(|cluster| cluster.provisioned.as_deref() == Some(provisioner.kind()))

@@ -13,7 +13,7 @@ use insula_problem::{Code, Problem};
 use super::auth::Operator;
 use super::error::ApiError;
 use super::extract::{Body, Named};
-use crate::clusters::shown;
+use crate::clusters::{shown, shown_now};
 use crate::{Control, registration};
 
 /// List regions
@@ -50,7 +50,7 @@ pub async fn list_clusters(
         .into_iter()
         .map(|cluster| {
             let used = tenants.get(&cluster.name).copied().unwrap_or(0);
-            shown(cluster, used)
+            shown_now(&control, cluster, used)
         })
         .collect();
     Ok(Json(Page { items, next_cursor: None }))
@@ -75,7 +75,7 @@ pub async fn show_cluster(
     let record = found.ok_or_else(|| Problem::new(Code::NotFound, "There is no cluster of this name."))?;
     let tenants: HashMap<_, _> = client.cluster_tenants().await?.into_iter().collect();
     let used = tenants.get(&record.name).copied().unwrap_or(0);
-    Ok(Json(shown(record, used)))
+    Ok(Json(shown_now(&control, record, used)))
 }
 
 /// Register a cluster

@@ -44,10 +44,11 @@ pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&settings)?;
     let keys = Arc::new(master_keys(&settings.keys)?);
     let provisioner = LocalProvisioner::from_settings(&settings.provisioner, &keys)?;
+    let stop = crate::signals::stop_on_signal()?;
     if let Some(provisioner) = &provisioner {
         provisioner.start_all().await?;
+        tokio::spawn(provisioner.clone().keep_trying(stop.clone()));
     }
-    let stop = crate::signals::stop_on_signal()?;
     let insula = Insula::open(settings, keys, provisioner.clone()).await?;
     let operator = insula.first_operator()?;
     insula.bootstrap(operator).await?;

@@ -65,6 +65,7 @@ pub async fn up(arguments: &Up) -> anyhow::Result<()> {
     let ports = (arguments.port_base + DEDICATED.0, arguments.port_base + DEDICATED.1);
     let provisioner =
         Arc::new(LocalProvisioner::new(folder.path("clusters"), ports, keys.clone(), servers.clone()));
+    let trying = tokio::spawn(provisioner.clone().keep_trying(stop.clone()));
     let ran = tokio::select! {
         // A signal while it starts: what was started is stopped below.
         () = stop.cancelled() => Ok(()),
@@ -91,6 +92,7 @@ pub async fn up(arguments: &Up) -> anyhow::Result<()> {
         },
     };
     folder.remove_ready(arguments.ready_file.as_deref());
+    trying.abort();
     servers.stop_all().await;
     output::note("stopped");
     ran
@@ -116,8 +118,11 @@ async fn start(
     step: &Progress,
 ) -> anyhow::Result<Started> {
     servers.start_all(specs(arguments, folder, keys)?).await?;
-    provisioner.start_all().await?;
+    let down = provisioner.start_all().await?;
     step.say(&format!("{} PostgreSQL servers run", servers.statuses().len()));
+    for (name, why) in down {
+        step.say(&format!("{name} does not start and is tried again; its tenant is refused. {why}"));
+    }
     stores(arguments, settings, keys).await?;
     let insula = Insula::open(settings.clone(), keys.clone(), Some(provisioner.clone())).await?;
     insula.bootstrap(Some(folder.operator()?.0)).await?;
