@@ -70,6 +70,38 @@ async fn every_creating_call_can_be_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_nothing_and_lifts_no_bound() {
+    let world = World::start().await;
+    let keyed = |head: &str, body: &str| {
+        let answer = world.http_with("POST", "/v1/tenants", head, Some(body)).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        (head[9..12].to_owned(), body["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let bearer = format!("Authorization: Bearer {}\r\n", world.token());
+    let small = json!({"slug": "acme", "tier": "none", "region": "us-east-1"}).to_string();
+    let huge = json!({"slug": "a".repeat(5 << 20)}).to_string();
+    let long = "k".repeat(256);
+    for (head, body, status, code) in [
+        ("Idempotency-Key: k\r\n".to_owned(), &small, "401", "unauthenticated"),
+        (format!("{bearer}Idempotency-Key: k\r\n"), &huge, "413", "request_too_large"),
+        (format!("{bearer}Idempotency-Key: {long}\r\n"), &small, "400", "idempotency_key_invalid"),
+        (format!("{bearer}Idempotency-Key: a b\r\n"), &small, "400", "idempotency_key_invalid"),
+        (
+            format!("{bearer}Idempotency-Key: k\r\nIdempotency-Key: l\r\n"),
+            &small,
+            "400",
+            "idempotency_key_invalid",
+        ),
+        // A refusal is not kept.
+        (format!("{bearer}Idempotency-Key: k\r\n"), &small, "400", "unknown_tier"),
+    ] {
+        assert_eq!(keyed(&head, body), (status.to_owned(), code.to_owned()));
+    }
+    assert_eq!(keyed(&format!("{bearer}Idempotency-Key: k\r\n"), &small.replace("none", "free")).0, "202");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_key_is_looked_up_before_anything_else() {
     let world = World::start().await;
     world.create("holding", "free", "us-east-1");
