@@ -49,6 +49,17 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// Something that works and that an operator may want to be otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Note {
+    /// Where: a cluster.
+    pub place: String,
+    /// Which thing.
+    pub object: String,
+    /// What is to be known about it.
+    pub detail: String,
+}
+
 /// What the doctor looked at and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DoctorReport {
@@ -60,4 +71,7 @@ pub struct DoctorReport {
     pub checks: u32,
     /// What is not as it should be; empty is well.
     pub findings: Vec<Finding>,
+    /// What is to be known beside; it may be well all the same.
+    #[serde(default)]
+    pub notes: Vec<Note>,
 }

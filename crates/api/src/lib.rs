@@ -11,7 +11,7 @@ mod schema;
 mod tenants;
 
 pub use clusters::{AddCluster, Cluster, ClusterCapacity, Region};
-pub use doctor::{DoctorReport, Finding, FindingKind};
+pub use doctor::{DoctorReport, Finding, FindingKind, Note};
 pub use insula_problem::{FieldProblem, ProblemBody};
 pub use logins::{
     ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl, MintToken, MintedToken,

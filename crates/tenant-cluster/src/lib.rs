@@ -4,6 +4,7 @@
 //! what is really there.
 
 mod access;
+mod admission;
 mod fence;
 mod inspect;
 mod prepare;
@@ -18,11 +19,14 @@ use insula_problem::Problem;
 use insula_sql_store::{Store, sql_problem};
 
 pub use access::{ClusterAccess, Connection};
+pub use admission::{Rule, admits_tenants_from_anywhere, read_rules};
 pub use fence::{fence, unfence};
 pub use inspect::{Inspection, inspect};
 pub use prepare::{prepare_dedicated, prepare_shared, publish_template};
 pub use purge::purge_pool_rows;
-pub use roles::{NewRole, TenantRoles, create_roles, drop_roles, role_settings, set_passwords};
+pub use roles::{
+    NewRole, TENANTS, TenantRoles, create_roles, drop_roles, enroll_tenants, role_settings, set_passwords,
+};
 pub use scratch::Scratch;
 pub use spaces::{create_database, create_schema, drop_database, drop_schema, open_database};
 pub use survey::{Survey, SurveyedRole, survey, survey_pool_tenants, survey_schemas};

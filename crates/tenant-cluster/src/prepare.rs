@@ -8,6 +8,7 @@ use insula_problem::Problem;
 use tokio_postgres::Client;
 
 use crate::access::ClusterAccess;
+use crate::roles::create_group;
 use crate::schema;
 use crate::scratch::drop_abandoned;
 use crate::spaces::{database_exists, drop_database, ensure_closed_database};
@@ -21,6 +22,7 @@ pub async fn prepare_shared(access: &ClusterAccess) -> Result<(), Problem> {
     let maintenance = access.maintenance().await?;
     close_maintenance(&maintenance).await?;
     drop_abandoned(&maintenance).await?;
+    create_group(&maintenance).await?;
     schema::create_group_roles(&maintenance).await?;
     let (pool, schemas) = (DatabaseName::pool(), DatabaseName::schemas());
     for database in [&pool, &schemas] {
@@ -53,6 +55,7 @@ pub async fn prepare_shared(access: &ClusterAccess) -> Result<(), Problem> {
 pub async fn prepare_dedicated(access: &ClusterAccess) -> Result<(), Problem> {
     let maintenance = access.maintenance().await?;
     close_maintenance(&maintenance).await?;
+    create_group(&maintenance).await?;
     ensure_closed_database(&maintenance, &DatabaseName::of_cluster()).await
 }
 

@@ -6,9 +6,13 @@ use insula_domain::{DatabaseName, Isolation, RoleName, SchemaName, TenantId};
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
-use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE};
+use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE, make_role};
 use crate::spaces::database_exists;
 use crate::{db, literal};
+
+/// The group that all roles of tenants are members of, so that `pg_hba.conf` can
+/// name them. It has no right, and none should be given to it.
+pub const TENANTS: &str = "insula_tenants";
 
 /// A role to be made.
 #[derive(Debug, Clone)]
@@ -34,6 +38,35 @@ impl TenantRoles {
     }
 }
 
+/// Makes the group of all tenants' roles.
+pub(crate) async fn create_group(client: &Client) -> Result<(), Problem> {
+    client.batch_execute(&make_role(TENANTS)).await.map_err(db)
+}
+
+/// Makes the group of all tenants' roles, and members of it of those that are
+/// none, because they are older than the group.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn enroll_tenants(client: &Client) -> Result<(), Problem> {
+    create_group(client).await?;
+    client
+        .batch_execute(&format!(
+            "do $$ declare tenant text; begin
+                 for tenant in
+                     select r.rolname from pg_catalog.pg_roles r
+                     where r.rolname ~ '^tenant_[0-9a-f]{{32}}(_ro)?$' and not exists (
+                         select from pg_catalog.pg_auth_members m
+                         where m.member = r.oid and m.roleid = '{TENANTS}'::pg_catalog.regrole)
+                 loop
+                     execute pg_catalog.format('grant {TENANTS} to %I', tenant);
+                 end loop;
+             end $$"
+        ))
+        .await
+        .map_err(db)
+}
+
 /// Makes the tenant's roles, or brings those that are there to the same state.
 /// In a pool they get their rights through the pool's group roles; elsewhere
 /// the rights come with the tenant's own schema or database.
@@ -49,6 +82,7 @@ pub async fn create_roles(
 ) -> Result<(), Problem> {
     // A database of the tenant's own is made after its roles.
     let has_database = database_exists(client, database).await?;
+    create_group(client).await?;
     let mut statements = String::from("begin;\n");
     for role in roles.both() {
         let name = &role.name;
@@ -70,6 +104,8 @@ pub async fn create_roles(
                 .push_str(&format!("alter role {name} in database {database} set search_path = {path};\n"));
         }
     }
+    statements
+        .push_str(&format!("grant {TENANTS} to {}, {};\n", roles.read_write.name, roles.read_only.name));
     if isolation == Isolation::Pool {
         statements.push_str(&format!("grant {POOL_READ_WRITE} to {};\n", roles.read_write.name));
         statements.push_str(&format!("grant {POOL_READ_ONLY} to {};\n", roles.read_only.name));

@@ -8,7 +8,7 @@ use insula_catalog::{ClusterRecord, TenantRecord};
 use insula_credentials::ScramVerifier;
 use insula_domain::{DatabaseName, Isolation, Placement, RoleName, TenantId, TenantStatus};
 use insula_problem::Problem;
-use insula_tenant_cluster::{self as cluster, ClusterAccess, Survey, SurveyedRole};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Survey, SurveyedRole};
 
 use super::Findings;
 use super::expected::differences;
@@ -37,6 +37,7 @@ pub async fn examine(
         "server",
         "Another server answers at the cluster's address.",
     );
+    admission(place, &maintenance, findings).await?;
     let survey = cluster::survey(&maintenance).await?;
     let settled: BTreeMap<TenantId, (&TenantRecord, &Placement)> = tenants
         .iter()
@@ -52,6 +53,27 @@ pub async fn examine(
     findings.checks += forms.placements;
     for form in forms.findings {
         findings.add(Difference, place, &format!("{} {}", form.placement, form.object), &form.detail);
+    }
+    Ok(())
+}
+
+/// Whether tenants' roles are admitted from anywhere. That is for whoever runs
+/// the server to decide, who may have closed the door elsewhere.
+async fn admission(place: &str, maintenance: &Connection, findings: &mut Findings) -> Result<(), Problem> {
+    let rules = cluster::read_rules(maintenance).await?.unwrap_or_default();
+    if let Some(rule) = cluster::admits_tenants_from_anywhere(&rules) {
+        let detail = format!(
+            "Line {} admits the roles of tenants from every address, past the front: {} {} {} {} {}. Admit \
+             +{} from the fronts alone.",
+            rule.line,
+            rule.kind,
+            rule.databases.join(","),
+            rule.users.join(","),
+            rule.address,
+            rule.method,
+            cluster::TENANTS
+        );
+        findings.note(place, "pg_hba.conf", detail);
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What a tenant's roles must look like, as pure values.
 
+use std::collections::BTreeSet;
+
 use insula_catalog::TenantRecord;
 use insula_domain::{Isolation, Placement, RoleName, TenantStatus};
-use insula_tenant_cluster::{SurveyedRole, role_settings};
+use insula_tenant_cluster::{SurveyedRole, TENANTS, role_settings};
 
 /// What is wrong with a role, in sentences; empty where nothing is.
 /// `password_fits` tells whether the role's verifier is that of the password
@@ -22,9 +24,14 @@ pub fn differences(
         let can = if role.login { "can" } else { "cannot" };
         wrong.push(format!("It {can} log in, and the tenant is {}.", tenant.status));
     }
-    let groups = group(placement.isolation, &role.name);
-    if role.member_of.iter().map(String::as_str).ne(groups) {
-        wrong.push(format!("It is a member of: {}.", role.member_of.join(", ")));
+    let groups = groups(placement.isolation, &role.name);
+    if role.member_of.iter().map(String::as_str).collect::<BTreeSet<_>>() != groups {
+        let wanted: Vec<_> = groups.into_iter().collect();
+        wrong.push(format!(
+            "It is a member of: {}; it must be of {} alone.",
+            role.member_of.join(", "),
+            wanted.join(", ")
+        ));
     }
     let databases: Vec<_> = role.connects_to.iter().collect();
     if databases != [&placement.database] {
@@ -54,11 +61,12 @@ pub fn differences(
     wrong
 }
 
-fn group(isolation: Isolation, role: &RoleName) -> Option<&'static str> {
+fn groups(isolation: Isolation, role: &RoleName) -> BTreeSet<&'static str> {
     let read_only = role.as_str().ends_with("_ro");
-    match (isolation, read_only) {
+    let of_pool = match (isolation, read_only) {
         (Isolation::Pool, false) => Some(insula_tenant_cluster::schema::POOL_READ_WRITE),
         (Isolation::Pool, true) => Some(insula_tenant_cluster::schema::POOL_READ_ONLY),
         _ => None,
-    }
+    };
+    of_pool.into_iter().chain([TENANTS]).collect()
 }

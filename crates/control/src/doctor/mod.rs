@@ -8,7 +8,7 @@ mod operations;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use insula_api::{DoctorReport, Finding, FindingKind};
+use insula_api::{DoctorReport, Finding, FindingKind, Note};
 use insula_catalog::{ClusterRecord, TenantRecord};
 use insula_domain::{TenantId, TenantStatus};
 use insula_problem::Problem;
@@ -20,6 +20,7 @@ use crate::Control;
 pub struct Findings {
     checks: u32,
     findings: Vec<Finding>,
+    notes: Vec<Note>,
 }
 
 impl Findings {
@@ -29,6 +30,11 @@ impl Findings {
         if !holds {
             self.add(kind, place, object, detail);
         }
+    }
+
+    /// Something that is to be known, and is not wrong.
+    pub fn note(&mut self, place: &str, object: &str, detail: String) {
+        self.notes.push(Note { place: place.to_owned(), object: object.to_owned(), detail });
     }
 
     /// Something that was found by itself.
@@ -73,6 +79,7 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
         clusters: u32::try_from(clusters.len()).unwrap_or(u32::MAX),
         checks: findings.checks,
         findings: findings.findings,
+        notes: findings.notes,
     })
 }
 

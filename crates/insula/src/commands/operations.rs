@@ -111,5 +111,10 @@ pub async fn doctor(client: &Client, format: Format) -> Result<(), Failure> {
             })?
         }
     }
+    if format == Format::Table {
+        for note in &report.notes {
+            output::note(&format!("note: {}, {}: {}", note.place, note.object, note.detail));
+        }
+    }
     if report.findings.is_empty() { Ok(()) } else { Err(Failure::Told) }
 }

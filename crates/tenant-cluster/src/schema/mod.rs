@@ -28,6 +28,7 @@ pub use copy_targets::COPY_SCHEMA;
 pub use data::apply_pool_data;
 pub use fingerprint::{SchemaFingerprint, fingerprint};
 pub use harden::harden_database;
+pub(crate) use owner::make_role;
 pub use owner::{SILO_OWNER, drop_owner, owner_of};
 pub use rights::grant_rights;
 pub use support::{

@@ -30,7 +30,7 @@ pub(super) fn make_owner(schema: &SchemaName) -> [String; 2] {
 }
 
 /// A statement that makes a role which cannot log in, unless it is there.
-pub(super) fn make_role(name: &str) -> String {
+pub(crate) fn make_role(name: &str) -> String {
     format!(
         "do $$ begin
              if not exists (select from pg_catalog.pg_roles where rolname = '{name}') then
