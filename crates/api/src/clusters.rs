@@ -33,9 +33,9 @@ pub struct Cluster {
     pub name: ClusterName,
     /// Where it stands.
     pub region: RegionName,
-    /// Host name or address.
+    /// Host name, address, or the absolute path of the folder of its Unix socket.
     pub host: String,
-    /// TCP port.
+    /// The port, which a socket has in its name.
     pub port: u16,
     /// Whether connections to it are encrypted.
     pub tls: bool,
@@ -67,7 +67,8 @@ pub struct AddCluster {
     /// Where it stands.
     #[schema(example = "us-east-1")]
     pub region: String,
-    /// How to reach it as a superuser.
+    /// How to reach it as a superuser. A host that is an absolute path, percent-encoded, is the folder of a Unix
+    /// socket on the machine of all processes of Insula.
     #[schema(example = "postgres://insula:secret@10.0.0.5:5432/postgres")]
     pub url: String,
     /// How many tenants it may have.

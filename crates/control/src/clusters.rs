@@ -40,9 +40,9 @@ pub struct NewCluster {
     pub name: ClusterName,
     /// Where it stands.
     pub region: RegionName,
-    /// Host name or address.
+    /// Host name, address, or the absolute path of a socket's folder.
     pub host: String,
-    /// TCP port.
+    /// The port, which a socket has in its name.
     pub port: u16,
     /// Whether connections to it are encrypted.
     pub tls: bool,
@@ -66,7 +66,11 @@ impl NewCluster {
 }
 
 fn cluster_url(host: &str, port: u16, tls: bool, user: &str, password: &Secret) -> Secret {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = match host {
+        folder if folder.starts_with('/') => percent(folder),
+        address if address.contains(':') => format!("[{address}]"),
+        name => name.to_owned(),
+    };
     let mode = if tls { "require" } else { "disable" };
     Secret::new(format!(
         "postgres://{}:{}@{host}:{port}/postgres?sslmode={mode}",

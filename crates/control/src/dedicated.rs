@@ -1,15 +1,15 @@
 //! The server of a tenant that has one of its own: started by the provisioner,
 //! inspected, prepared, registered; and the way back.
 
-use insula_catalog::{Capacity, TenantRecord};
+use insula_catalog::{Capacity, ClusterRecord, TenantRecord};
 use insula_domain::{ClusterName, SchemaVersion};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::inspect;
 use serde_json::json;
 
-use crate::Control;
 use crate::clusters::NewCluster;
 use crate::provisioner::ClusterProvisioner;
+use crate::{Control, registration};
 
 /// The name of a tenant's own cluster: its slug for people, and of its id what
 /// was random when it was made.
@@ -65,6 +65,33 @@ pub async fn provision(control: &Control, tenant: &TenantRecord) -> Result<(), P
         .audit("cluster.provision", Some(tenant.id), name.as_str(), &json!({"kind": provisioner.kind()}))
         .await?;
     change.commit().await
+}
+
+/// Writes down where the provisioner starts its servers from now on, where that
+/// is not what the catalog says: it has other ports or another folder, or the
+/// servers are reached by their sockets now. What cannot be reached is left for
+/// the next start.
+///
+/// # Errors
+/// Where the catalog is away.
+pub async fn find_all_again(control: &Control) -> Result<(), Problem> {
+    let Some(provisioner) = control.provisioner.as_deref() else { return Ok(()) };
+    let clusters = control.catalog.client().await?.clusters().await?;
+    let ours = |cluster: &&ClusterRecord| cluster.provisioned.as_deref() == Some(provisioner.kind());
+    for cluster in clusters.iter().filter(ours) {
+        if let Some((host, port)) = provisioner.address(&cluster.name).await? {
+            registration::find_again(control, control.worker(), cluster, &host, port).await?;
+        }
+        if let Err(problem) = enroll_tenants(control, &cluster.name).await {
+            tracing::warn!(cluster = %cluster.name, problem = %problem.chain(), "the tenant's server is away");
+        }
+    }
+    Ok(())
+}
+
+async fn enroll_tenants(control: &Control, name: &ClusterName) -> Result<(), Problem> {
+    let access = control.clusters.access(name).await?;
+    insula_tenant_cluster::enroll_tenants(&*access.maintenance().await?).await
 }
 
 /// Takes the tenant's server out of the catalog, stops it and removes its data.

@@ -5,7 +5,7 @@
 mod api_keys;
 mod clusters;
 mod control;
-mod dedicated;
+pub mod dedicated;
 pub mod doctor;
 pub mod http;
 pub mod janitor;

@@ -12,9 +12,9 @@ use insula_problem::Problem;
 /// A server that was started.
 #[derive(Debug)]
 pub struct ProvisionedCluster {
-    /// Host name or address.
+    /// Host name, address, or the absolute path of a socket's folder.
     pub host: String,
-    /// TCP port.
+    /// The port, which a socket has in its name.
     pub port: u16,
     /// A superuser.
     pub admin_user: String,
@@ -31,6 +31,10 @@ pub trait ClusterProvisioner: Debug + Send + Sync {
     /// Starts a server in the region, or finds the one that it started under this name.
     async fn provision(&self, name: &ClusterName, region: &RegionName)
     -> Result<ProvisionedCluster, Problem>;
+
+    /// Host and port at which it starts the server of this name; `None` where
+    /// it has started none, or another process knows better.
+    async fn address(&self, name: &ClusterName) -> Result<Option<(String, u16)>, Problem>;
 
     /// Stops a server and removes its data.
     async fn remove(&self, name: &ClusterName) -> Result<(), Problem>;

@@ -3,7 +3,8 @@
 //! here reads a clock, a socket or a file, except the two ambient sources in
 //! [`ambient`], which everything else takes as arguments.
 
-pub mod ambient;
+pub mod address;
+mod ambient;
 mod capacity;
 mod ids;
 mod isolation;
@@ -15,6 +16,7 @@ mod tenant;
 mod text;
 mod tier;
 
+pub use address::Address;
 pub use ambient::{Clock, Entropy, OsEntropy, SystemClock};
 pub use capacity::{ClusterRoom, NoCluster, choose_cluster};
 pub use ids::{ApiKeyId, LoginId, OperationId, SchemaVersion, TenantId};

@@ -464,7 +464,8 @@ pub enum ClusterCommand {
         /// Where it stands.
         #[arg(long)]
         region: String,
-        /// How to reach it as a superuser; or in INSULA_CLUSTER_URL, where no process list shows it.
+        /// How to reach it as a superuser; or in INSULA_CLUSTER_URL, where no process list shows it. The host may be
+        /// the folder of a Unix socket, as %2Frun%2Fpostgresql.
         #[arg(value_name = "DATABASE_URL", env = "INSULA_CLUSTER_URL", hide_env_values = true)]
         database_url: String,
         /// Tenants in its shared tables at the most.

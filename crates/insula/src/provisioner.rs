@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use insula_control::{ClusterProvisioner, ProvisionedCluster};
 use insula_credentials::MasterKeys;
 use insula_domain::{ClusterName, RegionName};
-use insula_local_postgres::{Installation, SUPERUSER, ServerSpec, Servers, port_holder};
+use insula_local_postgres::{Installation, SUPERUSER, ServerSpec, Servers, port_holder, socket_folder};
 use insula_problem::{Code, Problem};
 use insula_settings::Provisioner;
 use serde::{Deserialize, Serialize};
@@ -221,6 +221,11 @@ pub fn pg_bin() -> Option<PathBuf> {
     std::env::var_os("INSULA_PG_BIN").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// A socket's folder as the catalog has it, in place of a host.
+fn text(folder: PathBuf) -> Result<String, Problem> {
+    folder.into_os_string().into_string().map_err(|_| Problem::internal("a socket's folder has an odd name"))
+}
+
 fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Problem {
     Problem::internal(error)
 }
@@ -248,11 +253,20 @@ impl ClusterProvisioner for LocalProvisioner {
         let address = self.servers.start(spec).await.map_err(internal)?;
         self.down().remove(name);
         Ok(ProvisionedCluster {
-            host: address.host.to_owned(),
+            host: text(address.socket_folder)?,
             port: address.port,
             admin_user: SUPERUSER.to_owned(),
             admin_password: password,
         })
+    }
+
+    async fn address(&self, name: &ClusterName) -> Result<Option<(String, u16)>, Problem> {
+        if !self.file(name).exists() {
+            return Ok(None);
+        }
+        let provisioned = self.read(name).map_err(internal)?;
+        let folder = socket_folder(&self.data_dir(name)).map_err(internal)?;
+        Ok(Some((text(folder)?, provisioned.port)))
     }
 
     async fn remove(&self, name: &ClusterName) -> Result<(), Problem> {

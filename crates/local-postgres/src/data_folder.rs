@@ -220,7 +220,7 @@ fn initdb_failed(spec: &ServerSpec, outcome: &Outcome) -> StartError {
 }
 
 /// The path without links; of a folder that is not there yet, its parent's.
-fn canonical(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
     match (path.canonicalize(), path.parent(), path.file_name()) {
         (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
             Ok(parent.canonicalize()?.join(name))

@@ -2,6 +2,7 @@
 //! again when asked for again, and all stopped at the end.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, future, stream};
@@ -16,11 +17,13 @@ use crate::spec::ServerSpec;
 const STARTS_AT_ONCE: usize = 4;
 
 /// Where a server of the group is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The address.
+    /// The address, over TCP.
     pub host: &'static str,
-    /// The TCP port.
+    /// The folder of its Unix socket.
+    pub socket_folder: PathBuf,
+    /// The port, of both.
     pub port: u16,
 }
 
@@ -156,5 +159,5 @@ fn is_up(status: &ServerStatus) -> bool {
 }
 
 fn address(server: &Server) -> Address {
-    Address { host: server.host(), port: server.port() }
+    Address { host: server.host(), socket_folder: server.socket_folder(), port: server.port() }
 }

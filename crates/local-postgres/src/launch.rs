@@ -2,6 +2,7 @@
 //! accepts connections: end leftovers, check the port, make the folder, write
 //! the settings, start, wait. The first start and every restart go through here.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +16,7 @@ use crate::conf;
 use crate::data_folder::DataFolder;
 use crate::error::StartError;
 use crate::files;
+use crate::hba;
 use crate::installation::Installation;
 use crate::leftovers;
 use crate::pid_file::PidFile;
@@ -98,10 +100,13 @@ impl Launcher {
     }
 
     fn write_settings(&self) -> Result<(), StartError> {
-        let path = self.data_dir().join(conf::FILE);
-        let text = conf::render(&self.spec, self.installation.version());
-        files::replace_owned(&path, text.as_bytes(), self.folder.run_as())
-            .map_err(StartError::io("write", &path))
+        let settings = conf::render(&self.spec, self.installation.version());
+        for (file, text) in [(conf::FILE, settings), (hba::FILE, hba::render(self.spec.tcp))] {
+            let path = self.data_dir().join(file);
+            files::replace_owned(&path, text.as_bytes(), self.folder.run_as())
+                .map_err(StartError::io("write", &path))?;
+        }
+        Ok(())
     }
 
     fn spawn(&self) -> Result<Postmaster, StartError> {
@@ -123,6 +128,9 @@ impl Launcher {
         command.arg("-D").arg(self.data_dir());
         command.arg("-c").arg(format!("port={}", self.spec.port));
         command.arg("-c").arg(format!("listen_addresses={addresses}"));
+        let mut hba = OsString::from("hba_file=");
+        hba.push(self.data_dir().join(hba::FILE));
+        command.arg("-c").arg(hba);
         // A folder with quotes or spaces in its name is one folder all the same.
         let quoted =
             format!("unix_socket_directories=\"{}\"", sockets.display().to_string().replace('"', "\"\""));

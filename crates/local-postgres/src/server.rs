@@ -13,6 +13,7 @@ use crate::error::StartError;
 use crate::installation::Installation;
 use crate::launch::Launcher;
 use crate::postmaster::Patience;
+use crate::sockets;
 use crate::spec::{SUPERUSER, ServerSpec};
 use crate::supervisor::{StopWish, Supervisor};
 
@@ -116,6 +117,12 @@ impl Server {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The folder of its Unix socket, by which every role may connect.
+    #[must_use]
+    pub fn socket_folder(&self) -> PathBuf {
+        sockets::place_of_canonical(&self.data_dir)
     }
 
     /// The data folder, without links in its path.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::data_folder;
 use crate::error::StartError;
 use crate::files::create_private;
 use crate::run_as::RunAs;
@@ -17,13 +18,27 @@ const LONGEST_PATH: usize = 103;
 /// file beside the socket is longer, but no socket.
 const LONGEST_NAME: usize = "/.s.PGSQL.65535".len();
 
+/// The folder in which the socket of the server in `data_dir` is while it runs.
+/// The data folder need not be there yet.
+///
+/// # Errors
+/// Where the way to the data folder cannot be followed.
+pub fn place(data_dir: &Path) -> io::Result<PathBuf> {
+    Ok(place_of_canonical(&data_folder::canonical(&std::path::absolute(data_dir)?)?))
+}
+
+/// [`place`], where the path has no links.
+pub(crate) fn place_of_canonical(data_dir: &Path) -> PathBuf {
+    if fits(data_dir) { data_dir.to_path_buf() } else { short_folder(data_dir) }
+}
+
 /// The folder for the socket of the server in `data_dir`; made where it is not
 /// the data folder itself.
 pub(crate) fn folder(data_dir: &Path, run_as: Option<&RunAs>) -> Result<PathBuf, StartError> {
-    if fits(data_dir) {
-        return Ok(data_dir.to_path_buf());
+    let short = place_of_canonical(data_dir);
+    if short == data_dir {
+        return Ok(short);
     }
-    let short = short_folder(data_dir);
     match create_private(&short, run_as) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_ours(&short, run_as),
         made => made,
@@ -49,8 +64,9 @@ fn short_folder(data_dir: &Path) -> PathBuf {
 
 fn fits(folder: &Path) -> bool {
     let bytes = folder.as_os_str().as_encoded_bytes();
-    // A comma would part the setting into two folders.
-    bytes.len() + LONGEST_NAME <= LONGEST_PATH && !bytes.contains(&b',')
+    // A comma would part the setting into two folders, and what is no UTF-8
+    // cannot stand in a URL.
+    bytes.len() + LONGEST_NAME <= LONGEST_PATH && !bytes.contains(&b',') && folder.to_str().is_some()
 }
 
 /// Everybody can make folders in `/tmp`: one that is not the server's own and
@@ -84,5 +100,16 @@ mod tests {
         remove(&long);
         assert!(!replaced.exists());
         remove(short);
+    }
+
+    #[test]
+    fn the_place_is_known_before_the_server_runs_and_without_links() {
+        let root = tempfile::tempdir().unwrap();
+        let canonical = root.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(&canonical, canonical.join("link")).unwrap();
+        assert_eq!(place(&canonical.join("link/pg")).unwrap(), canonical.join("pg"));
+        let long = canonical.join("x".repeat(100));
+        assert_eq!(place(&long).unwrap(), short_folder(&long));
+        assert!(place(Path::new("/nowhere/at/all")).is_err());
     }
 }

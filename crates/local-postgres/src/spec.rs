@@ -27,6 +27,18 @@ const RESERVED: [&str; 9] = [
     "unix_socket_directories",
 ];
 
+/// Who may connect over TCP, from this machine and with a password. By the Unix
+/// socket, in a folder that the server's user and root alone can enter,
+/// everybody may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TcpAccess {
+    /// [`SUPERUSER`] alone.
+    #[default]
+    Superuser,
+    /// Every role: for tests that connect as tenants' roles.
+    Everybody,
+}
+
 /// A server to be started.
 #[derive(Clone)]
 pub struct ServerSpec {
@@ -38,6 +50,8 @@ pub struct ServerSpec {
     pub data_dir: PathBuf,
     /// The TCP port, on loopback alone.
     pub port: u16,
+    /// Who may connect to it.
+    pub tcp: TcpAccess,
     /// The password of [`SUPERUSER`]. Used when the folder is made; the
     /// caller keeps it, since an existing folder goes on with its own.
     pub superuser_password: Zeroizing<String>,
@@ -67,6 +81,7 @@ impl ServerSpec {
             name: name.into(),
             data_dir: data_dir.into(),
             port,
+            tcp: TcpAccess::default(),
             superuser_password: Zeroizing::new(superuser_password.into()),
             durable: true,
             max_connections: DEFAULT_MAX_CONNECTIONS,
@@ -122,6 +137,7 @@ impl fmt::Debug for ServerSpec {
             .field("name", &self.name)
             .field("data_dir", &self.data_dir)
             .field("port", &self.port)
+            .field("tcp", &self.tcp)
             .field("superuser_password", &"[redacted]")
             .field("durable", &self.durable)
             .field("max_connections", &self.max_connections)

@@ -3,26 +3,28 @@
 //!
 //! The server proves who it is: with SCRAM it must show that it knows the
 //! role's verifier, which only the server with this tenant's role does. An
-//! address that was given to another server since is found out here. With TLS
+//! address that was given to another server since is found out here. This is
+//! the same on a Unix socket, which has no TLS. With TLS
 //! the proof is bound to the server's certificate, so that nobody in between
 //! can pass it on. A server that lets the role in without this proof is refused.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use insula_credentials::Secret;
 use insula_credentials::scram::{EndPoint, Mechanism, ScramClient, ScramError};
-use insula_domain::{DatabaseName, Entropy, RoleName};
+use insula_domain::{Address, DatabaseName, Entropy, RoleName};
 use insula_pg_wire::backend::{Authentication, parse_backend_key_data, parse_error, tag};
 use insula_pg_wire::startup::{CancelKey, put_session_start, put_ssl_request};
 use insula_pg_wire::{Message, NulInText, WireError, frontend};
 use insula_route_map::ClusterEndpoint;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::cancel::CancelTarget;
@@ -35,6 +37,10 @@ const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
 /// Messages of a server before it is ready, at most: settings and notices.
 const MESSAGES_MAX: usize = 1000;
+
+/// How long to wait where a Unix socket's queue is full: over TCP the system
+/// waits by itself.
+const SOCKET_RETRY: Duration = Duration::from_millis(5);
 
 /// A backend that has just said that it is ready.
 #[derive(Debug)]
@@ -124,12 +130,20 @@ pub(crate) struct Connection {
     end_point: Option<EndPoint>,
 }
 
-/// Connects, with TLS where the endpoint asks for it.
+/// Connects, with TLS where the endpoint asks for it and is no Unix socket. The
+/// caller bounds the time.
 pub(crate) async fn connect(
     endpoint: &ClusterEndpoint,
     tls: &TlsConnector,
 ) -> Result<Connection, BackendError> {
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+    let (host, port) = match Address::new(&endpoint.host, endpoint.port) {
+        Address::Tcp(host, port) => (host, port),
+        Address::Socket(path) => {
+            let link = Link::new(Wire::Socket(connect_socket(&path).await?));
+            return Ok(Connection { link, end_point: None });
+        }
+    };
+    let stream = TcpStream::connect((host, port)).await?;
     prepare(&stream)?;
     let mut link = Link::new(Wire::Plain(stream));
     if !endpoint.tls {
@@ -149,6 +163,15 @@ pub(crate) async fn connect(
     let end_point = Some(end_point.ok_or(BackendError::NoChannelBinding)?);
     let link = Link::new(Wire::Tls(Box::new(TlsStream::Client(stream))));
     Ok(Connection { link, end_point })
+}
+
+async fn connect_socket(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(SOCKET_RETRY).await,
+            connected => return connected,
+        }
+    }
 }
 
 /// Opens a backend.

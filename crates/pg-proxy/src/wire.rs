@@ -1,5 +1,5 @@
-//! A connection, with TLS or without: one type, so that nothing above it has
-//! to know.
+//! A connection, with TLS or without, or by a Unix socket: one type, so that
+//! nothing above it has to know.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 /// After so long without a byte the other side is asked whether it is there;
@@ -33,6 +33,7 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
 pub(crate) enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Socket(UnixStream),
 }
 
 impl AsyncRead for Wire {
@@ -44,6 +45,7 @@ impl AsyncRead for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Socket(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -53,6 +55,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Socket(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -60,6 +63,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Socket(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -67,6 +71,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Socket(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

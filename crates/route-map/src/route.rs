@@ -32,9 +32,9 @@ pub struct Route {
 pub struct ClusterEndpoint {
     /// The cluster.
     pub name: ClusterName,
-    /// A host name or an IP address.
+    /// A host name, an IP address, or the absolute path of a socket's folder.
     pub host: String,
-    /// A TCP port.
+    /// The port, which a socket has in its name.
     pub port: u16,
     /// Whether backends are opened with TLS.
     pub tls: bool,

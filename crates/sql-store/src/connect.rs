@@ -1,4 +1,5 @@
-//! One connection to a PostgreSQL server, by URL. Outside this machine it is
+//! One connection to a PostgreSQL server, by URL: over TCP, or by a Unix socket
+//! where the host is the absolute path of its folder. Outside this machine it is
 //! encrypted and the server's certificate is verified, whatever libpq would
 //! do, unless the URL says `sslmode=disable`; every wait is bounded.
 
@@ -53,9 +54,9 @@ pub enum ConnectError {
 /// What a URL says, apart.
 #[derive(Clone)]
 pub struct UrlParts {
-    /// Host name or address.
+    /// Host name, address, or the absolute path of a socket's folder.
     pub host: String,
-    /// TCP port.
+    /// The port, which a socket has in its name.
     pub port: u16,
     /// The role.
     pub user: String,
@@ -100,6 +101,11 @@ impl Connector {
         config.keepalives_idle(Duration::from_secs(30));
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => None,
+            // Nobody is in between, and PostgreSQL has no TLS there.
+            _ if is_socket(&config) => {
+                config.ssl_mode(SslMode::Disable);
+                None
+            }
             SslMode::Prefer if ca_file.is_none() && is_local(&config) => {
                 config.ssl_mode(SslMode::Disable);
                 None
@@ -112,21 +118,26 @@ impl Connector {
         Ok(Self { config, tls })
     }
 
-    /// What a URL says, apart: one TCP host, a user and a password.
+    /// What a URL says, apart: one host or folder of a socket, a user and a password.
     ///
     /// # Errors
     /// Where the URL is not valid, or says less or more than that.
     pub fn parts(url: &str) -> Result<UrlParts, ConnectError> {
         let connector = Self::new(url, None)?;
         let config = &connector.config;
-        let (Some(user), Some(password), [Host::Tcp(host)]) =
+        let (Some(user), Some(password), [host]) =
             (config.get_user(), config.get_password(), config.get_hosts())
         else {
             return Err(ConnectError::Incomplete);
         };
+        let host = match host {
+            Host::Tcp(host) => Some(host.as_str()),
+            Host::Unix(path) => path.to_str(),
+        };
+        let host = host.ok_or(ConnectError::Incomplete)?;
         let password = std::str::from_utf8(password).map_err(|_| ConnectError::Incomplete)?;
         Ok(UrlParts {
-            host: host.clone(),
+            host: host.to_owned(),
             port: config.get_ports().first().copied().unwrap_or(5432),
             user: user.to_owned(),
             password: password.to_owned(),
@@ -181,6 +192,11 @@ impl Connector {
     }
 }
 
+/// Whether there is nothing but Unix sockets to connect to.
+fn is_socket(config: &Config) -> bool {
+    config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) && !config.get_hosts().is_empty()
+}
+
 /// Whether the bytes stay on this machine: a socket file or the loopback.
 fn is_local(config: &Config) -> bool {
     config.get_hosts().iter().all(|host| match host {
@@ -222,4 +238,24 @@ fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, ConnectError> {
         .map_err(ConnectError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_a_path_is_the_folder_of_a_socket_and_has_no_tls() {
+        let url = "postgres://me:pw@%2Fsrv%2Finsula%2Fpg%2Fus-east-1-a:7441/postgres";
+        for query in ["", "?sslmode=require", "?sslmode=disable"] {
+            let parts = Connector::parts(&format!("{url}{query}")).unwrap();
+            assert_eq!((parts.host.as_str(), parts.port), ("/srv/insula/pg/us-east-1-a", 7441));
+            assert!(!parts.tls, "{query}");
+        }
+        let over_tcp = Connector::parts("postgres://me:pw@db.example:1/postgres?sslmode=require").unwrap();
+        assert!(over_tcp.tls, "canary: elsewhere it is asked for");
+        for wrong in ["postgres://me:pw@%2Fa,%2Fb/x", "postgres://me@%2Fa/x", "postgres:///x?user=me"] {
+            assert!(Connector::parts(wrong).is_err(), "{wrong}");
+        }
+    }
 }

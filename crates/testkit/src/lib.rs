@@ -28,6 +28,7 @@ pub use clock::ManualClock;
 pub use database::TestDatabase;
 pub use entropy::SeededEntropy;
 pub use folder::passable_folder;
+pub use insula_local_postgres::TcpAccess;
 pub use port::unused_port;
 pub use postgres::{TestPostgres, connect, installation, postgres};
 pub use server::TestServer;

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use insula_domain::{Entropy, OsEntropy};
-use insula_local_postgres::{Installation, Server, ServerSpec, StartError};
+use insula_local_postgres::{Installation, Server, ServerSpec, StartError, TcpAccess};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
@@ -63,6 +63,16 @@ impl TestPostgres {
         with_user(&self.url(database), user, password)
     }
 
+    /// The folder of its Unix socket.
+    ///
+    /// # Panics
+    /// Where it cannot be asked.
+    pub async fn socket_folder(&self) -> String {
+        let answer = self.connect("postgres").await.query_one("show unix_socket_directories", &[]).await;
+        let folder: String = answer.expect("a setting can be shown").get(0);
+        folder.trim_matches('"').to_owned()
+    }
+
     /// A superuser's session in a database.
     ///
     /// # Panics
@@ -109,6 +119,7 @@ pub(crate) async fn start_new(change: impl Fn(&mut ServerSpec)) -> (Server, Serv
     for _ in 0..TRIES {
         let mut spec = ServerSpec::new("test", folder.path().join("pg"), unused_port(), password.as_str());
         spec.durable = false;
+        spec.tcp = TcpAccess::Everybody;
         spec.restart_when_dead = false;
         spec.max_connections = 400;
         spec.remove_when_orphaned = Some(folder.path().to_path_buf());

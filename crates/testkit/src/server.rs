@@ -1,5 +1,7 @@
 //! A server of a test's own, to be stopped, killed and started again.
 
+use std::path::PathBuf;
+
 use insula_local_postgres::{Server, ServerSpec, ServerStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -57,6 +59,15 @@ impl TestServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.spec.port
+    }
+
+    /// The folder of its Unix socket.
+    ///
+    /// # Panics
+    /// Where its data folder is gone.
+    #[must_use]
+    pub fn socket_folder(&self) -> PathBuf {
+        insula_local_postgres::socket_folder(&self.spec.data_dir).expect("the server's folder is there")
     }
 
     /// The superuser's name.

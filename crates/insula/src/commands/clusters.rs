@@ -1,6 +1,7 @@
 //! `insula cluster …` and `insula region …`
 
 use insula_api::{AddCluster, Cluster, ClusterCapacity, Region};
+use insula_domain::Address;
 use reqwest::Method;
 
 use crate::args::{ClusterCommand, Format, RegionCommand};
@@ -18,7 +19,7 @@ pub async fn clusters(client: &Client, format: Format, command: ClusterCommand) 
                 vec![
                     cluster.name.to_string(),
                     cluster.region.to_string(),
-                    format!("{}:{}", cluster.host, cluster.port),
+                    Address::new(&cluster.host, cluster.port).to_string(),
                     cluster.server_version.clone(),
                     cluster.status.clone(),
                     cluster.tenants.to_string(),
@@ -52,7 +53,7 @@ fn show(format: Format, cluster: &Cluster) -> Result<(), Failure> {
     let fields = [
         ("name", cluster.name.to_string()),
         ("region", cluster.region.to_string()),
-        ("address", format!("{}:{}", cluster.host, cluster.port)),
+        ("address", Address::new(&cluster.host, cluster.port).to_string()),
         ("tls", cluster.tls.to_string()),
         ("version", cluster.server_version.clone()),
         ("status", cluster.status.clone()),

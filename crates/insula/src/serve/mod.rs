@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use insula_catalog::follow_routes;
-use insula_control::{Control, ControlSettings, janitor};
+use insula_control::{Control, ControlSettings, dedicated, janitor};
 use insula_credentials::{MasterKeys, OperatorToken};
 use insula_domain::{OsEntropy, SystemClock};
 use insula_pg_proxy::{PgProxy, PgProxyConfig};
@@ -126,11 +126,13 @@ impl Insula {
     }
 
     /// Writes what the settings say into the catalog: regions, and in an empty
-    /// catalog the default tiers and plans.
+    /// catalog the default tiers and plans; and where the provisioner has its
+    /// servers.
     pub async fn bootstrap(&self, operator: Option<Operator>) -> anyhow::Result<()> {
         if self.settings.server.roles.contains(&Role::Control) {
             bootstrap::bootstrap(&self.control, &self.settings.regions, operator).await?;
         }
+        dedicated::find_all_again(&self.control).await?;
         Ok(())
     }
 

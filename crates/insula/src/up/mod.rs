@@ -6,16 +6,17 @@ mod folder;
 mod ready;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use insula_api::{AddCluster, ApplySchema, OperationStatus, SchemaFile};
 use insula_catalog::Author;
-use insula_control::{Control, registration, schema};
+use insula_control::{Control, percent, registration, schema};
 use insula_credentials::MasterKeys;
 use insula_domain::{Clock, ClusterName, OperationId, SystemClock};
-use insula_local_postgres::{Installation, SUPERUSER, ServerSpec, Servers};
+use insula_local_postgres::{Installation, SUPERUSER, ServerSpec, Servers, socket_folder};
 use insula_settings::{HumanDuration, Region, SecretText, Settings};
 use insula_sql_store::{Connector, ensure_database};
 use rust_embed::RustEmbed;
@@ -127,7 +128,7 @@ async fn start(
     let insula = Insula::open(settings.clone(), keys.clone(), Some(provisioner.clone())).await?;
     insula.bootstrap(Some(folder.operator()?.0)).await?;
     step.say("catalog and region stores are ready");
-    register(arguments, keys, insula.control()).await?;
+    register(arguments, folder, keys, insula.control()).await?;
     step.say("clusters are registered");
     let demo = match arguments.demo {
         Demo::Shop => begin_demo(insula.control()).await?,
@@ -180,9 +181,13 @@ fn url(keys: &MasterKeys, server: &str, port: u16, database: &str) -> anyhow::Re
     Ok(format!("postgres://{SUPERUSER}:{}@127.0.0.1:{port}/{database}", password(keys, server)?))
 }
 
+fn data_dir(folder: &Folder, server: &str) -> PathBuf {
+    folder.path("postgres").join(server)
+}
+
 fn specs(arguments: &Up, folder: &Folder, keys: &MasterKeys) -> anyhow::Result<Vec<ServerSpec>> {
     let spec = |name: &str, port: u16| -> anyhow::Result<ServerSpec> {
-        Ok(ServerSpec::new(name, folder.path("postgres").join(name), port, password(keys, name)?))
+        Ok(ServerSpec::new(name, data_dir(folder, name), port, password(keys, name)?))
     };
     let mut specs = vec![spec("catalog", arguments.port_base + CATALOG)?];
     for (port, (region, _)) in (arguments.port_base + FIRST_REGION..).zip(REGIONS) {
@@ -242,18 +247,26 @@ fn author() -> Author {
     Author::new("up", SystemClock.now())
 }
 
-/// Registers the regions' shared servers. One that moved to another port,
-/// because the port base is another now, is found there again.
-async fn register(arguments: &Up, keys: &MasterKeys, control: &Control) -> anyhow::Result<()> {
+/// Registers the regions' shared servers by their sockets, since tenants' roles
+/// have no other way in. One whose folder or port is another now is found there
+/// again.
+async fn register(
+    arguments: &Up,
+    folder: &Folder,
+    keys: &MasterKeys,
+    control: &Control,
+) -> anyhow::Result<()> {
     for (port, (region, _)) in (arguments.port_base + FIRST_REGION..).zip(REGIONS) {
         let name = shared_cluster(region)?;
-        let request = AddCluster {
-            name: name.to_string(),
-            region: region.to_owned(),
-            url: url(keys, name.as_str(), port, "postgres")?,
-            capacity: None,
+        let sockets = socket_folder(&data_dir(folder, name.as_str()))?.display().to_string();
+        let password = password(keys, name.as_str())?;
+        let url = format!("postgres://{SUPERUSER}:{password}@{}:{port}/postgres", percent(&sockets));
+        let request = AddCluster { name: name.to_string(), region: region.to_owned(), url, capacity: None };
+        let registered = async {
+            let cluster = registration::add(control, author(), &request).await?;
+            registration::find_again(control, author(), &cluster, &sockets, port).await
         };
-        registration::add(control, author(), &request).await.with_context(|| format!("cluster {name}"))?;
+        registered.await.with_context(|| format!("cluster {name}"))?;
     }
     Ok(())
 }

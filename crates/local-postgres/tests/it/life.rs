@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use insula_local_postgres::{Server, ServerStatus, remove};
+use insula_local_postgres::{Server, ServerStatus, TcpAccess, remove, socket_folder};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid, getpgid, getpgrp};
 
@@ -161,4 +161,66 @@ fn a_server_does_not_depend_on_the_runtime_that_started_it() {
     let server = runtime().block_on(Server::start(&installation(), spec)).unwrap();
     assert_eq!(runtime().block_on(ask(&server, "select 1")), "1");
     runtime().block_on(server.stop());
+}
+
+/// A role of its own, as a tenant's that has set its own password.
+async fn make_role(server: &Server) {
+    ask(server, "create role somebody login").await;
+    ask(server, "alter role somebody password 'mine'").await;
+}
+
+#[tokio::test]
+async fn over_tcp_only_the_superuser_comes_in_and_by_the_socket_everybody() {
+    let root = folder();
+    let mut spec = spec(root.path());
+    let server = start(&spec).await;
+    make_role(&server).await;
+    for host in ["127.0.0.1", "[::1]"] {
+        let url = format!("postgres://somebody:mine@{host}:{}/postgres", spec.port);
+        let refused = query(&url, "select 1").await.unwrap_err();
+        let refused = refused.as_db_error().unwrap();
+        assert_eq!(refused.code().code(), "28000");
+        assert!(refused.message().contains("pg_hba.conf rejects"), "{}", refused.message());
+    }
+    let socket = socket_folder(&spec.data_dir).unwrap();
+    assert_eq!(server.socket_folder(), socket);
+    assert!(socket.join(format!(".s.PGSQL.{}", spec.port)).exists());
+    let by_socket =
+        format!("host={} port={} user=somebody password=mine dbname=postgres", socket.display(), spec.port);
+    assert_eq!(query(&by_socket, "select current_user").await.unwrap(), "somebody");
+    assert!(query(&by_socket.replace("mine", "other"), "select 1").await.is_err(), "with the password alone");
+    server.stop().await;
+
+    // The canary: it is the file that keeps them out.
+    spec.tcp = TcpAccess::Everybody;
+    let server = start(&spec).await;
+    let url = format!("postgres://somebody:mine@127.0.0.1:{}/postgres", spec.port);
+    assert_eq!(query(&url, "select current_user").await.unwrap(), "somebody");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_folder_and_one_that_a_superuser_opened_are_closed_at_the_next_start() {
+    let root = folder();
+    let spec = spec(root.path());
+    let server = start(&spec).await;
+    make_role(&server).await;
+    let own = root.path().join("own_hba.conf");
+    fs::write(&own, "host all all all trust\n").unwrap();
+    ask(&server, &format!("alter system set hba_file = '{}'", own.display())).await;
+    server.stop().await;
+    fs::write(spec.data_dir.join("pg_hba.conf"), "host all all all trust\n").unwrap();
+
+    let server = start(&spec).await;
+    let url = format!("postgres://somebody:mine@127.0.0.1:{}/postgres", spec.port);
+    let refused = query(&url, "select 1").await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "28000");
+    // One that was changed while the server ran is written again as well.
+    fs::write(spec.data_dir.join("pg_hba.conf"), "host all all all trust\n").unwrap();
+    ask(&server, "select pg_reload_conf()").await;
+    crate::support::until_ok("canary: the changed file opens the door", || query(&url, "select 1")).await;
+    server.stop().await;
+    let server = start(&spec).await;
+    assert!(query(&url, "select 1").await.is_err());
+    server.stop().await;
 }

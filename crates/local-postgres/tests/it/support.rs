@@ -80,6 +80,18 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Repeats a query until it succeeds, and gives up loudly.
+pub async fn until_ok<Answer>(what: &str, ask: impl Fn() -> Answer)
+where
+    Answer: Future<Output = Result<String, tokio_postgres::Error>>,
+{
+    let deadline = Instant::now() + LIMIT;
+    while ask().await.is_err() {
+        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// The entries of a folder by name.
 pub fn entries(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap().flatten();

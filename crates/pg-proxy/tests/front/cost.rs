@@ -1,10 +1,12 @@
 //! What the front costs, for the decision record: the same statements straight
-//! to the server and through the front. Run by hand:
+//! to the server and through the front, over TCP
+//! and by the server's socket. Run by hand:
 //! `cargo test -p insula-pg-proxy --test front cost -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
 use insula_domain::RoleName;
+use insula_route_map::Rows;
 use insula_testkit::postgres;
 use tokio_postgres::{Client, Config};
 
@@ -61,7 +63,15 @@ async fn cost_of_the_front() {
     let straight: Config =
         postgres().await.url_as(role.as_str(), password.expose(), world.database.name()).parse().unwrap();
     let through = world.config(&tenant);
-    for (name, config) in [("straight", &straight), ("through the front", &through)] {
+    let url = postgres().await.url("postgres");
+    for name in ["straight", "through the front", "through the front, by the socket"] {
+        let config = if name == "straight" { &straight } else { &through };
+        if name.ends_with("socket") {
+            let folder = postgres().await.socket_folder().await;
+            let port = url.parse::<Config>().unwrap().get_ports()[0];
+            let endpoint = world.endpoint(&folder, port, false);
+            world.push(Rows { endpoints: vec![endpoint], ..Rows::default() });
+        }
         let client = connect(config).await.unwrap();
         round_trips(&client, true).await;
         let (simple, extended) = (round_trips(&client, false).await, round_trips(&client, true).await);

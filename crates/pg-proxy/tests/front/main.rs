@@ -6,6 +6,7 @@
 
 mod cancel;
 mod cost;
+mod doors;
 mod ending;
 mod limits;
 mod login;

@@ -33,15 +33,15 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-struct Certificate {
-    der: CertificateDer<'static>,
+pub struct Certificate {
+    pub der: CertificateDer<'static>,
     certificate_pem: String,
     key_pem: String,
     front: FrontTls,
     acceptor: TlsAcceptor,
 }
 
-fn certificate() -> Certificate {
+pub fn certificate() -> Certificate {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let der = cert.der().clone();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -61,7 +61,7 @@ fn certificate() -> Certificate {
     }
 }
 
-fn client_tls(trusted: &CertificateDer<'static>) -> MakeRustlsConnect {
+pub fn client_tls(trusted: &CertificateDer<'static>) -> MakeRustlsConnect {
     MakeRustlsConnect::new(client_config(trusted))
 }
 
@@ -146,7 +146,7 @@ fn hand_over(folder: &Path, name: &str, content: &str) {
 }
 
 /// A server with the tenant's role and database, and TLS with a certificate.
-async fn tls_server(world: &World, tenant: &Tenant, certificate: &Certificate) -> TestServer {
+pub async fn tls_server(world: &World, tenant: &Tenant, certificate: &Certificate) -> TestServer {
     let mut server = TestServer::start().await;
     let admin = server.connect("postgres").await;
     let placement = tenant.route.placement.as_ref().unwrap();
