@@ -1,11 +1,14 @@
 //! The process is killed before, inside and after every step of the creation
 //! and of the purge of a tenant, forward and backward, and started again: the
-//! operation ends done or undone, and the doctor finds nothing.
+//! operation ends done or undone, the doctor finds nothing, and no server and
+//! no folder is left that nobody owns.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::World;
@@ -14,6 +17,10 @@ use common::World;
 const UNTIL_KILLED: Duration = Duration::from_secs(30);
 
 const MOMENTS: [&str; 3] = ["before", "inside", "after"];
+
+/// All steps of `tenant.create`, and of `tenant.purge`.
+const CREATE: [&str; 7] = ["reserve", "cluster", "roles", "space", "tables", "home", "open"];
+const PURGE: [&str; 6] = ["fence", "rows", "roles", "cluster", "home", "bury"];
 
 /// Kills the process at the point while it carries out the command, and starts
 /// it again.
@@ -34,65 +41,64 @@ fn status(world: &World, slug: &str) -> Option<String> {
     said.ok.then(|| said.json()["status"].as_str().unwrap_or_default().to_owned())
 }
 
-async fn crash_everywhere(tier: &str, region: &str, steps: &[&str], purge: &[&str]) {
-    let mut world = World::start().await;
-    world.apply_shop();
-    for step in steps {
-        for moment in MOMENTS {
-            let point = format!("tenant.create:{step}:{moment}");
-            let slug = format!("{}-{moment}", step.replace('_', "-"));
-            crash(&mut world, &point, &["tenant", "create", &slug, "--tier", tier, "--region", region]);
-            // Nothing is wrong with the tenant itself, so whoever takes over makes it.
-            assert_eq!(status(&world, &slug).as_deref(), Some("active"), "{point}");
-            let client = world.connect(&slug).await;
-            client.query("select * from products", &[]).await.unwrap();
-        }
-    }
-    for (index, step) in purge.iter().enumerate() {
-        for (other, moment) in MOMENTS.iter().enumerate() {
-            let created = steps[index % steps.len()].replace('_', "-");
-            let slug = format!("{created}-{}", MOMENTS[(index + other) % 3]);
-            if status(&world, &slug).is_none() {
-                world.create(&slug, tier, region);
-            }
-            let point = format!("tenant.purge:{step}:{moment}");
-            crash(&mut world, &point, &["tenant", "delete", &slug]);
-            assert_eq!(status(&world, &slug), None, "{point}");
-        }
-    }
+/// The points of a workflow at which a process can end.
+fn points(workflow: &str, steps: &[&str], before: &str) -> Vec<String> {
+    let moments = |step| MOMENTS.map(|moment| format!("{workflow}:{step}:{before}{moment}"));
+    steps.iter().flat_map(moments).collect()
 }
 
-const STEPS: [&str; 6] = ["reserve", "roles", "space", "tables", "home", "open"];
-const PURGE: [&str; 5] = ["fence", "rows", "roles", "home", "bury"];
+/// A tenant is created over a crash and purged over another, for all crashes.
+async fn crash_everywhere(tier: &str, region: &str) {
+    let mut world = World::start().await;
+    world.apply_shop();
+    let mut purges = points("tenant.purge", &PURGE, "").into_iter();
+    for create in points("tenant.create", &CREATE, "") {
+        let slug = create.replace("tenant.", "").replace(':', "-");
+        crash(&mut world, &create, &["tenant", "create", &slug, "--tier", tier, "--region", region]);
+        // Nothing is wrong with the tenant itself, so whoever takes over makes it.
+        assert_eq!(status(&world, &slug).as_deref(), Some("active"), "{create}");
+        let client = world.connect(&slug).await;
+        client.query("select * from products", &[]).await.unwrap();
+        drop(client);
+        let own_server = usize::from(tier == "enterprise");
+        assert_eq!(servers(&world).len(), own_server, "{create}: {:?}", left(&world));
+        match purges.next() {
+            Some(purge) => crash(&mut world, &purge, &["tenant", "delete", &slug]),
+            None => assert!(world.run(&["tenant", "delete", &slug]).ok),
+        }
+        world.doctor_is_content();
+        assert_eq!(status(&world, &slug), None, "{create}");
+        assert_eq!(left(&world), BTreeSet::new(), "{create}");
+    }
+    assert_eq!(purges.next(), None, "every crash of the purge had its tenant");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_tenant_survives_a_crash_at_every_step() {
-    crash_everywhere("free", "us-east-1", &STEPS, &PURGE).await;
+    crash_everywhere("free", "us-east-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_tenant_survives_a_crash_at_every_step() {
-    crash_everywhere("standard", "us-east-1", &STEPS, &PURGE).await;
+    crash_everywhere("standard", "us-east-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_tenant_survives_a_crash_at_every_step() {
-    crash_everywhere("business", "eu-west-1", &STEPS, &PURGE).await;
+    crash_everywhere("business", "eu-west-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_with_its_own_server_survives_a_crash_at_every_step() {
-    crash_everywhere("enterprise", "eu-west-1", &["cluster", "space", "open"], &["rows", "cluster", "bury"])
-        .await;
+    crash_everywhere("enterprise", "eu-west-1").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_undo_survives_a_crash_at_every_step() {
+/// Somebody else has the login's name: the last step fails for good, and
+/// everything before it is taken back, over a crash at each step.
+async fn crash_every_undo(tier: &str) {
     let mut world = World::start().await;
     world.apply_shop();
     world.create("squatter", "free", "us-east-1");
-    // Somebody else has the login's name: the last step fails for good, and
-    // everything before it is taken back.
     let squat = |slug: &str| {
         format!(
             "insert into logins (id, tenant_id, name, verifier, read_only, descendants, is_default,
@@ -101,22 +107,41 @@ async fn an_undo_survives_a_crash_at_every_step() {
              from tenants where slug = 'squatter'"
         )
     };
-    for tier in ["free", "standard", "business"] {
-        for step in ["home", "tables", "space", "roles", "cluster", "reserve"] {
-            for moment in MOMENTS {
-                let slug = format!("{tier}-{step}-{moment}");
-                let point = format!("tenant.create:{step}:undo_{moment}");
-                let catalog = world.catalog.connect("insula_catalog").await;
-                catalog.batch_execute(&squat(&slug)).await.unwrap();
-                let create = ["tenant", "create", &slug, "--tier", tier, "--region", "us-east-1"];
-                crash(&mut world, &point, &create);
-                assert_eq!(status(&world, &slug), None, "{point}");
-                // The slug is free again.
-                catalog.batch_execute(&format!("delete from logins where name = '{slug}'")).await.unwrap();
-                world.create(&slug, tier, "us-east-1");
-            }
-        }
+    let catalog = world.catalog.connect("insula_catalog").await;
+    for point in points("tenant.create", &CREATE[..CREATE.len() - 1], "undo_") {
+        let slug = point.replace("tenant.create:", "").replace([':', '_'], "-");
+        catalog.batch_execute(&squat(&slug)).await.unwrap();
+        let create = ["tenant", "create", &slug, "--tier", tier, "--region", "us-east-1"];
+        crash(&mut world, &point, &create);
+        assert_eq!(status(&world, &slug), None, "{point}");
+        assert_eq!(left(&world), BTreeSet::new(), "{point}");
+        // The slug is free again.
+        catalog.batch_execute(&format!("delete from logins where name = '{slug}'")).await.unwrap();
+        world.create(&slug, tier, "us-east-1");
+        assert!(world.run(&["tenant", "delete", &slug]).ok);
+        world.doctor_is_content();
+        assert_eq!(left(&world), BTreeSet::new(), "{point}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_undo_of_a_pool_tenant_survives_a_crash_at_every_step() {
+    crash_every_undo("free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_undo_of_a_schema_tenant_survives_a_crash_at_every_step() {
+    crash_every_undo("standard").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_undo_of_a_database_tenant_survives_a_crash_at_every_step() {
+    crash_every_undo("business").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_undo_of_a_tenant_with_its_own_server_survives_a_crash_at_every_step() {
+    crash_every_undo("enterprise").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,19 +149,60 @@ async fn without_taking_over_the_doctor_would_not_be_content() {
     // The canary: with nobody to take over, what a crash left is found.
     let mut world = World::start().await;
     world.apply_shop();
-    world.kill_9();
-    world.serve(&[("INSULA_CRASH_AT", "tenant.create:tables:inside")]);
-    world.wait_ready();
-    let _ = world.run(&["tenant", "create", "half", "--tier", "standard", "--region", "us-east-1"]);
-    assert!(world.ended(UNTIL_KILLED));
-    let catalog = world.catalog.connect("insula_catalog").await;
-    // The run is forgotten, as if it had never been a durable one.
-    catalog.batch_execute("delete from workflow_runs where ended_at is null").await.unwrap();
-    world.serve(&[]);
-    world.wait_ready();
+    leave_half(&mut world, "half", "standard", "tables").await;
     let said = world.run(&["doctor", "-o", "json"]);
     assert_eq!(said.code, Some(1));
     let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     let findings = report["findings"].to_string();
     assert!(findings.contains("schema of") && findings.contains("role tenant_"), "{findings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_taking_over_a_server_would_be_left() {
+    // The canary of what is looked for after each crash.
+    let mut world = World::start().await;
+    world.apply_shop();
+    assert_eq!(left(&world), BTreeSet::new());
+    leave_half(&mut world, "half", "enterprise", "cluster").await;
+    let left = left(&world);
+    assert!(left.iter().any(|what| what.starts_with("server in ")), "{left:?}");
+    assert!(left.iter().any(|what| what.ends_with(".json")), "{left:?}");
+}
+
+/// Crashes inside a step of a creation, and forgets the run as if it had never
+/// been a durable one.
+async fn leave_half(world: &mut World, slug: &str, tier: &str, step: &str) {
+    world.kill_9();
+    world.serve(&[("INSULA_CRASH_AT", &format!("tenant.create:{step}:inside"))]);
+    world.wait_ready();
+    let _ = world.run(&["tenant", "create", slug, "--tier", tier, "--region", "us-east-1"]);
+    assert!(world.ended(UNTIL_KILLED));
+    let catalog = world.catalog.connect("insula_catalog").await;
+    catalog.batch_execute("delete from workflow_runs where ended_at is null").await.unwrap();
+    world.serve(&[]);
+    world.wait_ready();
+}
+
+/// Where the servers of tenants are.
+fn clusters(world: &World) -> PathBuf {
+    world.folder.join("clusters")
+}
+
+/// The data folders in which a server of a tenant works. Each process of a
+/// server stands in its data folder.
+fn servers(world: &World) -> BTreeSet<PathBuf> {
+    let of_tenants = |folder: &PathBuf| folder.starts_with(clusters(world));
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok())
+        .filter(of_tenants)
+        .collect()
+}
+
+/// All that there is of servers of tenants: processes, folders, files.
+fn left(world: &World) -> BTreeSet<String> {
+    let named = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = std::fs::read_dir(clusters(world)).into_iter().flatten().flatten();
+    let files = entries.map(|entry| named(&entry.path()));
+    files.chain(servers(world).iter().map(|folder| format!("server in {}", named(folder)))).collect()
 }
