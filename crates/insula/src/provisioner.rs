@@ -275,9 +275,9 @@ impl ClusterProvisioner for LocalProvisioner {
         }
         self.down().remove(name);
         self.servers.stop(name.as_str()).await;
-        if self.data_dir(name).exists() {
-            insula_local_postgres::remove(&self.data_dir(name)).await.map_err(internal)?;
-        }
+        // Also where there is no data folder: an `initdb` that was cut off
+        // leaves its half, and a file with the password, beside it.
+        insula_local_postgres::remove(&self.data_dir(name)).await.map_err(internal)?;
         std::fs::remove_file(self.file(name)).map_err(internal)
     }
 
@@ -287,5 +287,30 @@ impl ClusterProvisioner for LocalProvisioner {
 
     async fn list(&self) -> Result<Vec<ClusterName>, Problem> {
         Ok(self.names().map_err(internal)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insula_domain::OsEntropy;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_server_that_never_came_to_be() {
+        let folder = insula_testkit::passable_folder();
+        let servers = Arc::new(Servers::new(insula_testkit::installation()));
+        let keys = Arc::new(MasterKeys::generate(&OsEntropy));
+        let provisioner = LocalProvisioner::new(folder.path().to_owned(), (1, 1), keys, servers);
+        let name: ClusterName = "acme-0".parse().unwrap();
+        // As a process leaves it that was killed while `initdb` ran.
+        let provisioned = Provisioned { port: 1, key_generation: 1 };
+        write_whole(&provisioner.file(&name), &serde_json::to_vec(&provisioned).unwrap()).unwrap();
+        std::fs::create_dir(folder.path().join("acme-0.new-1")).unwrap();
+        std::fs::write(folder.path().join("acme-0.pwfile-1"), "secret").unwrap();
+        assert_eq!(provisioner.list().await.unwrap(), std::slice::from_ref(&name), "canary: it is known");
+        provisioner.remove(&name).await.unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
