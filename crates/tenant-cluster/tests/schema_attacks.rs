@@ -547,3 +547,34 @@ async fn the_functions_that_proofs_trust_are_the_servers_own() {
         assert!(["any_value", "daitch_mokotoff", "uuidv4", "uuidv7"].contains(&name), "{name}");
     }
 }
+
+#[tokio::test]
+async fn what_newer_versions_brought_reaches_nothing() {
+    let (pool, attacker, _victim) = attacker_and_victim("attack_newer").await;
+    let version: u32 = one(&pool.admin, "SHOW server_version_num").await.parse().unwrap();
+    // Since which version there is what is tried.
+    for (since, sql) in [
+        (170_000, "REINDEX TABLE app.parents"),
+        (170_000, "CREATE EVENT TRIGGER t ON login EXECUTE FUNCTION insula.current_tenant()"),
+        (170_000, "SELECT pg_sync_replication_slots()"),
+        (180_000, "SELECT pg_clear_relation_stats('app', 'parents')"),
+        (180_000, "SELECT pg_clear_attribute_stats('app', 'parents', 'word', false)"),
+        (
+            180_000,
+            "SELECT pg_restore_relation_stats('schemaname', 'app', 'relname', 'parents', 'reltuples', 1e9::real)",
+        ),
+        (180_000, "SELECT pg_stat_reset_backend_stats(1)"),
+    ] {
+        if version >= since {
+            let refusal = refused(&attacker.client, sql).await;
+            assert!(is_denied(&refusal), "{sql}: {refusal:?}");
+        }
+    }
+    if version >= 170_000 {
+        // Nobody was given the right to maintain, with which one may lock and rewrite.
+        let maintains = "SELECT count(*) FROM pg_class c WHERE relnamespace = 'app'::regnamespace
+            AND has_table_privilege(oid, 'MAINTAIN')";
+        assert_eq!(attacker.one(maintains).await, "0");
+        assert_ne!(one(&pool.admin, maintains).await, "0", "canary: the question finds it");
+    }
+}
