@@ -44,6 +44,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("insula-domain", Layer::Pure),
     ("insula-pg-wire", Layer::Pure),
     ("insula-problem", Layer::Pure),
+    ("insula-sql-lexer", Layer::Pure),
 ];
 
 /// Crates for tests and checks: no other crate builds on them.
