@@ -348,7 +348,11 @@ async fn statistics_show_no_values() {
 #[tokio::test]
 async fn functions_of_an_attacker_see_no_rows_before_the_policy_does() {
     let (pool, attacker, _victim) = attacker_and_victim("attack_leaky").await;
-    let temporary = format!("GRANT TEMPORARY ON DATABASE {} TO {}", pool.database.name(), attacker.role);
+    let temporary = format!(
+        "GRANT TEMPORARY ON DATABASE {} TO {role}; GRANT USAGE ON LANGUAGE sql, plpgsql TO {role}",
+        pool.database.name(),
+        role = attacker.role
+    );
     pool.admin.batch_execute(&temporary).await.unwrap();
     attacker
         .run(
@@ -392,7 +396,11 @@ const LURE: &str = "
 async fn a_type_of_the_attackers_own_is_not_taken_for_ours_in_a_cascade() {
     let (pool, attacker, _victim) = attacker_and_victim("attack_lure").await;
     give_the_attacker_rows(&attacker).await;
-    let temporary = format!("GRANT TEMPORARY ON DATABASE {} TO {}", pool.database.name(), attacker.role);
+    let temporary = format!(
+        "GRANT TEMPORARY ON DATABASE {} TO {role}; GRANT USAGE ON LANGUAGE sql, plpgsql TO {role}",
+        pool.database.name(),
+        role = attacker.role
+    );
     pool.admin.batch_execute(&temporary).await.unwrap();
     attacker.run(LURE).await;
     attacker.run("DELETE FROM app.parents").await;
@@ -577,4 +585,116 @@ async fn what_newer_versions_brought_reaches_nothing() {
         assert_eq!(attacker.one(maintains).await, "0");
         assert_ne!(one(&pool.admin, maintains).await, "0", "canary: the question finds it");
     }
+}
+
+/// What the front refuses by its first words cannot be said in other words.
+#[tokio::test]
+async fn no_other_words_lock_a_table_or_change_a_role() {
+    let (pool, attacker, victim) = attacker_and_victim("attack_dynamic").await;
+    let lock = "lock table parents in access exclusive mode";
+    let alter = format!("alter role {} connection limit 0", attacker.role);
+    let dynamic = |sql: &str| {
+        [
+            format!("DO $$ BEGIN EXECUTE '{sql}'; END $$"),
+            format!("DO LANGUAGE plpgsql $$ BEGIN EXECUTE '{sql}'; END $$"),
+            format!("SELECT query_to_xml('{sql}', true, true, '')"),
+            format!("SELECT query_to_xmlschema('{sql}', true, true, '')"),
+            format!("SELECT query_to_xml('select 1; {sql}', true, true, '')"),
+            format!("SELECT * FROM ts_stat('{sql}')"),
+            format!("SELECT ts_rewrite('a'::tsquery, '{sql}')"),
+            format!("DECLARE c CURSOR FOR {sql}"),
+            format!("PREPARE p AS {sql}"),
+            format!("EXPLAIN ANALYZE {sql}"),
+            format!("COPY ({sql}) TO STDOUT"),
+            format!("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE sql AS '{sql}'"),
+            format!("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpgsql AS 'begin {sql}; end'"),
+        ]
+    };
+    for sql in dynamic(lock).into_iter().chain(dynamic(&alter)) {
+        attacker.run("BEGIN").await;
+        attacker.refused(&sql).await;
+        attacker.run("ROLLBACK").await;
+    }
+    // The same statement straight to the server is what it all is about.
+    attacker.run(&format!("BEGIN; {lock}")).await;
+    victim.run("SET lock_timeout = '50ms'").await;
+    let error = victim.refused("SELECT * FROM parents").await;
+    assert_eq!(error.code(), &SqlState::LOCK_NOT_AVAILABLE);
+    attacker.run("ROLLBACK").await;
+    // The app schema's own functions and triggers run as before.
+    victim.run("UPDATE children SET note = 'x'").await;
+    assert_eq!(victim.one("SELECT count(*) FROM children WHERE touched = 'yes'").await, "2");
+    assert_eq!(victim.one("SELECT run('SELECT count_parents()::text')").await, "2");
+    // The canary: with the right to the language a block locks, and the audit sees it.
+    assert_eq!(pool.findings().await, [""; 0]);
+    pool.admin.batch_execute("GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC").await.unwrap();
+    assert_eq!(pool.findings().await, ["language plpgsql: PUBLIC has the right USAGE on it."]);
+    attacker.run(&format!("BEGIN; DO $$ BEGIN EXECUTE '{lock}'; END $$")).await;
+    let error = victim.refused("SELECT * FROM parents").await;
+    assert_eq!(error.code(), &SqlState::LOCK_NOT_AVAILABLE);
+    attacker.run("ROLLBACK").await;
+}
+
+/// Statements that PostgreSQL refuses only when it has a lock: while they wait
+/// behind a transaction, everybody waits behind them. The front refuses these
+/// in pools; this finds out if a version of PostgreSQL has more of them.
+#[tokio::test]
+async fn refusals_that_wait_for_a_lock_are_those_that_the_front_knows() {
+    let (pool, attacker, _victim) = attacker_and_victim("attack_waiting").await;
+    pool.admin
+        .batch_execute("BEGIN; SELECT * FROM app.parents, app.children, app.words; LOCK TABLE app.parents IN ROW EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    attacker.run("SET lock_timeout = '50ms'").await;
+    let mut waited = Vec::new();
+    for sql in [
+        "CREATE TRIGGER t BEFORE INSERT ON parents FOR EACH ROW EXECUTE FUNCTION touch()",
+        "CREATE RULE r AS ON INSERT TO parents DO NOTHING",
+        "CREATE POLICY p ON parents USING (true)",
+        "ALTER POLICY insula_tenant ON parents USING (true)",
+        "DROP POLICY insula_tenant ON parents",
+        "CREATE INDEX ON parents (word)",
+        "CREATE STATISTICS s (dependencies) ON id, word FROM parents",
+        "ALTER INDEX parents_pkey DEPENDS ON EXTENSION plpgsql",
+        "ALTER INDEX parents_pkey RENAME TO x",
+        "ALTER INDEX parents_pkey SET (fillfactor = 50)",
+        "DROP INDEX parents_pkey",
+        "DROP TRIGGER touch ON children",
+        "ALTER TRIGGER touch ON children RENAME TO x",
+        "ALTER TRIGGER touch ON children DEPENDS ON EXTENSION plpgsql",
+        "ALTER TABLE parents ADD x int",
+        "ALTER TABLE parents RENAME TO x",
+        "ALTER TABLE parents SET SCHEMA public",
+        "ALTER TABLE parents OWNER TO insula_pool_rw",
+        "ALTER TABLE parents DISABLE TRIGGER ALL",
+        "ALTER VIEW words RENAME TO x",
+        "CREATE OR REPLACE VIEW words AS SELECT 'x' AS word",
+        "DROP TABLE parents",
+        "DROP VIEW words",
+        "DROP SCHEMA app",
+        "DROP FUNCTION count_parents()",
+        "ALTER SEQUENCE log_id_seq OWNED BY parents.id",
+        "COMMENT ON TABLE parents IS 'x'",
+        "COMMENT ON COLUMN parents.word IS 'x'",
+        "CLUSTER parents USING parents_pkey",
+        "VACUUM FULL parents",
+        "REINDEX TABLE parents",
+        "TRUNCATE parents",
+        "CREATE TABLE app.x (LIKE parents)",
+        "CREATE TABLE app.x () INHERITS (parents)",
+        "CREATE TABLE app.x (a int REFERENCES parents)",
+        "CREATE PUBLICATION p FOR TABLE parents",
+        "ALTER EXTENSION plpgsql ADD TABLE parents",
+    ] {
+        if let Err(error) = attacker.client.batch_execute(sql).await
+            && error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+        {
+            waited.push(sql.split(' ').take(2).collect::<Vec<_>>().join(" "));
+        }
+    }
+    for known in ["CREATE TRIGGER", "CREATE RULE"] {
+        assert!(waited.iter().any(|waited| waited == known), "the canary: {waited:?}");
+    }
+    waited.retain(|waited| !["CREATE TRIGGER", "CREATE RULE", "ALTER INDEX"].contains(&waited.as_str()));
+    assert_eq!(waited, [""; 0]);
 }

@@ -23,7 +23,7 @@ const TABLES: &str = "
     CREATE SEQUENCE s";
 
 /// Breaks, and what each must be found as. `OWNER` stands for the owner's role.
-const BREAKS: [(&str, &[&str]); 58] = [
+const BREAKS: [(&str, &[&str]); 60] = [
     // The tenant's column.
     (
         "CREATE TABLE app.open (a int); ALTER TABLE app.open OWNER TO OWNER",
@@ -230,6 +230,11 @@ const BREAKS: [(&str, &[&str]); 58] = [
             "relation t: insula_pool_rw has the right REFERENCES on it.",
             "relation t: insula_pool_rw has the right TRIGGER on it.",
         ],
+    ),
+    ("GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", &["language plpgsql: PUBLIC has the right USAGE on it."]),
+    (
+        "GRANT USAGE ON LANGUAGE plpgsql TO insula_pool_rw",
+        &["language plpgsql: insula_pool_rw has the right USAGE on it."],
     ),
     ("GRANT SELECT ON app.t TO PUBLIC", &["relation t: PUBLIC has the right SELECT on it."]),
     (

@@ -37,6 +37,7 @@ async fn find(client: &Client, migrations: &[PoolMigration]) -> Result<Vec<Findi
     found.extend(findings(client, FOREIGN_OBJECTS, &[]).await?);
     found.extend(findings(client, OWNERS, &[&POOL_OWNER]).await?);
     found.extend(findings(client, RIGHTS, &[&POOL_OWNER, &POOL_READ_WRITE, &POOL_READ_ONLY]).await?);
+    found.extend(findings(client, LANGUAGES, &[&POOL_OWNER]).await?);
     found.extend(
         findings(client, ROLES, &[&POOL_OWNER, &POOL_READ_WRITE, &POOL_READ_ONLY, &POOL_TEMPLATE]).await?,
     );
@@ -222,6 +223,15 @@ union all
 select 'schema app', format('%s owns it, and a grant of its rights by default is missing.', $1::text)
 where not exists (select from pg_default_acl d
                   where d.defaclnamespace = 'app'::regnamespace and d.defaclrole = to_regrole($1::text))
+order by 1, 2";
+
+/// Languages: nobody but the owner (`$1`) writes in one, a DO block neither.
+const LANGUAGES: &str = "
+select 'language ' || l.lanname, format('%s has the right %s on it.', coalesce(r.rolname, 'PUBLIC'), a.privilege_type)
+from pg_language l
+cross join aclexplode(coalesce(l.lanacl, acldefault('l', l.lanowner))) a
+left join pg_roles r on r.oid = a.grantee
+where l.lanpltrusted and a.grantee <> l.lanowner and (r.rolname is distinct from $1::text or a.is_grantable)
 order by 1, 2";
 
 /// Roles: those of the pool are above nothing, and nobody is the owner.

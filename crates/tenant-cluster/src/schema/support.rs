@@ -120,6 +120,10 @@ pub async fn install_support(client: &Client) -> Result<(), Problem> {
 /// Makes the empty schema of the shared tables in the database of the
 /// connection; the roles and [`install_support`] come first.
 ///
+/// The right to a language is the right to write in it, a DO block among that,
+/// and not to run what is written. Only the owner of the tables has it: a block
+/// could lock a table for all tenants, where the front does not see it.
+///
 /// # Errors
 /// Where the cluster is away.
 pub async fn install_pool(client: &Client) -> Result<(), Problem> {
@@ -143,6 +147,12 @@ pub async fn install_pool(client: &Client) -> Result<(), Problem> {
                  returns void language plpgsql set search_path = pg_catalog, pg_temp as $insula${ENROL_BODY}$insula$;
              revoke all on function insula.enrol(uuid, uuid, oid, integer) from public;
              {}
+             do $$ declare trusted name; begin
+                 for trusted in select lanname from pg_catalog.pg_language where lanpltrusted loop
+                     execute pg_catalog.format('revoke all on language %I from public', trusted);
+                     execute pg_catalog.format('grant usage on language %I to {POOL_OWNER}', trusted);
+                 end loop;
+             end $$;
              commit",
             copy_targets::install()
         ))
