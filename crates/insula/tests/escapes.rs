@@ -248,7 +248,8 @@ async fn no_attempt_of_any_tenant_reaches_another() {
         }
         // The victim's channel is not the attacker's, and its locks are its own.
         let _ = attacker.client.batch_execute("listen victims").await;
-        session.batch_execute("notify victims, 'SECRET-OF-THE-VICTIM'").await.unwrap();
+        let notified = session.batch_execute("notify victims, 'SECRET-OF-THE-VICTIM'").await;
+        assert_eq!(notified.is_err(), matches!(model, "pool" | "schema"), "{model}: one queue for all");
         attacker.client.batch_execute("select 1").await.unwrap();
         while let Ok(heard) = attacker.heard.try_recv() {
             assert!(!heard.contains(SECRET), "{model}: {heard}");
@@ -279,4 +280,65 @@ async fn the_attempts_would_be_caught() {
     let said = world.run(&["doctor"]);
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(said.out.contains("customers"), "{}", said.out);
+}
+
+/// The SQLSTATE and Insula's code of a statement's refusal.
+async fn refusal(client: &Client, sql: &str) -> (String, String) {
+    let Err(error) = client.batch_execute(sql).await else { panic!("{sql} was let through") };
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    (error.code().code().to_owned(), error.hint().unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_of_a_tenant_stops_another_or_locks_itself_out() {
+    let world = World::start().await;
+    world.apply_shop();
+    let ours = || ("42501".to_owned(), "insula: statement_refused".to_owned());
+    for (model, tier) in MODELS {
+        let (_, session, attacker) = pair(&world, model, tier).await;
+        for sql in [
+            "alter role current_user password 'x'",
+            "/* -- */ ALTER\n\tuser current_user valid until '2000-01-01'",
+            "select 1; alter role current_user set search_path = pg_temp",
+            "drop owned by current_user",
+            "grant insula_pool_rw to current_user",
+        ] {
+            assert_eq!(refusal(&attacker.client, sql).await, ours(), "{model}: {sql}");
+        }
+        let again = world.connect(&format!("attacker-{model}")).await;
+        assert_eq!(rows(&again).await, [(777, "mine".to_owned())], "{model}: a new session works");
+        if model != "pool" {
+            continue;
+        }
+        session.batch_execute("set lock_timeout = '5s'").await.unwrap();
+        for (sql, by_the_front) in [
+            ("lock table customers", true),
+            ("LOCK/**/customers in share mode", true),
+            ("select $$; $$; lock customers", true),
+            ("create trigger t before insert on customers for each row execute function f()", true),
+            ("create rule r as on insert to customers do nothing", true),
+            ("do $$ begin lock table customers; end $$", false),
+            ("do $$ begin execute 'lock table customers'; end $$", false),
+        ] {
+            attacker.client.batch_execute("begin; update customers set name = name").await.unwrap();
+            let refused = refusal(&attacker.client, sql).await;
+            if by_the_front {
+                assert_eq!(refused, ours(), "{sql}");
+            } else {
+                assert_eq!(refused.0, "42501", "{sql}");
+            }
+            session.batch_execute("update customers set name = name").await.unwrap();
+            attacker.client.batch_execute("rollback").await.unwrap();
+        }
+        // The canary: past the front the same statement stops the other tenant.
+        let role = attacker.client.query_one("select session_user::text", &[]).await.unwrap();
+        let admin = world.us.connect("insula_pool").await;
+        let role: &str = role.get(0);
+        let lock = format!("set session authorization {role}; begin; lock table app.customers");
+        admin.batch_execute(&lock).await.unwrap();
+        session.batch_execute("set lock_timeout = '100ms'").await.unwrap();
+        assert_eq!(refusal(&session, "update customers set name = name").await.0, "55P03");
+        admin.batch_execute("rollback").await.unwrap();
+    }
+    world.doctor_is_content();
 }

@@ -1,12 +1,14 @@
 //! The PostgreSQL front: verifies who a client is, finds where the tenant's
 //! data is, opens a backend as the tenant's own role, and relays. PostgreSQL
-//! itself keeps tenants apart; nothing here looks into rows.
+//! itself keeps tenants apart; nothing here looks into rows, and into statements
+//! only as far as they are of a kind that no tenant may use.
 
 mod backend;
 mod cancel;
 mod config;
 mod counter;
 mod front;
+mod guard;
 mod link;
 mod measure;
 mod parameters;

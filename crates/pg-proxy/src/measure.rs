@@ -26,6 +26,10 @@ impl Measures {
         metrics::describe_counter!("insula_pg_ended_total", "Sessions ended by the front, by problem code");
         metrics::describe_counter!("insula_pg_bytes_total", metrics::Unit::Bytes, "Bytes relayed");
         metrics::describe_counter!("insula_pg_cancels_total", "Cancel requests, by what came of them");
+        metrics::describe_counter!(
+            "insula_pg_statements_refused_total",
+            "Statements refused, by what they are"
+        );
         metrics::describe_histogram!(
             "insula_pg_backend_open_seconds",
             metrics::Unit::Seconds,
@@ -53,6 +57,12 @@ impl Measures {
     pub fn backend_opened(&self, took: Duration) {
         self.backend_open_seconds.record(took.as_secs_f64());
     }
+}
+
+/// Counts a statement that was refused, by one of the names of the front's own
+/// table.
+pub(crate) fn statement_refused(statement: &'static str) {
+    metrics::counter!("insula_pg_statements_refused_total", "statement" => statement).increment(1);
 }
 
 /// Counts one in a gauge as long as it lives.

@@ -7,6 +7,8 @@ use insula_domain::{ClusterName, Slug, TenantStatus};
 use insula_pg_wire::{ErrorFields, Severity};
 use insula_problem::Code;
 
+use crate::guard::Rule;
+
 /// SQLSTATEs (PostgreSQL's documentation, appendix A).
 mod sqlstate {
     pub const CONNECTION_FAILURE: &str = "08006";
@@ -16,7 +18,9 @@ mod sqlstate {
     pub const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
     pub const INVALID_PASSWORD: &str = "28P01";
     pub const INVALID_CATALOG_NAME: &str = "3D000";
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
 }
@@ -79,6 +83,20 @@ impl Refusal {
         Self::new(Code::ProtocolViolation, sqlstate::PROTOCOL_VIOLATION, what.to_string())
     }
 
+    /// The client has stopped sending within its first packet. PostgreSQL has
+    /// this SQLSTATE and these words too, for its log alone.
+    pub fn incomplete_startup() -> Self {
+        Self::protocol("incomplete startup packet")
+    }
+
+    /// PostgreSQL's words and SQLSTATE for a client that does not authenticate
+    /// in time.
+    pub fn too_slow() -> Self {
+        let message = "canceling authentication due to timeout";
+        Self::new(Code::ProtocolViolation, sqlstate::QUERY_CANCELED, message)
+            .with_detail("The client did not finish connecting in time.")
+    }
+
     pub fn unsupported_version(what: impl fmt::Display) -> Self {
         Self::new(Code::ProtocolViolation, sqlstate::FEATURE_NOT_SUPPORTED, what.to_string())
     }
@@ -132,6 +150,22 @@ impl Refusal {
         Self::new(Code::PlacementUnavailable, sqlstate::CANNOT_CONNECT_NOW, message)
     }
 
+    /// The server does not know the tenant's role by the password that it was
+    /// given.
+    pub fn role_refused() -> Self {
+        let message = "the tenant's cluster refuses the tenant's role";
+        Self::new(Code::PlacementUnavailable, sqlstate::CANNOT_CONNECT_NOW, message).with_detail(
+            "The password of the role was changed on the cluster. An operator sets the role right with \
+             \"insula tenant suspend\" and \"insula tenant resume\".",
+        )
+    }
+
+    /// A statement reaches past its tenant.
+    pub fn statement(rule: &Rule) -> Self {
+        let message = format!("{} is not allowed here", rule.statement);
+        Self::new(Code::StatementRefused, sqlstate::INSUFFICIENT_PRIVILEGE, message).with_detail(rule.reason)
+    }
+
     /// The backend went away under a session.
     pub fn backend_lost() -> Self {
         let message = "the tenant's cluster closed the connection unexpectedly";
@@ -142,6 +176,11 @@ impl Refusal {
     pub fn ended(code: Code, why: impl fmt::Display) -> Self {
         let message = format!("terminating connection because {why}");
         Self::new(code, sqlstate::ADMIN_SHUTDOWN, message)
+    }
+
+    /// What ends a statement and not the session.
+    pub fn statement_fields(&self) -> ErrorFields {
+        ErrorFields { severity: Severity::Error, ..self.fields() }
     }
 
     pub fn fields(&self) -> ErrorFields {

@@ -12,6 +12,8 @@ pub enum Handling {
     Pass,
     /// It is held until it is whole. Whoever asks for it must have room for it.
     Hold,
+    /// Its bytes go on as they come, and are looked at before.
+    Watch,
 }
 
 /// What the buffered bytes are good for.
@@ -21,6 +23,14 @@ pub enum Step {
     Pass(usize),
     /// The first bytes are a message that was to be held, whole.
     Whole(Header),
+    /// The first so many bytes are a piece of a message that is looked at as it
+    /// passes. Its header is in the first piece, whole.
+    Watched {
+        /// How many bytes.
+        count: usize,
+        /// Whether the message ends with them.
+        is_last: bool,
+    },
     /// More bytes are needed before anything can be said.
     NeedMore,
 }
@@ -30,14 +40,16 @@ pub enum Step {
 pub struct Scanner {
     /// Bytes of a passing message that have not come yet.
     passing: usize,
+    /// Bytes of a watched message that have not come yet.
+    watched: usize,
     /// A held message whose header has been decided already.
     held: Option<Header>,
 }
 
 impl Scanner {
     /// Looks at the buffered bytes, which begin where the last step ended: the
-    /// caller takes away what [`Step::Pass`] and [`Step::Whole`] name before it
-    /// asks again. `decide` is asked once for each message.
+    /// caller takes away what [`Step::Pass`], [`Step::Whole`] and
+    /// [`Step::Watched`] name before it asks again. `decide` is asked once for each message.
     ///
     /// # Errors
     /// [`WireError::Length`] where a header is broken.
@@ -47,7 +59,7 @@ impl Scanner {
         mut decide: impl FnMut(Header) -> Handling,
     ) -> Result<Step, WireError> {
         let mut passed = 0;
-        while self.held.is_none() {
+        while self.held.is_none() && self.watched == 0 {
             let now = self.passing.min(buffered.len() - passed);
             passed += now;
             self.passing -= now;
@@ -64,10 +76,17 @@ impl Scanner {
             match decide(header) {
                 Handling::Pass => self.passing = header.message_bytes(),
                 Handling::Hold => self.held = Some(header),
+                Handling::Watch => self.watched = header.message_bytes(),
             }
         }
         if passed > 0 {
             return Ok(Step::Pass(passed));
+        }
+        if self.watched > 0 {
+            let count = self.watched.min(buffered.len());
+            self.watched -= count;
+            let is_last = self.watched == 0;
+            return Ok(if count > 0 { Step::Watched { count, is_last } } else { Step::NeedMore });
         }
         match self.held {
             Some(header) if buffered.len() >= header.message_bytes() => {
@@ -81,7 +100,7 @@ impl Scanner {
     /// Whether the stream stands between two messages, as far as it was seen.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
-        self.passing == 0 && self.held.is_none()
+        self.passing == 0 && self.watched == 0 && self.held.is_none()
     }
 }
 
@@ -107,7 +126,7 @@ mod tests {
     /// and how much was buffered at most.
     fn run(mut stream: BytesMut, cuts: &[usize]) -> Result<(Vec<u8>, Messages, usize), WireError> {
         let (mut scanner, mut buffer) = (Scanner::default(), BytesMut::new());
-        let (mut all, mut held, mut largest) = (Vec::new(), Vec::new(), 0);
+        let (mut all, mut held, mut watched, mut largest) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut cuts = cuts.iter().copied().chain(std::iter::repeat(7));
         while !stream.is_empty() {
             let piece = stream.split_to(cuts.next().unwrap_or(1).clamp(1, stream.len()));
@@ -116,6 +135,7 @@ mod tests {
             loop {
                 let hold = |header: Header| match header.tag {
                     b'Q' => Handling::Hold,
+                    b'P' => Handling::Watch,
                     _ => Handling::Pass,
                 };
                 match scanner.step(&buffer, hold)? {
@@ -124,6 +144,15 @@ mod tests {
                         let message = buffer.split_to(header.message_bytes());
                         all.extend_from_slice(&message);
                         held.push((header.tag, message[5..].to_vec()));
+                    }
+                    Step::Watched { count, is_last } => {
+                        let piece = buffer.split_to(count);
+                        all.extend_from_slice(&piece);
+                        watched.extend_from_slice(&piece);
+                        if is_last {
+                            held.push((watched[0], watched[5..].to_vec()));
+                            watched.clear();
+                        }
                     }
                     Step::NeedMore => break,
                 }
@@ -134,7 +163,7 @@ mod tests {
     }
 
     fn messages() -> impl Strategy<Value = Messages> {
-        let tag = prop_oneof![Just(b'Q'), Just(b'd'), Just(b'D')];
+        let tag = prop_oneof![Just(b'Q'), Just(b'P'), Just(b'D')];
         proptest::collection::vec((tag, proptest::collection::vec(any::<u8>(), 0..60)), 0..20)
     }
 
@@ -147,7 +176,7 @@ mod tests {
             let bytes = stream(&messages);
             let (all, held, _) = run(bytes.clone(), &cuts).unwrap();
             prop_assert_eq!(&all[..], &bytes[..], "nothing is lost, added or reordered");
-            let wanted: Vec<_> = messages.into_iter().filter(|(tag, _)| *tag == b'Q').collect();
+            let wanted: Vec<_> = messages.into_iter().filter(|(tag, _)| *tag != b'D').collect();
             prop_assert_eq!(held, wanted);
         }
 
@@ -165,6 +194,8 @@ mod tests {
         let (all, _, largest) = run(stream(&[(b'D', vec![1; 1_000_000])]), &[]).unwrap();
         assert_eq!(all.len(), 1_000_005);
         assert!(largest < 20, "{largest}");
+        let (_, watched, largest) = run(stream(&[(b'P', vec![1; 1_000_000])]), &[]).unwrap();
+        assert!(watched[0].1.len() == 1_000_000 && largest < 20, "{largest}");
         // The canary: a message that is held does need its whole size.
         let (_, held, largest) = run(stream(&[(b'Q', vec![1; 1_000_000])]), &[]).unwrap();
         assert!(held.len() == 1 && largest > 1_000_000);

@@ -103,6 +103,7 @@ codes! {
     UnknownScope, "unknown_scope", 404, "The login has no such database scope";
     TooManyConnections, "too_many_connections", 429, "The tenant has all its connections in use";
     ReplicationRefused, "replication_refused", 403, "Replication connections are not served";
+    StatementRefused, "statement_refused", 403, "The statement is not allowed here";
     TlsRequired, "tls_required", 403, "The front wants TLS here";
     ProtocolViolation, "protocol_violation", 400, "The client does not speak the protocol";
     PlacementUnavailable, "placement_unavailable", 503, "The tenant's cluster cannot be reached";

@@ -11,6 +11,7 @@ use bytes::{Buf, BytesMut};
 use insula_pg_wire::{Handling, Header, Scanner, Step, WireError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::guard::Rule;
 use crate::wire::Wire;
 
 /// Bytes of one read.
@@ -18,6 +19,21 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// No more is read while so many bytes wait to go out.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Why nothing more may pass.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// What came is no message.
+    Broken(WireError),
+    /// The message that is passing must not reach its end.
+    Refused(&'static Rule),
+}
+
+impl From<WireError> for Stopped {
+    fn from(error: WireError) -> Self {
+        Self::Broken(error)
+    }
+}
 
 /// Sees the messages of a lane as they pass.
 pub(super) trait Watcher {
@@ -27,6 +43,9 @@ pub(super) trait Watcher {
     /// A message that was held is whole, its header included; writes what goes
     /// out for it.
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
+
+    /// A piece of a message that is watched is about to pass.
+    fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped>;
 }
 
 /// One direction of a relay.
@@ -87,7 +106,7 @@ impl Lane {
     }
 
     /// Cuts what was read into messages, which the watcher sees.
-    pub fn cut(&mut self, watcher: &mut impl Watcher) -> Result<(), WireError> {
+    pub fn cut(&mut self, watcher: &mut impl Watcher) -> Result<(), Stopped> {
         loop {
             match self.scanner.step(&self.incoming, |header| watcher.begins(header))? {
                 Step::Pass(count) if count == self.incoming.len() && self.outgoing.is_empty() => {
@@ -100,6 +119,11 @@ impl Lane {
                 Step::Whole(header) => {
                     let message = self.incoming.split_to(header.message_bytes());
                     watcher.whole(header, &message, &mut self.outgoing)?;
+                }
+                Step::Watched { count, is_last } => {
+                    watcher.piece(&self.incoming[..count], is_last)?;
+                    self.outgoing.extend_from_slice(&self.incoming[..count]);
+                    self.incoming.advance(count);
                 }
                 Step::NeedMore => break,
             }

@@ -67,10 +67,10 @@ pub(crate) async fn serve(
     let Admission { session, authenticating } = admission;
     let entering = (authenticating, Counted::new(&front.measures.authenticating));
     let secured = tokio::select! {
-        secured = timeout_at(deadline, Accepted::new(stream, peer).secure(&front)) => secured,
+        secured = Accepted::new(stream, peer).secure(&front, deadline) => secured,
         () = stops.draining.cancelled() => return,
     };
-    let Ok(Some((mut link, secured))) = secured else { return };
+    let Some((mut link, secured)) = secured else { return };
     let opened = tokio::select! {
         opened = prepare(&front, &mut link, secured, deadline, entering) => opened,
         () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
@@ -106,7 +106,7 @@ async fn prepare(
     };
     let authenticated = timeout_at(deadline, started.authenticate(front, link))
         .await
-        .unwrap_or(Err(End::Gone("the client took too long to authenticate")))?;
+        .unwrap_or_else(|_| Err(Refusal::too_slow().into()))?;
     drop(entering);
     let routed = authenticated.route(front)?;
     routed.open(front, link).await.map(Some)
@@ -131,7 +131,8 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
 /// Turns away a client for whom there is no room. A cancel request is served
 /// all the same: it helps to get the front out of its trouble.
 pub(crate) async fn serve_no_more(front: &Front, stream: TcpStream, peer: SocketAddr, refusal: &Refusal) {
-    let Some((mut link, secured)) = Accepted::new(stream, peer).secure(front).await else { return };
+    let deadline = Instant::now() + front.config.startup_timeout;
+    let Some((mut link, secured)) = Accepted::new(stream, peer).secure(front, deadline).await else { return };
     match secured.start(front) {
         Ok(Begun::Cancel(key)) => {
             if let Err(End::Gone(why)) = cancel(front, key).await {

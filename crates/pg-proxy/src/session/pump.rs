@@ -4,15 +4,21 @@
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use insula_pg_wire::backend::{self, parse_ready_for_query};
+use insula_domain::Isolation;
+use insula_pg_wire::backend::{self, parse_ready_for_query, put_error};
 use insula_pg_wire::{Handling, Header, WireError};
 
-use super::lane::{Lane, Watcher};
+use super::lane::{Lane, Stopped, Watcher};
 use crate::backend::Backend;
+use crate::guard::{Guard, Rule};
 use crate::link::Link;
 use crate::measure::Measures;
 use crate::pipeline::Pipeline;
+use crate::refusal::Refusal;
 use crate::show::{Answers, may_be_show};
+
+/// Longer errors are none of those that a refused statement leads to.
+const REFUSAL_BYTES_MAX: u32 = 16 * 1024;
 
 /// A client and its backend, and what is on its way between them.
 #[derive(Debug)]
@@ -23,6 +29,7 @@ pub(super) struct Pump {
     pub to_client: Lane,
     pub pipeline: Pipeline,
     answers: Answers,
+    guard: Guard,
     /// PostgreSQL's notifications know databases and no tenants: where tenants
     /// share one, none is passed on, whoever sent it.
     shares_database: bool,
@@ -42,6 +49,9 @@ pub(super) enum Event {
     ServerLeft,
     /// What the client sent is no message.
     ClientBroke(WireError),
+    /// What the client sends reaches past its tenant, and its end must not
+    /// reach the server.
+    ClientRefused(&'static Rule),
     /// What the server sent is no message.
     ServerBroke(WireError),
     /// Nothing is under way and no transaction is open.
@@ -50,7 +60,7 @@ pub(super) enum Event {
 
 impl Pump {
     /// A pump between two that are both ready.
-    pub fn new(mut client: Link, mut backend: Backend, answers: Answers, shares_database: bool) -> Self {
+    pub fn new(mut client: Link, mut backend: Backend, answers: Answers, isolation: Isolation) -> Self {
         let to_server = Lane::new(client.take_inbox());
         let to_client = Lane::new(backend.link.take_inbox());
         Self {
@@ -60,7 +70,8 @@ impl Pump {
             to_client,
             pipeline: Pipeline::new(),
             answers,
-            shares_database,
+            guard: Guard::new(isolation),
+            shares_database: matches!(isolation, Isolation::Pool | Isolation::Schema),
             server_deaf: false,
             server_gone: false,
             last_was_error: false,
@@ -167,41 +178,57 @@ impl Pump {
     }
 
     fn cut_client(&mut self) -> Result<(), Event> {
-        let mut watcher = FromClient { pipeline: &mut self.pipeline, answers: &self.answers };
-        self.to_server.cut(&mut watcher).map_err(Event::ClientBroke)
+        let mut watcher =
+            FromClient { pipeline: &mut self.pipeline, answers: &self.answers, guard: &mut self.guard };
+        self.to_server.cut(&mut watcher).map_err(|stopped| match stopped {
+            Stopped::Broken(error) => Event::ClientBroke(error),
+            Stopped::Refused(rule) => Event::ClientRefused(rule),
+        })
     }
 
     fn cut_server(&mut self) -> Result<(), Event> {
         let mut watcher = FromServer {
             pipeline: &mut self.pipeline,
+            guard: &self.guard,
             last_was_error: &mut self.last_was_error,
             drops_notifications: self.shares_database,
         };
-        self.to_client.cut(&mut watcher).map_err(Event::ServerBroke)
+        self.to_client.cut(&mut watcher).map_err(|stopped| match stopped {
+            Stopped::Broken(error) => Event::ServerBroke(error),
+            Stopped::Refused(rule) => Event::ClientRefused(rule),
+        })
     }
 }
 
 struct FromClient<'a> {
     pipeline: &'a mut Pipeline,
     answers: &'a Answers,
+    guard: &'a mut Guard,
 }
 
 impl Watcher for FromClient<'_> {
     fn begins(&mut self, header: Header) -> Handling {
         self.pipeline.client_sent(header.tag);
-        if may_be_show(header) { Handling::Hold } else { Handling::Pass }
+        self.guard.begins(header)
     }
 
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        if !self.answers.rewrite(header.tag, &message[Header::BYTES..], out) {
+        let body = &message[Header::BYTES..];
+        let is_answered = may_be_show(header) && self.answers.rewrite(header.tag, body, out);
+        if !is_answered && !self.guard.rewrite(header.tag, body, out) {
             out.extend_from_slice(message);
         }
         Ok(())
+    }
+
+    fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped> {
+        self.guard.piece(piece, is_last).map_err(Stopped::Refused)
     }
 }
 
 struct FromServer<'a> {
     pipeline: &'a mut Pipeline,
+    guard: &'a Guard,
     last_was_error: &'a mut bool,
     drops_notifications: bool,
 }
@@ -216,15 +243,27 @@ impl Watcher for FromServer<'_> {
             return Handling::Hold;
         }
         self.pipeline.server_sent(header.tag);
-        Handling::Pass
+        let may_be_refusal = *self.last_was_error && self.guard.has_refused();
+        if may_be_refusal && header.body_bytes <= REFUSAL_BYTES_MAX { Handling::Hold } else { Handling::Pass }
     }
 
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        if header.tag == backend::tag::NOTIFICATION_RESPONSE {
-            return Ok(());
+        let body = &message[Header::BYTES..];
+        match header.tag {
+            backend::tag::NOTIFICATION_RESPONSE => return Ok(()),
+            backend::tag::ERROR_RESPONSE => {
+                if let Some(rule) = self.guard.refused_by(body) {
+                    put_error(out, &Refusal::statement(rule).statement_fields());
+                    return Ok(());
+                }
+            }
+            _ => self.pipeline.server_ready(parse_ready_for_query(body)?),
         }
-        self.pipeline.server_ready(parse_ready_for_query(&message[Header::BYTES..])?);
         out.extend_from_slice(message);
+        Ok(())
+    }
+
+    fn piece(&mut self, _: &[u8], _: bool) -> Result<(), Stopped> {
         Ok(())
     }
 }

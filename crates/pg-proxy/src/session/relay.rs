@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use insula_domain::Isolation;
 use insula_pg_wire::backend::put_error;
 use insula_pg_wire::frontend::put_terminate;
 use insula_problem::Code;
@@ -38,8 +39,8 @@ const LEFTOVER_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Opened {
     pub backend: Backend,
     pub answers: Answers,
-    /// The database has other tenants too.
-    pub shares_database: bool,
+    /// What the tenant's statements could reach.
+    pub isolation: Isolation,
     pub follower: Follower,
     pub standing: Standing,
     pub held: Held,
@@ -48,9 +49,9 @@ pub(super) struct Opened {
 impl Opened {
     /// Relays until the session is over and its backend is gone.
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops) {
-        let Self { backend, answers, shares_database, follower, standing, held } = self;
+        let Self { backend, answers, isolation, follower, standing, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Pump::new(client, backend, answers, shares_database);
+        let mut pump = Pump::new(client, backend, answers, isolation);
         let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         if let Some(refusal) = ended {
@@ -101,6 +102,7 @@ fn after(event: Event, pump: &Pump, ends_when_idle: Option<Refusal>) -> Option<R
         Event::ServerLeft if pump.pipeline.is_terminated() || pump.last_was_error => None,
         Event::ServerLeft => Some(Refusal::backend_lost()),
         Event::ClientBroke(error) => Some(Refusal::protocol(error)),
+        Event::ClientRefused(rule) => Some(Refusal::statement(rule)),
         Event::ServerBroke(error) => {
             let cluster = &pump.backend.target.endpoint.name;
             tracing::error!(%cluster, %error, "a server broke the protocol");

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use insula_domain::{ClusterName, Isolation, LoginId, Placement, RoleName, TenantId, TenantStatus};
+use insula_domain::{ClusterName, LoginId, Placement, RoleName, TenantId, TenantStatus};
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
 use insula_pg_wire::{TransactionStatus, backend};
 use insula_route_map::{ClusterEndpoint, Follower, Route, Snapshot};
@@ -197,7 +197,7 @@ impl Routed {
         Ok(Opened {
             backend,
             answers,
-            shares_database: matches!(placement.isolation, Isolation::Pool | Isolation::Schema),
+            isolation: placement.isolation,
             follower: self.follower,
             standing: self.standing,
             held: Held { _cancel_key: cancel_key, _places: self.places },
@@ -211,6 +211,11 @@ impl Routed {
             return End::Gone("the server refused a setting of the client");
         }
         let cluster = &self.target.endpoint.name;
+        if matches!(&error, BackendError::Refused { sqlstate, .. } if sqlstate == "28P01") {
+            let tenant = &self.target.route.slug;
+            tracing::error!(%cluster, %tenant, %error, "a server refuses the password of a tenant's role");
+            return Refusal::role_refused().into();
+        }
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(%cluster, %error, cause, "a backend could not be opened");
         let refusal = if error.is_full() {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use insula_pg_wire::WireError;
 use insula_pg_wire::startup::{CancelKey, Foreign, SessionStart, StartupPacket, recognise_foreign};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::{End, turn_away};
@@ -67,22 +68,30 @@ impl Accepted {
 
     /// Settles TLS and reads the first packet. `None` where that came to
     /// nothing; the client has been told as far as it can be.
-    pub async fn secure(self, front: &Front) -> Option<(Link, Secured)> {
+    pub async fn secure(self, front: &Front, deadline: Instant) -> Option<(Link, Secured)> {
         prepare(&self.stream).ok()?;
         let mut channel = Channel { peer: self.peer, tls: false };
         let mut link = Link::new(Wire::Plain(self.stream));
         let mut asked_gss = false;
         loop {
-            let packet = match link.startup_packet().await {
-                Ok(packet) => packet,
-                Err(error) => {
+            let packet = match timeout_at(deadline, link.startup_packet()).await {
+                Ok(Ok(packet)) => packet,
+                Ok(Err(error)) => {
                     turn_away_stranger(front, &mut link, error).await;
+                    return None;
+                }
+                Err(_) => {
+                    // Who has not said anything is not told anything.
+                    if channel.tls || asked_gss || !link.inbox().is_empty() {
+                        turn_away(front, &mut link, &Refusal::too_slow()).await;
+                    }
                     return None;
                 }
             };
             match packet {
                 StartupPacket::Ssl if !channel.tls => {
-                    link = answer_tls_request(front, link, &mut channel).await?;
+                    let answered = answer_tls_request(front, link, &mut channel);
+                    link = timeout_at(deadline, answered).await.ok()??;
                 }
                 StartupPacket::GssEncryption if !asked_gss && !channel.tls => {
                     asked_gss = true;
@@ -135,7 +144,16 @@ async fn answer(front: &Front, link: &mut Link, letter: u8) -> Option<()> {
 
 /// Tells a client that does not speak the protocol what it has reached.
 async fn turn_away_stranger(front: &Front, link: &mut Link, error: LinkError) {
-    let LinkError::Wire(error) = error else { return };
+    let error = match error {
+        LinkError::Wire(error) => error,
+        LinkError::Closed if !link.inbox().is_empty() => {
+            return turn_away(front, link, &Refusal::incomplete_startup()).await;
+        }
+        // Whoever only looks whether somebody listens: a balancer, a monitor.
+        LinkError::Closed | LinkError::Io(_) => {
+            return tracing::debug!("a connection ended before anything was asked");
+        }
+    };
     if recognise_foreign(link.inbox()) == Some(Foreign::Http) {
         let refusal = Refusal::protocol("a client speaks HTTP");
         front.measures.refused(refusal.code);

@@ -14,6 +14,7 @@ mod raw;
 mod relay;
 mod scope;
 mod settings;
+mod statements;
 mod strangers;
 mod support;
 mod tls;

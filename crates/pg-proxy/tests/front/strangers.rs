@@ -53,18 +53,44 @@ async fn half_a_packet_is_waited_for_only_so_long() {
     for half in [&b""[..], &[0, 0], &[0, 0, 0, 50, 0, 3, 0, 0, b'u', b's']] {
         let (mut raw, began) = (Raw::connect(&world).await, Instant::now());
         raw.send(half).await;
-        assert!(raw.rest().await.is_empty());
+        if half.is_empty() {
+            assert!(raw.rest().await.is_empty(), "who has said nothing is told nothing");
+        } else {
+            assert_eq!(raw.refusal().await.0, "57014", "{half:?}");
+        }
         assert!(began.elapsed() >= startup_timeout, "it was given its time");
     }
+    // Nor for a packet that does not follow a request for encryption.
+    let mut raw = Raw::connect(&world).await;
+    raw.write(put_gss_encryption_request).await;
+    let mut answer = [0];
+    tokio::io::AsyncReadExt::read_exact(&mut raw.stream, &mut answer).await.unwrap();
+    assert_eq!(raw.refusal().await.0, "57014");
     // Nor for a proof that does not come.
     let mut raw = Raw::connect(&world).await;
     raw.start(&[("user", "acme"), ("database", "app")]).await;
     assert_eq!(raw.next().await.unwrap().tag, tag::AUTHENTICATION);
-    assert!(raw.next().await.is_none());
+    assert_eq!(raw.refusal().await.0, "57014");
     // A session that is in is not touched by this.
     let client = world.connect(&tenant).await;
     let slept = client.query_one("select pg_sleep(0.5)::text", &[]).await;
     assert!(slept.is_ok());
+}
+
+#[tokio::test]
+async fn half_a_packet_before_the_end_is_answered_and_nothing_is_not() {
+    let world = World::start().await;
+    for half in [&b""[..], &[0], &[0, 0, 0, 50, 0, 3, 0, 0, b'u', b's']] {
+        let mut raw = Raw::connect(&world).await;
+        raw.send(half).await;
+        tokio::io::AsyncWriteExt::shutdown(&mut raw.stream).await.unwrap();
+        if half.is_empty() {
+            assert!(raw.rest().await.is_empty(), "who only looks is left in peace");
+        } else {
+            let refusal = raw.refusal().await;
+            assert_eq!(refusal, ("08P01".to_owned(), "incomplete startup packet".to_owned()), "{half:?}");
+        }
+    }
 }
 
 #[tokio::test]
