@@ -24,7 +24,8 @@ pub struct SchemaVersionRecord {
     pub rolled_out_at: Option<OffsetDateTime>,
 }
 
-/// The lock that orders the publishing of a version against the opening of a tenant.
+/// The lock that orders the publishing of a version, and a rollout's look for
+/// the tenants that are behind, against the opening of a tenant.
 const LOCK: i64 = 0x1A5_0002;
 
 const NEWEST: &str = "select coalesce(max(version), 0) from schema_versions where published_at is not null";
@@ -66,11 +67,25 @@ impl CatalogClient {
         let row = self.raw().query_one(NEWEST, &[]).await.map_err(db)?;
         Ok(SchemaVersion(row.get(0)))
     }
+
+    /// Waits until every tenant that is being opened is open or not: whoever
+    /// looks for tenants then sees each of them, or comes before it.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn settle_openings(&self) -> Result<(), Problem> {
+        // A statement by itself is a transaction: the lock ends with it.
+        self.raw().execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(db)?;
+        Ok(())
+    }
 }
 
 impl Change<'_> {
     /// The newest version, which stays the newest until the end of the
-    /// transaction: a tenant is opened only at the version that is newest then.
+    /// transaction. Whoever opens a tenant holds it, and [`settle_openings`]
+    /// waits for him.
+    ///
+    /// [`settle_openings`]: CatalogClient::settle_openings
     ///
     /// # Errors
     /// Where the catalog is away.
@@ -106,7 +121,7 @@ impl Change<'_> {
         self.raw().execute("delete from schema_versions where published_at is null", &[]).await.map_err(db)
     }
 
-    /// Publishes the drafts: from here on new tenants get them. It waits for
+    /// Publishes the drafts: from here on new silos get them. It waits for
     /// the tenants that are being opened at the version before.
     ///
     /// # Errors

@@ -214,7 +214,8 @@ impl CatalogClient {
         rows.iter().map(tenant_of).collect()
     }
 
-    /// Tenants whose placement is not at the version, with a placement to bring there.
+    /// Tenants whose placement is not at the version, with a placement to bring
+    /// there. One that is being deleted can still be taken back.
     ///
     /// # Errors
     /// Where the catalog is away.
@@ -223,7 +224,7 @@ impl CatalogClient {
             .raw()
             .query(
                 &format!(
-                    "{SELECT} where t.schema_version < $1 and t.status in ('active', 'suspended')
+                    "{SELECT} where t.schema_version < $1 and t.status in ('active', 'suspended', 'deleting')
                      order by t.slug"
                 ),
                 &[&version.0],

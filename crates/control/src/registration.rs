@@ -51,6 +51,11 @@ pub async fn add(control: &Control, author: Author, request: &AddCluster) -> Res
     insula_tenant_cluster::prepare_shared(&access).await?;
     let version = fleet::bring_shared(&access, &*fleet::forms(control).await?).await?;
     let change = client.change(author).await?;
+    // A rollout that is under way would not see the cluster before it is registered.
+    if change.hold_newest_schema_version().await? != version {
+        let detail = "A version of the app schema was published meanwhile. Add the cluster again.";
+        return Err(Problem::new(Code::SchemaBusy, detail).retry_after(1));
+    }
     let record =
         control.clusters.register(&change, &new, &inspection, version, control.entropy.as_ref()).await?;
     let detail = json!({"region": record.region, "host": record.host, "port": record.port});

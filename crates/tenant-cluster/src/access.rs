@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 const POOL_SIZE: PoolSize = PoolSize(4);
 
 /// The database in which roles and databases are made.
-const MAINTENANCE: &str = "postgres";
+pub(crate) const MAINTENANCE: &str = "postgres";
 
 /// The way to a cluster as its administrator.
 #[derive(Clone, Debug)]

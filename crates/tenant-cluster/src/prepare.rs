@@ -4,15 +4,21 @@
 
 use insula_app_schema::{EXTENSION_SCHEMA, POOL_SCHEMA, PlainMigration};
 use insula_domain::{DatabaseName, SchemaVersion};
-use insula_problem::Problem;
+use insula_problem::{Code, Problem};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-use crate::access::ClusterAccess;
+use crate::access::{ClusterAccess, MAINTENANCE};
 use crate::roles::create_group;
 use crate::schema;
 use crate::scratch::drop_abandoned;
 use crate::spaces::{database_exists, drop_database, ensure_closed_database};
 use crate::{db, literal};
+
+/// Held while a template database is made.
+const LOCK: &str = "select pg_advisory_lock(hashtextextended('insula template', 0))";
+/// How long to wait for another that makes one.
+const LOCK_TIMEOUT: &str = "30s";
 
 /// Makes a server ready that tenants share: pool, schemas, an empty template.
 ///
@@ -74,14 +80,28 @@ async fn close_maintenance(maintenance: &Client) -> Result<(), Problem> {
 /// that a half-made one is never cloned.
 ///
 /// # Errors
-/// Where the cluster is away, or a migration fails.
+/// Where the cluster is away, another is at it for too long, or a migration fails.
 pub async fn publish_template(
     access: &ClusterAccess,
     version: SchemaVersion,
     migrations: &[PlainMigration],
 ) -> Result<(), Problem> {
-    let maintenance = access.maintenance().await?;
     let template = DatabaseName::template(version);
+    if database_exists(&*access.maintenance().await?, &template).await? {
+        return Ok(());
+    }
+    // One at a time, or one would rename what another has just begun. The lock
+    // is of the session, so the session is one that ends with this call.
+    let maintenance = access.own(&DatabaseName::from_stored(MAINTENANCE.to_owned())).await?;
+    let locked = maintenance.batch_execute(&format!("set lock_timeout = '{LOCK_TIMEOUT}'; {LOCK}")).await;
+    locked.map_err(|error| match error.code() {
+        Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
+            Problem::new(Code::Unavailable, "The template database is being made. Try again shortly.")
+                .retry_after(5)
+                .caused_by(error)
+        }
+        _ => db(error),
+    })?;
     if database_exists(&maintenance, &template).await? {
         return Ok(());
     }

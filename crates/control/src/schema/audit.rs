@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use insula_api::{AuditFinding, SchemaAudit};
 use insula_catalog::{ClusterRecord, TenantRecord};
-use insula_domain::{DatabaseName, Isolation, SchemaName, TenantId, TenantStatus};
+use insula_domain::{DatabaseName, Isolation, SchemaName, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
 use insula_tenant_cluster::schema::{self, Finding, SchemaFingerprint};
-use insula_tenant_cluster::{ClusterAccess, Scratch};
+use insula_tenant_cluster::{ClusterAccess, Connection, Scratch};
 
 use super::fleet::{Forms, forms};
 use crate::Control;
@@ -50,23 +50,24 @@ pub async fn cluster(
     let access = control.clusters.access_of(record)?;
     let forms = forms(control).await?;
     let mut part = SchemaAudit { placements: 0, findings: Vec::new() };
+    let (pooled, silos): (Vec<_>, Vec<_>) = tenants
+        .iter()
+        .copied()
+        .filter(|tenant| {
+            !matches!(tenant.status, TenantStatus::Provisioning | TenantStatus::Deleted)
+                && !moving.contains(&tenant.id)
+        })
+        .partition(|tenant| tenant.isolation == Some(Isolation::Pool));
     if record.tenant.is_none() {
         let client = access.shared(&DatabaseName::pool()).await?;
-        let findings = schema::audit_pool(&client, &forms.pool).await?;
+        let findings = shared_tables(&client, &forms, &pooled).await?;
         part.add(&format!("shared tables of {}", record.name), findings);
     }
-    let silos = tenants.iter().filter(|tenant| {
-        tenant.isolation != Some(Isolation::Pool)
-            && !matches!(tenant.status, TenantStatus::Provisioning | TenantStatus::Deleted)
-            && !moving.contains(&tenant.id)
-    });
     let mut expected: Option<SchemaFingerprint> = None;
     for tenant in silos {
         let Some(placement) = &tenant.placement else { continue };
         if tenant.schema_version != forms.newest() {
-            let detail =
-                format!("It is at version {}; the newest is {}.", tenant.schema_version, forms.newest());
-            part.add(tenant.slug.as_str(), vec![Finding { object: "schema version".to_owned(), detail }]);
+            part.add(tenant.slug.as_str(), vec![behind(tenant.schema_version, &forms)]);
             continue;
         }
         if expected.is_none() {
@@ -82,6 +83,36 @@ pub async fn cluster(
         }
     }
     Ok(part)
+}
+
+fn behind(version: SchemaVersion, forms: &Forms) -> Finding {
+    let detail = format!("It is at version {version}; the newest is {}.", forms.newest());
+    Finding { object: "schema version".to_owned(), detail }
+}
+
+/// The form of shared tables at the version that they have, that it is the
+/// newest, and that every tenant in them is known to have it.
+async fn shared_tables(
+    client: &Connection,
+    forms: &Forms,
+    tenants: &[&TenantRecord],
+) -> Result<Vec<Finding>, Problem> {
+    let applied = schema::applied_version(client, &SchemaName::pool()).await?;
+    let version = applied.map_or(SchemaVersion(0), |applied| applied.version);
+    let known = forms.pool.iter().take_while(|migration| migration.version() <= version).count();
+    let mut findings = schema::audit_pool(client, &forms.pool[..known]).await?;
+    if version != forms.newest() {
+        findings.push(behind(version, forms));
+    }
+    let differs = tenants.iter().filter(|tenant| tenant.schema_version != version);
+    findings.extend(differs.map(|tenant| Finding {
+        object: format!("tenant {}", tenant.slug),
+        detail: format!(
+            "It is known to be at version {}; the tables are at {version}.",
+            tenant.schema_version
+        ),
+    }));
+    Ok(findings)
 }
 
 trait Add {

@@ -8,7 +8,7 @@ use insula_app_schema::{AppSchema, PlainMigration, PoolForm, PoolMigration, Refu
 use insula_catalog::{SchemaVersionRecord, TenantRecord};
 use insula_domain::{DatabaseName, Isolation, Placement, RoleName, SchemaVersion};
 use insula_problem::{Code, Problem};
-use insula_tenant_cluster::{self as cluster, ClusterAccess, Scratch, schema};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, schema};
 
 use crate::Control;
 
@@ -79,21 +79,41 @@ pub async fn forms(control: &Control) -> Result<Arc<Forms>, Problem> {
 }
 
 /// Brings the shared tables and the template of a cluster to the newest
-/// version; which one that is.
+/// version; which one that is. The template comes first: it has no tenant's
+/// rows, so that silos are made at the newest version wherever the pool is.
 ///
 /// # Errors
 /// Where the cluster is away, or a version fails on it.
 pub async fn bring_shared(access: &ClusterAccess, forms: &Forms) -> Result<SchemaVersion, Problem> {
+    cluster::publish_template(access, forms.newest(), &forms.plain).await?;
     let mut client = access.shared(&DatabaseName::pool()).await?;
     for migration in &forms.pool {
         schema::apply_pool(&mut client, migration).await?;
     }
-    cluster::publish_template(access, forms.newest(), &forms.plain).await?;
     Ok(forms.newest())
 }
 
-/// Brings a tenant's placement to the newest version, with the rights to use
-/// it; which version that is.
+/// Brings a new tenant to the version that its placement can have, with the
+/// rights to use it; which one that is. In a pool it is the version of the
+/// shared tables, which may wait for other tenants' rows; elsewhere the newest.
+///
+/// # Errors
+/// Where the cluster is away, or a version fails there.
+pub async fn bring_new(
+    control: &Control,
+    tenant: &TenantRecord,
+    placement: &Placement,
+) -> Result<SchemaVersion, Problem> {
+    if placement.isolation == Isolation::Pool {
+        let mut client = shared_tables(control, placement).await?;
+        return schema::apply_pool_data(&mut client, &placement.role).await;
+    }
+    bring_silo(control, tenant, placement).await
+}
+
+/// Brings a tenant's placement to the newest version; which one it has then.
+/// In a pool nothing is left to do: what brought the shared tables there has
+/// brought their tenants.
 ///
 /// # Errors
 /// Where the cluster is away, or a version fails there.
@@ -102,17 +122,20 @@ pub async fn bring_tenant(
     tenant: &TenantRecord,
     placement: &Placement,
 ) -> Result<SchemaVersion, Problem> {
+    if placement.isolation == Isolation::Pool {
+        let mut client = shared_tables(control, placement).await?;
+        return schema::hold_pool(&mut client).await?.version_of(&placement.role).await;
+    }
+    bring_silo(control, tenant, placement).await
+}
+
+async fn bring_silo(
+    control: &Control,
+    tenant: &TenantRecord,
+    placement: &Placement,
+) -> Result<SchemaVersion, Problem> {
     let access = control.clusters.access(&placement.cluster).await?;
     let forms = forms(control).await?;
-    if placement.isolation == Isolation::Pool {
-        bring_shared(&access, &forms).await?;
-        let mut client = access.shared(&placement.database).await?;
-        // One call brings what the data statements of all versions have left.
-        if let Some(newest) = forms.pool.last() {
-            schema::apply_pool_data(&mut client, &placement.role, newest).await?;
-        }
-        return Ok(forms.newest());
-    }
     let mut client = match placement.isolation {
         Isolation::Schema => access.shared(&placement.database).await?,
         _ => access.own(&placement.database).await?,
@@ -123,6 +146,14 @@ pub async fn bring_tenant(
     schema::grant_rights(&client, &placement.schema, &placement.role, false).await?;
     schema::grant_rights(&client, &placement.schema, &RoleName::read_only_of_tenant(tenant.id), true).await?;
     Ok(forms.newest())
+}
+
+/// A connection to the shared tables of a placement.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn shared_tables(control: &Control, placement: &Placement) -> Result<Connection, Problem> {
+    control.clusters.access(&placement.cluster).await?.shared(&placement.database).await
 }
 
 /// Tries versions in both forms where nobody sees it: what only PostgreSQL can

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use insula_catalog::TenantRecord;
+use insula_catalog::{LoginRecord, TenantRecord};
 use insula_domain::{Isolation, LoginId, Placement, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
 use insula_route_map::Snapshot;
+use insula_tenant_cluster::schema::{self, HeldPool};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,6 +14,9 @@ use serde_json::json;
 use super::retried;
 use crate::schema::fleet;
 use crate::{Control, dedicated, logins, placements};
+
+/// How long the cluster may take to say the version of its shared tables.
+const POOL_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What the run is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,12 +55,7 @@ pub fn workflow() -> Workflow<Control, CreateInput> {
             drop_roles,
         ))
         .step(Step::new("space", "the schema or the database that the tables go into", space, drop_space))
-        .step(Step::new(
-            "tables",
-            "the app schema at the newest version, and the rights to use it",
-            tables,
-            keep,
-        ))
+        .step(Step::new("tables", "the app schema, and the rights to use it", tables, keep))
         .step(Step::new(
             "home",
             "the region keeps what is not rows: users, configuration, usage",
@@ -146,7 +145,7 @@ async fn drop_space(run: Create) -> Result<(), StepError> {
 async fn tables(run: Create) -> Result<SchemaVersion, StepError> {
     let tenant = record(&run).await?;
     let placement = placed(&run).await?;
-    fleet::bring_tenant(run.deps(), &tenant, &placement).await.map_err(retried)
+    fleet::bring_new(run.deps(), &tenant, &placement).await.map_err(retried)
 }
 
 /// The tables go with the space; rows in shared tables with the space too.
@@ -166,9 +165,11 @@ async fn close_home(run: Create) -> Result<(), StepError> {
     store.close_home(tenant.id).await.map_err(retried)
 }
 
-/// One transaction: login, version, status. A version that was published since
-/// the tables were made is brought first; none can be published between that
-/// look and the commit.
+/// The commit. Silos are opened at the newest version: one that was published
+/// since the tables were made is brought first, and none can be published
+/// between that look and the commit. In a pool it is the version of the shared
+/// tables, which are held meanwhile: whoever brings them further comes after
+/// the commit, and then finds the tenant open.
 async fn open(run: Create) -> Result<TenantId, StepError> {
     let control = run.deps();
     let tenant = record(&run).await?;
@@ -176,30 +177,71 @@ async fn open(run: Create) -> Result<TenantId, StepError> {
         return Ok(tenant.id);
     }
     let placement = placed(&run).await?;
-    let mut version: SchemaVersion = run.output("tables")?;
-    if version < newest(&run).await? {
-        version = fleet::bring_tenant(control, &tenant, &placement).await.map_err(retried)?;
-    }
     let login =
         logins::default_login(control, run.input().login, tenant.id, &tenant.slug).map_err(retried)?;
-    let mut client = control.catalog.client().await.map_err(retried)?;
-    let change = client.change(control.worker()).await.map_err(retried)?;
-    if change.hold_newest_schema_version().await.map_err(retried)? != version {
-        return Err(StepError::retry(Problem::internal("a schema version was published meanwhile")));
+    if placement.isolation == Isolation::Pool {
+        let mut shared = fleet::shared_tables(control, &placement).await.map_err(retried)?;
+        let pool = schema::hold_pool(&mut shared).await.map_err(retried)?;
+        commit(control, &tenant, &placement, &login, Brought::Pool(&pool)).await?;
+    } else {
+        let mut version: SchemaVersion = run.output("tables")?;
+        if version < newest(&run).await? {
+            version = fleet::bring_tenant(control, &tenant, &placement).await.map_err(retried)?;
+        }
+        commit(control, &tenant, &placement, &login, Brought::Silo(version)).await?;
     }
-    change.add_login(&login).await.map_err(retried)?;
-    change.set_tenant_schema_version(tenant.id, version).await.map_err(retried)?;
-    change.set_status(tenant.id, TenantStatus::Provisioning, TenantStatus::Active).await.map_err(retried)?;
-    let detail =
-        json!({"isolation": placement.isolation, "cluster": placement.cluster, "schema_version": version});
-    change.audit("tenant.open", Some(tenant.id), tenant.slug.as_str(), &detail).await.map_err(retried)?;
-    change.commit().await.map_err(retried)?;
     let is_active = |snapshot: &Snapshot| {
         snapshot.route(tenant.id).is_some_and(|route| route.status == TenantStatus::Active)
             && snapshot.login_by_id(login.id).is_some()
     };
     control.front_knows(is_active).await;
     Ok(tenant.id)
+}
+
+/// What the tables of a tenant that is being opened have.
+enum Brought<'a> {
+    /// This version.
+    Silo(SchemaVersion),
+    /// That of the shared tables, which are held.
+    Pool(&'a HeldPool<'a>),
+}
+
+impl Brought<'_> {
+    /// The version, where a tenant may be opened at it.
+    async fn version(self, placement: &Placement, newest: SchemaVersion) -> Result<SchemaVersion, StepError> {
+        match self {
+            Self::Silo(version) if version == newest => Ok(version),
+            Self::Silo(_) => {
+                Err(StepError::retry(Problem::internal("a schema version was published meanwhile")))
+            }
+            // Bounded, as publishing a version waits for it.
+            Self::Pool(pool) => {
+                let asked = tokio::time::timeout(POOL_ANSWERS, pool.version_of(&placement.role)).await;
+                asked.map_err(|elapsed| StepError::retry(Problem::internal(elapsed)))?.map_err(retried)
+            }
+        }
+    }
+}
+
+/// One transaction: login, version, status.
+async fn commit(
+    control: &Control,
+    tenant: &TenantRecord,
+    placement: &Placement,
+    login: &LoginRecord,
+    brought: Brought<'_>,
+) -> Result<(), StepError> {
+    let mut client = control.catalog.client().await.map_err(retried)?;
+    let change = client.change(control.worker()).await.map_err(retried)?;
+    let newest = change.hold_newest_schema_version().await.map_err(retried)?;
+    let version = brought.version(placement, newest).await?;
+    change.add_login(login).await.map_err(retried)?;
+    change.set_tenant_schema_version(tenant.id, version).await.map_err(retried)?;
+    change.set_status(tenant.id, TenantStatus::Provisioning, TenantStatus::Active).await.map_err(retried)?;
+    let detail =
+        json!({"isolation": placement.isolation, "cluster": placement.cluster, "schema_version": version});
+    change.audit("tenant.open", Some(tenant.id), tenant.slug.as_str(), &detail).await.map_err(retried)?;
+    change.commit().await.map_err(retried)
 }
 
 async fn newest(run: &Create) -> Result<SchemaVersion, StepError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use insula_catalog::{CatalogClient, ClusterRecord, ClusterStatus};
-use insula_domain::{Isolation, SchemaVersion};
+use insula_domain::{Isolation, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::{Code, Problem};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub fn workflow() -> Workflow<Control, RolloutInput> {
             )
             .timeout(Duration::from_secs(600)),
         )
-        .step(Step::without_undo("publish", "the commit: from here on new tenants get the version", publish))
+        .step(Step::without_undo("publish", "the commit: from here on new silos get the version", publish))
         .point_of_no_return()
         .step(
             Step::without_undo("shared", "shared tables and templates, one a cluster", shared).timeout(LONG),
@@ -177,6 +177,8 @@ async fn tenants(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let mut failed: Vec<Failed> = run.output("shared")?;
     let pools_that_failed: BTreeSet<String> = failed.iter().map(|failed| failed.placement.clone()).collect();
     let mut later = None;
+    // A tenant that was being opened at the version before is open now, and seen.
+    client.settle_openings().await.map_err(retried)?;
     for tenant in client.tenants_behind(run.input().to).await.map_err(retried)? {
         let Some(placement) = &tenant.placement else { continue };
         let waits_for_its_pool =
@@ -186,6 +188,7 @@ async fn tenants(run: Rollout) -> Result<Vec<Failed>, StepError> {
         }
         let version = match fleet::bring_tenant(control, &tenant, placement).await {
             Ok(version) => version,
+            Err(_) if is_going(control, tenant.id).await? => continue,
             Err(problem) => {
                 take_failure(&tenant.slug, problem, &mut failed, &mut later);
                 continue;
@@ -204,6 +207,19 @@ async fn tenants(run: Rollout) -> Result<Vec<Failed>, StepError> {
         }
     }
     later.map_or(Ok(failed), |problem| Err(retried(problem)))
+}
+
+/// Whether a tenant is being purged, or is gone.
+async fn is_going(control: &Control, tenant: TenantId) -> Result<bool, StepError> {
+    let client = control.catalog.client().await.map_err(retried)?;
+    let status = client.tenant(tenant).await.map_err(retried)?.map(|tenant| tenant.status);
+    Ok(match status {
+        None | Some(TenantStatus::Deleted) => true,
+        Some(TenantStatus::Deleting) => {
+            control.operations.subjects_under_way().await.map_err(retried)?.contains(&tenant)
+        }
+        Some(_) => false,
+    })
 }
 
 /// The end of the run: what failed, and what the catalogs do not prove. A run

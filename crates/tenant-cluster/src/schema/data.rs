@@ -4,10 +4,9 @@
 //! They are not run again for it. A statement of version 1 was written for the
 //! tables of version 1, and those of today may have other columns.
 
-use insula_app_schema::PoolMigration;
 use insula_domain::{RoleName, SchemaName, SchemaVersion};
 use insula_problem::Problem;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use super::apply::{limits, lock};
 use super::batch::Failure;
@@ -15,46 +14,80 @@ use super::support::pool_template_tenant;
 use super::version::applied_version;
 use crate::db;
 
-/// Makes sure that a tenant of the pool has what the data statements up to a
-/// version have left, running them or not: a tenant that is new gets the
-/// template's rows, and one that was there when the version was applied has had
-/// them since.
+/// The shared tables, held at the version that they have: none is applied to
+/// them as long as this lives. Dropped, it lets go of them.
+pub struct HeldPool<'c> {
+    transaction: Transaction<'c>,
+    version: SchemaVersion,
+}
+
+/// Holds the shared tables in the database of the connection.
 ///
 /// # Errors
-/// Where the version is not applied to the pool, the role is not there, or the
-/// cluster is away.
-pub async fn apply_pool_data(
-    client: &mut Client,
-    role: &RoleName,
-    migration: &PoolMigration,
-) -> Result<(), Problem> {
-    let wanted = migration.version();
-    if enrolled_version(client, role).await? >= Some(wanted) {
-        return Ok(());
-    }
-    let tenant = role.tenant().ok_or_else(|| Problem::internal("only tenants are brought into a pool"))?;
+/// `unavailable` where a version is being applied for longer than a few
+/// seconds, or the cluster is away.
+pub async fn hold_pool(client: &mut Client) -> Result<HeldPool<'_>, Problem> {
     let transaction = client.transaction().await.map_err(db)?;
     let mut begin: Vec<String> = limits().into();
     begin.push(lock(&SchemaName::pool(), true));
     let begun = transaction.batch_execute(&begin.join(";\n")).await;
     begun.map_err(|error| Failure { done: 0, error }.into_problem("the app schema", ""))?;
-    if let Some(enrolled) = enrolled_version(transaction.client(), role).await? {
-        let missed = format!("a tenant of the pool is at version {enrolled}, and the pool is not");
-        return if enrolled >= wanted { Ok(()) } else { Err(Problem::internal(missed)) };
-    }
     let applied = applied_version(transaction.client(), &SchemaName::pool()).await?;
-    let applied = applied.map_or(SchemaVersion(0), |applied| applied.version);
-    if applied < wanted {
-        return Err(Problem::internal(format!("version {wanted} is not applied to the pool yet")));
+    let version = applied.map_or(SchemaVersion(0), |applied| applied.version);
+    Ok(HeldPool { transaction, version })
+}
+
+impl HeldPool<'_> {
+    /// The version that a tenant of the pool has: that of the shared tables.
+    /// It is asked for anew, so that an answer says that they are still held.
+    ///
+    /// # Errors
+    /// Where the tenant was never brought in, or the cluster is away.
+    pub async fn version_of(&self, role: &RoleName) -> Result<SchemaVersion, Problem> {
+        match enrolled_version(self.transaction.client(), role).await? {
+            Some(enrolled) if enrolled == self.version => Ok(enrolled),
+            Some(enrolled) => {
+                let differs = format!(
+                    "a tenant of the pool is at version {enrolled}, and the pool at {}",
+                    self.version
+                );
+                Err(Problem::internal(differs))
+            }
+            None => Err(Problem::internal("the tenant is not in the pool")),
+        }
     }
-    transaction
-        .execute(
-            "select insula.enrol($1, $2, (select oid from pg_roles where rolname = $3), $4)",
-            &[&tenant.as_uuid(), &pool_template_tenant().as_uuid(), &role.as_str(), &applied.0],
-        )
-        .await
-        .map_err(db)?;
-    transaction.commit().await.map_err(db)
+
+    async fn enrol(&self, role: &RoleName) -> Result<(), Problem> {
+        let tenant =
+            role.tenant().ok_or_else(|| Problem::internal("only tenants are brought into a pool"))?;
+        let enrolled = self
+            .transaction
+            .execute(
+                "select insula.enrol($1, $2, oid, $4) from pg_roles where rolname = $3",
+                &[&tenant.as_uuid(), &pool_template_tenant().as_uuid(), &role.as_str(), &self.version.0],
+            )
+            .await;
+        // A role that is not there shows when the tenant is then not in the pool.
+        enrolled.map(|_| ()).map_err(|error| Failure { done: 0, error }.into_problem("the app schema", ""))
+    }
+}
+
+/// Makes sure that a tenant of the pool has what the data statements of the
+/// versions have left, up to the one that the shared tables have; which one
+/// that is. A tenant that is new gets the template's rows, and one that was
+/// there when a version was applied has had its data since.
+///
+/// # Errors
+/// Where the role is not there, a version is being applied for longer than a
+/// few seconds, or the cluster is away.
+pub async fn apply_pool_data(client: &mut Client, role: &RoleName) -> Result<SchemaVersion, Problem> {
+    let pool = hold_pool(client).await?;
+    if enrolled_version(pool.transaction.client(), role).await?.is_none() {
+        pool.enrol(role).await?;
+    }
+    let version = pool.version_of(role).await?;
+    pool.transaction.commit().await.map_err(db)?;
+    Ok(version)
 }
 
 /// The version up to which a tenant of the pool has the data; none where it

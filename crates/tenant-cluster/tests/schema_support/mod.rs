@@ -103,9 +103,7 @@ impl Pool {
         let role = RoleName::of_tenant(id);
         create_role(&self.admin, &role).await;
         self.admin.batch_execute(&format!("grant {} to {role}", schema::POOL_READ_WRITE)).await.unwrap();
-        for migration in &self.migrations {
-            schema::apply_pool_data(&mut self.admin, &role, migration).await.unwrap();
-        }
+        schema::apply_pool_data(&mut self.admin, &role).await.unwrap();
         let client = session(&self.database, &role).await;
         PoolTenant { id, role, client }
     }
