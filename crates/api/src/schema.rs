@@ -64,6 +64,31 @@ pub struct SchemaStatus {
     pub behind: Vec<PlacementVersion>,
 }
 
+/// A version that could not be brought to a placement, and has not been since.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SchemaFailure {
+    /// `pool/<cluster>` for the shared tables of a cluster, `silo/<tenant id>`.
+    pub placement: String,
+    /// The tenant whose tables they are; none for shared ones.
+    #[serde(default)]
+    pub tenant: Option<Slug>,
+    /// The cluster.
+    pub cluster: String,
+    /// The version that failed.
+    pub version: SchemaVersion,
+    /// The stable code.
+    pub code: String,
+    /// File, line, SQLSTATE, the statement, and names; no value of any row.
+    pub detail: String,
+    /// When it failed last.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// What PostgreSQL said, with the values of the row that does not fit. It is
+    /// the tenant's data, kept in its region; none where it cannot be read.
+    #[serde(default)]
+    pub row: Option<String>,
+}
+
 /// What the catalog audit found on a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditFinding {

@@ -13,6 +13,7 @@ mod offers;
 mod operators;
 mod routes;
 mod rows;
+mod schema_failures;
 mod schema_versions;
 mod tenants;
 pub mod workflow_log;
@@ -31,6 +32,7 @@ pub use idempotency::{Answer, GivenAnswer, RepeatableRequest};
 pub use logins::LoginRecord;
 pub use operators::OperatorToken;
 pub use routes::{RouteFeed, follow_routes};
+pub use schema_failures::{NewSchemaFailure, SchemaFailureRecord};
 pub use schema_versions::SchemaVersionRecord;
 pub use tenants::{NewTenant, TenantFilter, TenantRecord};
 
@@ -42,6 +44,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 3,
         name: "idempotent_answers",
         sql: include_str!("../migrations/0003_idempotent_answers.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "schema_failures",
+        sql: include_str!("../migrations/0004_schema_failures.sql"),
     },
 ];
 

@@ -425,7 +425,12 @@ impl Change<'_> {
         ] {
             self.raw().execute(statement, &[&id, &self.at()]).await.map_err(db)?;
         }
-        self.raw().execute("delete from placements where tenant_id = $1", &[&id]).await.map_err(db)?;
+        for statement in [
+            "delete from placements where tenant_id = $1",
+            "delete from schema_failures where tenant_id = $1",
+        ] {
+            self.raw().execute(statement, &[&id]).await.map_err(db)?;
+        }
         Ok(())
     }
 

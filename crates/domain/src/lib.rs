@@ -3,8 +3,9 @@
 //! here reads a clock, a socket or a file, except the two ambient sources in
 //! [`ambient`], which everything else takes as arguments.
 
-pub mod address;
-mod ambient;
+mod address;
+pub mod ambient;
+mod app_tables;
 mod capacity;
 mod ids;
 mod isolation;
@@ -18,6 +19,7 @@ mod tier;
 
 pub use address::Address;
 pub use ambient::{Clock, Entropy, OsEntropy, SystemClock};
+pub use app_tables::AppTables;
 pub use capacity::{ClusterRoom, NoCluster, choose_cluster};
 pub use ids::{ApiKeyId, LoginId, OperationId, SchemaVersion, TenantId};
 pub use isolation::{Isolation, UnknownIsolation};

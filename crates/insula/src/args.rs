@@ -319,6 +319,10 @@ pub enum SchemaCommand {
     },
     /// Show the versions, and the placements that are behind.
     Status,
+    /// Show where a version failed, with what PostgreSQL said of the rows there.
+    ///
+    /// That holds values of tenants' rows: each showing is in the audit.
+    Failures,
     /// Read the clusters' catalogs and prove the form of every placement; exit 1 where it fails.
     Audit,
 }

@@ -224,6 +224,113 @@ async fn rows_that_do_not_fit_keep_only_their_own_placement_back() {
     world.doctor_is_content();
 }
 
+/// The tables of the catalog in which a text stands, in whatever column.
+async fn catalog_has(world: &World, text: &str) -> Vec<String> {
+    let client = world.catalog.connect("insula_catalog").await;
+    let tables = "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                  where c.relkind in ('r', 'm', 'p') and n.nspname not in ('pg_catalog', 'information_schema')";
+    let mut found = Vec::new();
+    for row in client.query(tables, &[]).await.unwrap() {
+        let table: String = row.get(0);
+        let query = format!("select 1 from {table} t where strpos(t::text, $1) > 0 limit 1");
+        if !client.query(&query, &[&text]).await.unwrap().is_empty() {
+            found.push(table);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_does_not_fit_is_told_to_operators_and_stays_in_its_region() {
+    let world = World::start().await;
+    let first = "create table a (id int primary key, email text not null, word text);";
+    assert!(apply(&world, &[("0001_a.sql", first)]).ok);
+    let placed = [
+        ("pooled", "free", "us-east-1"),
+        ("own", "business", "us-east-1"),
+        ("worded", "standard", "eu-west-1"),
+    ];
+    for (slug, tier, region) in placed {
+        world.create(slug, tier, region);
+        let value = format!("{slug}@private.example");
+        let rows = match slug {
+            "pooled" | "worded" => format!("insert into a values (1, 'x', '{value}')"),
+            _ => format!("insert into a values (1, '{value}', '1'), (2, '{value}', '2')"),
+        };
+        world.connect(slug).await.batch_execute(&rows).await.unwrap();
+    }
+    let second = [(
+        "0002_unique.sql",
+        "alter table a alter word type int using word::int;
+         alter table a add constraint one_email unique (email);",
+    )];
+    let said = apply(&world, &second);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    let detail = "0002_unique.sql:2: unique_violation on schema public, table a, constraint one_email (23505). In: \
+                  alter table a add constraint one_email unique (email)";
+    assert!(said.err.contains(&format!("migration_failed: own: {detail}")), "{}", said.err);
+
+    let failures = world.run(&["schema", "failures", "-o", "json"]).json();
+    let items = failures["items"].as_array().unwrap();
+    assert_eq!(items.len(), 3, "{failures}");
+    for (slug, ..) in placed {
+        let value = format!("{slug}@private.example");
+        let known = items.iter().filter(|item| item["row"].as_str().unwrap().contains(&value));
+        let [failure] = known.collect::<Vec<_>>()[..] else { panic!("{slug}: {failures}") };
+        assert_eq!(failure["version"], 2);
+        assert!(failure["at"].is_string() && failure["code"] == "migration_failed");
+        let silo = slug != "pooled";
+        assert_eq!(failure["tenant"].as_str(), silo.then_some(slug), "{failure}");
+        assert_eq!(failure["placement"].as_str().unwrap().starts_with("silo/"), silo, "{failure}");
+        assert!(!failure["detail"].as_str().unwrap().contains("private"), "{failure}");
+    }
+    // Each showing is in the audit.
+    assert_eq!(catalog_has(&world, "schema.failures.show").await, ["audit"]);
+    // No value has left the region, neither to the catalog nor to the log.
+    assert_eq!(catalog_has(&world, "private.example").await, Vec::<String>::new());
+    let log = || std::fs::read_to_string(world.folder.join("insula.log")).unwrap();
+    assert!(!log().contains("private.example") && !said.err.contains("private.example"));
+    // The search finds what is there, and the log has the failure.
+    let found = catalog_has(&world, "constraint one_email (23505)").await;
+    assert!(
+        found.contains(&"workflow_runs".to_owned()) && found.contains(&"schema_failures".to_owned()),
+        "{found:?}"
+    );
+    assert!(log().contains("constraint one_email (23505)"));
+    let kept = async |server: &insula_testkit::TestServer| {
+        let client = server.connect("insula_region").await;
+        let rows = client.query("select said from schema_failures", &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+    };
+    let (us, eu) = (kept(&world.us).await, kept(&world.eu).await);
+    assert!(us.len() == 2 && !us.concat().contains("worded@"), "{us:?}");
+    assert!(eu.len() == 1 && eu[0].contains("worded@private.example"), "{eu:?}");
+
+    // It goes with the tenant, and with the repair.
+    assert!(world.run(&["tenant", "delete", "own"]).ok);
+    assert!(!kept(&world.us).await.concat().contains("own@"));
+    let items = world.run(&["schema", "failures", "-o", "json"]).json();
+    assert_eq!(items["items"].as_array().unwrap().len(), 2);
+    for slug in ["pooled", "worded"] {
+        world.connect(slug).await.batch_execute("update a set word = '7'").await.unwrap();
+    }
+    let said = apply(&world, &second);
+    assert!(said.ok, "{}", said.err);
+    assert!(kept(&world.us).await.is_empty() && kept(&world.eu).await.is_empty());
+    let items = world.run(&["schema", "failures", "-o", "json"]).json();
+    assert_eq!(items["items"].as_array().unwrap().len(), 0);
+    world.doctor_is_content();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_in_the_rehearsal_is_told_in_full() {
+    let world = World::start().await;
+    let sql = "create table a (word text); insert into a values ('seven'); alter table a alter word type int using word::int;";
+    let said = apply(&world, &[("0001_a.sql", sql)]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("invalid input syntax for type integer: \"seven\" (22P02)"), "{}", said.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tenant_has_set_for_its_role_is_undone_by_a_suspension() {
     let world = World::start().await;

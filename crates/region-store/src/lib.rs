@@ -1,6 +1,9 @@
 //! A region store: one in each region, with what belongs to the tenants whose
 //! home is there. This crate has the only SQL on it. Today it knows which
-//! tenants are at home; their users, configuration, usage and audit join them.
+//! tenants are at home, and what PostgreSQL said of rows that a version of the
+//! app schema did not fit; their users, configuration, usage and audit join them.
+
+mod schema_failures;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +17,17 @@ use insula_sql_store::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use schema_failures::RowFailure;
+
 /// The region store's own schema, oldest first.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "region_store",
-    sql: include_str!("../migrations/0001_region_store.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "region_store", sql: include_str!("../migrations/0001_region_store.sql") },
+    Migration {
+        version: 2,
+        name: "schema_failures",
+        sql: include_str!("../migrations/0002_schema_failures.sql"),
+    },
+];
 
 /// The way to the store of one region.
 #[derive(Clone, Debug)]
@@ -120,11 +128,13 @@ impl RegionStore {
     /// # Errors
     /// Where the store is away.
     pub async fn close_home(&self, tenant: TenantId) -> Result<(), Problem> {
-        self.object()
-            .await?
-            .execute("delete from homes where tenant_id = $1", &[&tenant.as_uuid()])
-            .await
-            .map_err(db)?;
+        let object = self.object().await?;
+        // The home first: what else is kept of a tenant is only taken while it has one.
+        for statement in
+            ["delete from homes where tenant_id = $1", "delete from schema_failures where tenant_id = $1"]
+        {
+            object.execute(statement, &[&tenant.as_uuid()]).await.map_err(db)?;
+        }
         Ok(())
     }
 

@@ -117,7 +117,8 @@ pub async fn publish_template(
         let mut client = access.own(&draft).await?;
         let schema = insula_domain::SchemaName::of_silo();
         for migration in migrations {
-            schema::apply_plain(&mut client, &schema, migration).await?;
+            let applied = schema::apply_plain(&mut client, &schema, migration).await;
+            applied.map_err(schema::RowsDoNotFit::in_full)?;
         }
     }
     end_sessions(&maintenance, &draft).await?;

@@ -7,6 +7,7 @@ use insula_problem::Problem;
 use tokio_postgres::Client;
 
 use crate::access::ClusterAccess;
+use crate::schema::RowsDoNotFit;
 use crate::spaces::{drop_database, ensure_closed_database};
 use crate::{db, schema};
 
@@ -50,7 +51,7 @@ impl Scratch {
             Ok(()) => Ok(scratch),
             Err(problem) => {
                 scratch.drop(access).await?;
-                Err(problem)
+                Err(RowsDoNotFit::in_full(problem))
             }
         }
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use insula_domain::{SchemaName, SchemaVersion};
 use insula_problem::Code;
-use insula_tenant_cluster::schema::{self, SchemaFingerprint};
+use insula_tenant_cluster::schema::{self, RowsDoNotFit, SchemaFingerprint};
 use insula_testkit::TestDatabase;
 use tokio_postgres::Client;
 
@@ -176,15 +176,16 @@ async fn versions_are_applied_once_and_all_or_nothing() {
     let problem = schema::apply_plain(&mut admin, &silo, &good[1]).await.unwrap_err();
     assert_eq!(problem.code(), Code::MigrationFailed);
     assert!(
-        problem.detail().starts_with("0002_test.sql:4: could not create unique index"),
+        problem.detail().starts_with(
+            "0002_test.sql:4: unique_violation on schema public, table u, constraint u_a_idx (23505). In: CREATE \
+             UNIQUE INDEX"
+        ),
         "{}",
         problem.detail()
     );
-    assert!(
-        problem.detail().contains("(23505). Key (a)=(1) is duplicated. In: CREATE UNIQUE INDEX"),
-        "{}",
-        problem.detail()
-    );
+    let said = RowsDoNotFit::behind(&problem).unwrap().said();
+    assert!(said.contains("Key (a)=(1) is duplicated (23505)"), "{said}");
+    assert_eq!(RowsDoNotFit::behind(&problem).unwrap().version(), Some(SchemaVersion(2)));
     assert_eq!(version().await.version, SchemaVersion(1));
     assert_eq!(one(&admin, "SELECT to_regclass('public.u')").await, "null");
 
@@ -365,7 +366,7 @@ async fn a_failure_in_a_tenants_data_names_the_tenant() {
     let tenant = pool.tenant().await;
     tenant.run("INSERT INTO t VALUES (0)").await;
     let problem = schema::apply_pool(&mut pool.admin, &second).await.unwrap_err();
-    let place = format!("0002_test.sql:2, for {}: division by zero", tenant.role);
+    let place = format!("0002_test.sql:2, for {}: division_by_zero", tenant.role);
     assert!(problem.detail().starts_with(&place), "{}", problem.detail());
     assert_eq!(
         tenant.one("SELECT count(*) FROM information_schema.columns WHERE column_name = 'b'").await,
@@ -374,6 +375,57 @@ async fn a_failure_in_a_tenants_data_names_the_tenant() {
     tenant.run("UPDATE t SET a = 1").await;
     schema::apply_pool(&mut pool.admin, &second).await.unwrap();
     assert_eq!(tenant.one("SELECT b FROM t").await, "1");
+}
+
+/// A row's value, which may be in what PostgreSQL says and in nothing else.
+const VALUE: &str = "ada@example.test";
+
+#[tokio::test]
+async fn no_value_of_a_row_is_in_the_words_for_everybody() {
+    let first = "CREATE TABLE t (id int, a text, b text, n int);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'not %', NEW.a USING DETAIL = NEW.a, HINT = NEW.a, TABLE = NEW.a, ERRCODE = '23505';
+        END $$";
+    let cases = [
+        ("ALTER TABLE t ADD UNIQUE (a)", "unique_violation on schema public, table t, constraint t_a_key (23505)"),
+        ("CREATE UNIQUE INDEX one ON t (a)", "unique_violation on schema public, table t, constraint one (23505)"),
+        ("ALTER TABLE t ADD CHECK (a < 'a')", "check_violation on schema public, table t, constraint t_a_check (23514)"),
+        ("INSERT INTO t (id) VALUES (9); ALTER TABLE t ALTER id SET NOT NULL; ALTER TABLE t ALTER n SET NOT NULL",
+            "not_null_violation on schema public, table t, column n (23502)"),
+        ("ALTER TABLE t ALTER a TYPE int USING a::int", "invalid_text_representation (22P02)"),
+        ("UPDATE t SET n = a::regclass::oid::int", "invalid_schema_name (3F000)"),
+        ("UPDATE t SET b = current_setting(a)", "(42"),
+        ("UPDATE t SET b = a::timestamptz", "invalid_datetime_format (22007)"),
+        ("CREATE TABLE p (a text PRIMARY KEY); ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES p",
+            "foreign_key_violation on schema public, table t, constraint t_a_fkey (23503)"),
+        ("CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f(); UPDATE t SET n = 1",
+            "unique_violation (23505)"),
+        ("CREATE FUNCTION g(x text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT \"' || x || '\"'; END $$;
+          SELECT g(a) FROM t", "undefined_column (42703)"),
+    ];
+    for (number, (sql, words)) in cases.iter().enumerate() {
+        let database = TestDatabase::create(&format!("words_{number}")).await;
+        let mut admin = database.connect().await;
+        let silo = SchemaName::of_silo();
+        let both = versions(&[first, sql]);
+        schema::apply_plain(&mut admin, &silo, &both[0]).await.unwrap();
+        admin.batch_execute(&format!("INSERT INTO t VALUES (1, '{VALUE}'), (2, '{VALUE}')")).await.unwrap();
+        let problem = schema::apply_plain(&mut admin, &silo, &both[1]).await.unwrap_err();
+        assert_eq!(problem.code(), Code::MigrationFailed, "{sql}");
+        assert!(problem.detail().contains(words), "{sql}: {}", problem.detail());
+        let body = format!("{:?}", problem.to_body(None));
+        for told in [problem.chain(), format!("{problem} {problem:?}"), body] {
+            assert!(!told.contains(VALUE), "{sql}: {told}");
+        }
+        // The value was there to be told, except where PostgreSQL itself is silent.
+        let behind = RowsDoNotFit::behind(&problem).unwrap();
+        let silent = ["23514", "23502"].iter().any(|code| problem.detail().contains(code));
+        assert_eq!(behind.said().contains(VALUE), !silent, "{sql}: {}", behind.said());
+        assert!(!format!("{behind:?} {behind}").contains(VALUE));
+        // Where the rows are the developer's own he is told everything.
+        let full = RowsDoNotFit::in_full(problem);
+        assert_eq!(full.detail().contains(VALUE), !silent);
+    }
 }
 
 #[tokio::test]

@@ -106,6 +106,7 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(schema::list_versions))
         .routes(routes!(schema::apply_schema))
         .routes(routes!(schema::schema_status))
+        .routes(routes!(schema::schema_failures))
         .routes(routes!(schema::schema_audit))
         .routes(routes!(audit::list_audit))
         .routes(routes!(audit::list_tenant_audit))

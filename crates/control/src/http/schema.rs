@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use insula_api::{ApplySchema, Operation, Page, SchemaAudit, SchemaStatus, SchemaVersionInfo};
+use insula_api::{ApplySchema, Operation, Page, SchemaAudit, SchemaFailure, SchemaStatus, SchemaVersionInfo};
 
 use super::auth::Operator;
 use super::error::ApiError;
-use super::extract::Body;
+use super::extract::{Body, Values};
+use super::paging::{PageQuery, page};
 use super::tenants::create::accepted_operation;
 use crate::{Control, schema};
 
@@ -58,6 +59,25 @@ pub async fn schema_status(
     _operator: Operator,
 ) -> Result<Json<SchemaStatus>, ApiError> {
     Ok(Json(schema::status::status(&control).await?))
+}
+
+/// List the placements that a version could not be brought to
+///
+/// With the words of PostgreSQL, which hold values of tenants' rows: each
+/// showing is in the audit.
+#[utoipa::path(
+    get, path = "/v1/schema/failures", tag = "schema", security(("operator" = [])), params(PageQuery),
+    responses((status = 200, body = Page<SchemaFailure>))
+)]
+pub async fn schema_failures(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Values(query): Values<PageQuery>,
+) -> Result<Json<Page<SchemaFailure>>, ApiError> {
+    let (limit, after) = (query.limit(), query.after()?);
+    let author = operator.author(&control);
+    let found = schema::failures::list(&control, author, after.as_deref(), limit + 1).await?;
+    Ok(Json(page(found, limit, |failure| failure.placement.clone(), |failure| failure)))
 }
 
 /// Audit the catalogs of the fleet

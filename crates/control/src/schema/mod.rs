@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod failures;
 pub mod fleet;
 pub mod status;
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use insula_domain::{Isolation, TenantStatus};
+use insula_domain::{AppTables, Isolation, TenantStatus};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde_json::json;
 
@@ -56,7 +56,14 @@ async fn cluster(run: Purge) -> Result<(), StepError> {
 
 async fn home(run: Purge) -> Result<(), StepError> {
     let tenant = record(&run).await?;
-    run.deps().regions.of(&tenant.region).map_err(retried)?.close_home(tenant.id).await.map_err(retried)
+    let store = run.deps().regions.of(&tenant.region).map_err(retried)?;
+    if tenant.isolation == Some(Isolation::Pool)
+        && let Some(placement) = &tenant.placement
+    {
+        let pool = AppTables::Pool(placement.cluster.clone());
+        store.forget_anybodys_failure(&pool).await.map_err(retried)?;
+    }
+    store.close_home(tenant.id).await.map_err(retried)
 }
 
 async fn bury(run: Purge) -> Result<(), StepError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use insula_catalog::{CatalogClient, ClusterRecord, ClusterStatus};
-use insula_domain::{Isolation, SchemaVersion, TenantId, TenantStatus};
+use insula_domain::{AppTables, Isolation, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::{Code, Problem};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::retried;
 use crate::Control;
+use crate::schema::failures::{mended, note};
 use crate::schema::fleet::{self, Forms};
 use crate::schema::{SUBJECT, audit};
 
@@ -149,13 +150,16 @@ async fn shared(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let (mut failed, mut later) = (Vec::new(), None);
     for cluster in shared_clusters(&client).await? {
         let access = control.clusters.access_of(&cluster).map_err(retried)?;
+        let tables = AppTables::Pool(cluster.name.clone());
         let version = match fleet::bring_shared(&access, &forms).await {
             Ok(version) => version,
             Err(problem) => {
+                note(control, &mut client, &tables, &cluster.name, &problem).await.map_err(retried)?;
                 take_failure(&cluster.name, problem, &mut failed, &mut later);
                 continue;
             }
         };
+        mended(control, &mut client, &tables, &cluster.name, version).await.map_err(retried)?;
         if cluster.schema_version == version {
             continue;
         }
@@ -186,14 +190,17 @@ async fn tenants(run: Rollout) -> Result<Vec<Failed>, StepError> {
         if waits_for_its_pool {
             continue;
         }
+        let tables = AppTables::Silo(tenant.id);
         let version = match fleet::bring_tenant(control, &tenant, placement).await {
             Ok(version) => version,
             Err(_) if is_going(control, tenant.id).await? => continue,
             Err(problem) => {
+                note(control, &mut client, &tables, &placement.cluster, &problem).await.map_err(retried)?;
                 take_failure(&tenant.slug, problem, &mut failed, &mut later);
                 continue;
             }
         };
+        mended(control, &mut client, &tables, &placement.cluster, version).await.map_err(retried)?;
         let change = client.change(control.worker()).await.map_err(retried)?;
         change.set_tenant_schema_version(tenant.id, version).await.map_err(retried)?;
         let detail = json!({"version": version});

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use insula_api::{ApplySchema, Operation, SchemaAudit, SchemaFile, SchemaStatus};
+use insula_api::{ApplySchema, Operation, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus};
 use reqwest::Method;
 
 use crate::args::{Format, SchemaCommand};
@@ -26,6 +26,7 @@ pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Res
             tell_failed(&operation)
         }
         SchemaCommand::Status => status(client, format).await,
+        SchemaCommand::Failures => failures(client, format).await,
         SchemaCommand::Audit => audit(client, format).await,
     }
 }
@@ -41,7 +42,10 @@ fn tell_failed(operation: &Operation) -> Result<(), Failure> {
         let [placement, code, detail] = ["placement", "code", "detail"].map(|field| text(failed, field));
         output::note(&format!("insula: {code}: {placement}: {detail}"));
     }
-    output::note("Repair what is wrong there and apply again; the other placements have the version.");
+    output::note(
+        "Repair what is wrong there and apply again; the other placements have the version. What does not fit: \
+         insula schema failures.",
+    );
     Err(Failure::Told)
 }
 
@@ -91,6 +95,20 @@ async fn status(client: &Client, format: Format) -> Result<(), Failure> {
     }
     output::list(format, &status.behind, &["tenant", "isolation", "version"], |placement| {
         vec![placement.tenant.to_string(), placement.isolation.to_string(), placement.version.to_string()]
+    })
+}
+
+async fn failures(client: &Client, format: Format) -> Result<(), Failure> {
+    let failures: Vec<SchemaFailure> = client.list("/v1/schema/failures").await?;
+    output::list(format, &failures, &["placement", "tenant", "version", "at", "failure", "row"], |failure| {
+        vec![
+            failure.placement.clone(),
+            output::or_dash(failure.tenant.as_ref()),
+            failure.version.to_string(),
+            time(failure.at),
+            failure.detail.clone(),
+            output::or_dash(failure.row.as_ref()),
+        ]
     })
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::batch::{self, Failure};
 use super::copy_targets;
+use super::failure::Place;
 use super::owner::{make_owner, owner_of};
 use super::support::{POOL_OWNER, POOL_TEMPLATE};
 use super::version::{Todo, applied_version, note, todo};
@@ -36,7 +37,8 @@ pub(super) fn limits() -> [String; 3] {
     [
         format!("set local lock_timeout = '{LOCK_TIMEOUT}'"),
         format!("set local statement_timeout = '{STATEMENT_TIMEOUT}'"),
-        "set local client_min_messages = warning".to_owned(),
+        // A warning says what it likes too, and the driver would log it.
+        "set local client_min_messages = error".to_owned(),
     ]
 }
 
@@ -58,23 +60,22 @@ pub async fn apply_plain(
     let transaction = client.transaction().await.map_err(db)?;
     let mut begin: Vec<String> = limits().into();
     begin.push(lock(schema, false));
-    transaction.batch_execute(&begin.join(";\n")).await.map_err(|error| waiting(error, migration))?;
+    let place = || Place::of(&migration.migration().file_name(), &migration.applied());
+    let begun = transaction.batch_execute(&begin.join(";\n")).await;
+    begun.map_err(|error| Failure { done: 0, error }.into_problem(&place()))?;
     if todo(applied_version(transaction.client(), schema).await?.as_ref(), &migration.applied())?
         == Todo::Apply
     {
         let text = PlainText::new(schema, migration);
         batch::run(transaction.client(), &text.sql).await.map_err(|failure| text.problem(failure))?;
     }
-    transaction.commit().await.map_err(|error| at_end(error, &migration.migration().file_name()))
-}
-
-fn waiting(error: tokio_postgres::Error, migration: &PlainMigration) -> Problem {
-    Failure { done: 0, error }.into_problem(&migration.migration().file_name(), "")
+    transaction.commit().await.map_err(|error| at_end(error, place()))
 }
 
 /// Deferred constraints are checked when the transaction ends.
-fn at_end(error: tokio_postgres::Error, file: &str) -> Problem {
-    Failure { done: 0, error }.into_problem(&format!("{file}, at its end"), "")
+fn at_end(error: tokio_postgres::Error, mut place: Place<'_>) -> Problem {
+    place.text.push_str(", at its end");
+    Failure { done: 0, error }.into_problem(&place)
 }
 
 /// A migration between what comes before and after it in its transaction.
@@ -107,12 +108,15 @@ impl<'a> PlainText<'a> {
     fn problem(&self, failure: Failure) -> Problem {
         let file = self.migration.migration().file_name();
         let index = failure.done.checked_sub(self.before);
-        let Some(place) = index.and_then(|index| self.migration.statement(index)) else {
-            return failure.into_problem(&file, "");
+        let mut place = Place::of(&file, &self.migration.applied());
+        let Some(statement) = index.and_then(|index| self.migration.statement(index)) else {
+            return failure.into_problem(&place);
         };
         let in_file = failure.position().and_then(|position| position.checked_sub(self.offset));
-        let line = in_file.map_or(place.line, |position| self.migration.line_of_character(position));
-        failure.into_problem(&format!("{file}:{line}"), &place.excerpt)
+        let line = in_file.map_or(statement.line, |position| self.migration.line_of_character(position));
+        place.text = format!("{file}:{line}");
+        place.statement = &statement.excerpt;
+        failure.into_problem(&place)
     }
 }
 
@@ -143,18 +147,19 @@ pub async fn apply_pool(client: &mut Client, migration: &PoolMigration) -> Resul
     let mut begin: Vec<String> = limits().into();
     begin.push(lock(&schema, false));
     begin.push(format!("set local search_path = {}", search_path(&schema)));
-    begin.push(copy_targets::DROP.to_owned());
     let begun = transaction.batch_execute(&begin.join(";\n")).await;
-    begun.map_err(|error| Failure { done: 0, error }.into_problem(&migration.file, ""))?;
+    let place = || Place::of(&migration.file, &migration.applied);
+    begun.map_err(|error| Failure { done: 0, error }.into_problem(&place()))?;
     if todo(applied_version(transaction.client(), &schema).await?.as_ref(), &migration.applied)?
         == Todo::Apply
     {
+        transaction.batch_execute(copy_targets::DROP).await.map_err(db)?;
         let roles = if migration.has_data() { pool_roles(transaction.client()).await? } else { Vec::new() };
         for part in parts(&migration.statements, &roles, &migration.applied) {
-            part.run(transaction.client(), &migration.file).await?;
+            part.run(transaction.client(), migration).await?;
         }
     }
-    transaction.commit().await.map_err(|error| at_end(error, &migration.file))
+    transaction.commit().await.map_err(|error| at_end(error, place()))
 }
 
 /// The roles as which the data of a version is run: the template's and those
@@ -193,15 +198,20 @@ impl<'a> Part<'a> {
         self.origins.push(origin);
     }
 
-    async fn run(&self, client: &Client, file: &str) -> Result<(), Problem> {
+    async fn run(&self, client: &Client, migration: &PoolMigration) -> Result<(), Problem> {
         batch::run(client, &self.sql).await.map_err(|failure| {
             let origin = self.origins.get(failure.done).copied().flatten();
-            let place = origin.map_or_else(|| file.to_owned(), |origin| format!("{file}:{}", origin.line));
-            let place = match &self.role {
-                Some(role) => format!("{place}, for {role}"),
-                None => place,
-            };
-            failure.into_problem(&place, &origin.map_or_else(String::new, |origin| excerpt(&origin.sql)))
+            let statement = origin.map_or_else(String::new, |origin| excerpt(&origin.sql));
+            let mut place = Place::of(&migration.file, &migration.applied);
+            place.statement = &statement;
+            if let Some(origin) = origin {
+                place.text.push_str(&format!(":{}", origin.line));
+            }
+            if let Some(role) = &self.role {
+                place.text.push_str(&format!(", for {role}"));
+                place.tenant = role.tenant();
+            }
+            failure.into_problem(&place)
         })
     }
 }

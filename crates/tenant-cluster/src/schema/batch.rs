@@ -8,6 +8,7 @@ use insula_problem::{Code, Problem};
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::failure::{Place, migration_failed};
 use crate::db;
 
 /// Where an error happened.
@@ -43,21 +44,26 @@ impl Failure {
         }
     }
 
-    /// The problem of a migration whose statement failed, at a place given as
-    /// `file:line`.
-    pub(super) fn into_problem(self, place: &str, statement: &str) -> Problem {
+    /// The problem of a statement that failed. Its words hold no value of any
+    /// row; what else PostgreSQL said is behind it, as a [`RowsDoNotFit`].
+    ///
+    /// [`RowsDoNotFit`]: super::failure::RowsDoNotFit
+    pub(super) fn into_problem(self, place: &Place<'_>) -> Problem {
         let Some(error) = self.error.as_db_error() else { return db(self.error) };
         if is_passing(error) {
             let detail =
-                format!("{place} has to wait for others that use the tables. It will be tried again.");
-            return Problem::new(Code::Unavailable, detail).retry_after(5).caused_by(self.error);
+                format!("{} has to wait for others that use the tables. It will be tried again.", place.text);
+            return Problem::new(Code::Unavailable, detail).retry_after(5);
         }
         if insula_sql_store::is_unavailable(&self.error) {
-            return db(self.error);
+            let detail = format!(
+                "{} has to wait for the cluster ({}). It will be tried again.",
+                place.text,
+                error.code().code()
+            );
+            return Problem::new(Code::PlacementUnavailable, detail).retry_after(2);
         }
-        let detail =
-            format!("{place}: {} ({}). {}", error.message(), error.code().code(), advice(error, statement));
-        Problem::new(Code::MigrationFailed, detail.trim_end()).at(place, statement).caused_by(self.error)
+        migration_failed(error, place)
     }
 }
 
@@ -65,20 +71,4 @@ impl Failure {
 fn is_passing(error: &DbError) -> bool {
     [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
         .contains(error.code())
-}
-
-/// What the server says beside the message, and the statement.
-fn advice(error: &DbError, statement: &str) -> String {
-    let parts = [error.detail(), error.hint()].into_iter().flatten();
-    let mut text: String = parts.map(|part| format!("{} ", part.trim_end())).collect();
-    if *error.code() == SqlState::GROUPING_ERROR {
-        text.push_str(
-            "In shared tables the primary key begins with tenant_id, so that GROUP BY its other columns does not \
-             take in the rest of the row: name every column. ",
-        );
-    }
-    if !statement.is_empty() {
-        text.push_str(&format!("In: {statement}"));
-    }
-    text
 }

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::apply::{limits, lock};
 use super::batch::Failure;
+use super::failure::Place;
 use super::support::pool_template_tenant;
 use super::version::applied_version;
 use crate::db;
@@ -31,7 +32,7 @@ pub async fn hold_pool(client: &mut Client) -> Result<HeldPool<'_>, Problem> {
     let mut begin: Vec<String> = limits().into();
     begin.push(lock(&SchemaName::pool(), true));
     let begun = transaction.batch_execute(&begin.join(";\n")).await;
-    begun.map_err(|error| Failure { done: 0, error }.into_problem("the app schema", ""))?;
+    begun.map_err(|error| Failure { done: 0, error }.into_problem(&Place::elsewhere()))?;
     let applied = applied_version(transaction.client(), &SchemaName::pool()).await?;
     let version = applied.map_or(SchemaVersion(0), |applied| applied.version);
     Ok(HeldPool { transaction, version })
@@ -68,7 +69,7 @@ impl HeldPool<'_> {
             )
             .await;
         // A role that is not there shows when the tenant is then not in the pool.
-        enrolled.map(|_| ()).map_err(|error| Failure { done: 0, error }.into_problem("the app schema", ""))
+        enrolled.map(|_| ()).map_err(|error| Failure { done: 0, error }.into_problem(&Place::elsewhere()))
     }
 }
 

@@ -1,0 +1,161 @@
+//! A version that PostgreSQL refused, told in two ways: in words that hold no
+//! value of any row, and in PostgreSQL's own, which may.
+
+use std::fmt;
+
+use insula_app_schema::AppliedVersion;
+use insula_domain::{SchemaVersion, TenantId};
+use insula_problem::{Code, Problem};
+use tokio_postgres::error::{DbError, ErrorPosition};
+
+use super::conditions::condition;
+
+/// The source of a `migration_failed`: what the problem's own words leave out.
+pub struct RowsDoNotFit {
+    said: String,
+    tenant: Option<TenantId>,
+    version: Option<SchemaVersion>,
+}
+
+impl RowsDoNotFit {
+    /// What is behind a problem, where it is one of these.
+    #[must_use]
+    pub fn behind(problem: &Problem) -> Option<&Self> {
+        std::error::Error::source(problem)?.downcast_ref()
+    }
+
+    /// PostgreSQL's own words, which may hold values of rows. They belong to
+    /// whoever the rows belong to.
+    #[must_use]
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// As which tenant the statement was run, where it was run as one.
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
+    /// The version that failed.
+    #[must_use]
+    pub fn version(&self) -> Option<SchemaVersion> {
+        self.version
+    }
+
+    /// The problem in PostgreSQL's own words, for where the rows are the
+    /// developer's alone: a rehearsal, a template.
+    #[must_use]
+    pub fn in_full(problem: Problem) -> Problem {
+        match Self::behind(&problem) {
+            Some(behind) => Problem::new(problem.code(), behind.said.clone()),
+            None => problem,
+        }
+    }
+}
+
+impl fmt::Display for RowsDoNotFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what PostgreSQL said is kept with the tenant's data")
+    }
+}
+
+impl fmt::Debug for RowsDoNotFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RowsDoNotFit({self})")
+    }
+}
+
+impl std::error::Error for RowsDoNotFit {}
+
+/// Where a statement of a version stands, and as whom it was run.
+#[derive(Debug, Default)]
+pub(super) struct Place<'a> {
+    /// `file:line`.
+    pub(super) text: String,
+    /// The statement, as far as it is shown.
+    pub(super) statement: &'a str,
+    pub(super) version: Option<SchemaVersion>,
+    pub(super) tenant: Option<TenantId>,
+}
+
+impl Place<'_> {
+    /// Somewhere in the file of a version.
+    pub(super) fn of(file: &str, applied: &AppliedVersion) -> Self {
+        Self { text: file.to_owned(), version: Some(applied.version), ..Self::default() }
+    }
+
+    /// Beside all files.
+    pub(super) fn elsewhere() -> Self {
+        Self { text: "the app schema".to_owned(), ..Self::default() }
+    }
+}
+
+/// The problem of a statement that PostgreSQL refused.
+pub(super) fn migration_failed(error: &DbError, place: &Place<'_>) -> Problem {
+    let advice = advice(error, place.statement);
+    let told = |what: &str| format!("{}: {what} ({}). {advice}", place.text, error.code().code());
+    let mut said = error.message().to_owned();
+    for more in [error.detail(), error.where_()].into_iter().flatten() {
+        said.push_str(&format!(". {}", more.trim_end_matches('.')));
+    }
+    if let Some(hint) = error.hint() {
+        said.push_str(&format!(". {}", hint.trim_end_matches('.')));
+    }
+    let behind = RowsDoNotFit {
+        said: told(&said).trim_end().to_owned(),
+        tenant: place.tenant,
+        version: place.version,
+    };
+    Problem::new(Code::MigrationFailed, told(&in_names(error)).trim_end())
+        .at(place.text.clone(), place.statement)
+        .caused_by(behind)
+}
+
+/// The error without anything that may be of a row.
+///
+/// A message that comes with a position in the statement was made when the
+/// statement was read, and no row had been. Every other message may hold a
+/// value, whatever its class: `name::regclass` says which relation is not
+/// there, and `RAISE` says anything.
+fn in_names(error: &DbError) -> String {
+    let read_only_the_statement =
+        matches!(error.position(), Some(ErrorPosition::Original(_))) && error.where_().is_none();
+    if read_only_the_statement {
+        let hint = error.hint().map(|hint| format!(". {}", hint.trim_end_matches('.'))).unwrap_or_default();
+        return format!("{}{hint}", error.message());
+    }
+    let mut text = condition(error.code().code()).to_owned();
+    // A RAISE names what it likes.
+    if error.routine() == Some("exec_stmt_raise") {
+        return text;
+    }
+    let names = [
+        ("schema", error.schema()),
+        ("table", error.table()),
+        ("column", error.column()),
+        ("type", error.datatype()),
+        ("constraint", error.constraint()),
+    ];
+    let named = names.into_iter().filter_map(|(kind, name)| name.map(|name| format!("{kind} {name}")));
+    let named = named.collect::<Vec<_>>().join(", ");
+    if !named.is_empty() {
+        text.push_str(&format!(" on {named}"));
+    }
+    text
+}
+
+/// What can be said beside the error, and the statement.
+fn advice(error: &DbError, statement: &str) -> String {
+    let mut text = String::new();
+    if *error.code() == tokio_postgres::error::SqlState::GROUPING_ERROR {
+        text.push_str(
+            "In shared tables the primary key begins with tenant_id, so that GROUP BY its other columns does not \
+             take in the rest of the row: name every column. ",
+        );
+    }
+    if !statement.is_empty() {
+        text.push_str(&format!("In: {statement}"));
+    }
+    text
+}
