@@ -20,7 +20,7 @@ pub use offers::{PutPlan, PutTier};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;
 pub use schema::{
-    ApplySchema, AuditFinding, PlacementVersion, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus,
-    SchemaVersionInfo,
+    ApplySchema, AuditFinding, PlacementVersion, Rollout, RolloutCounts, RolloutPlacement, SchemaAudit,
+    SchemaFailure, SchemaFile, SchemaStatus, SchemaVersionInfo,
 };
 pub use tenants::{AuditEntry, CreateTenant, Tenant, UpdateTenant};

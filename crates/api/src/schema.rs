@@ -1,6 +1,8 @@
 //! The app schema: its versions and where they are.
 
-use insula_domain::{Isolation, SchemaVersion, Slug};
+use insula_domain::{
+    ClusterName, Isolation, OperationId, RolloutPlacementStatus, RolloutStatus, SchemaVersion, Slug,
+};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -21,6 +23,13 @@ pub struct SchemaFile {
 pub struct ApplySchema {
     /// All files, those that were applied before too.
     pub files: Vec<SchemaFile>,
+    /// Placements of a wave, at the most: 100 where it is not given.
+    #[serde(default)]
+    pub wave_size: Option<u32>,
+    /// Tenants that get the version first, alone: where it fails for one of
+    /// them the rollout pauses.
+    #[serde(default)]
+    pub canaries: Vec<Slug>,
 }
 
 /// A version of the app schema.
@@ -107,4 +116,73 @@ pub struct SchemaAudit {
     pub placements: u32,
     /// What was found.
     pub findings: Vec<AuditFinding>,
+}
+
+/// A version's way over the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rollout {
+    /// Id.
+    #[schema(value_type = String, format = "uuid")]
+    pub id: OperationId,
+    /// The version that every placement shall have.
+    pub version: SchemaVersion,
+    /// Where it is.
+    pub status: RolloutStatus,
+    /// Placements of a wave, at the most.
+    pub wave_size: u32,
+    /// Tenants that get the version first.
+    pub canaries: Vec<Slug>,
+    /// How many placements are where.
+    pub placements: RolloutCounts,
+    /// The operation that carries it out, or did last.
+    #[schema(value_type = String, format = "uuid")]
+    pub operation: OperationId,
+    /// When it was begun.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it came to rest.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
+}
+
+/// How many placements of a rollout are where. The shared tables of a cluster
+/// are one placement, however many tenants are in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutCounts {
+    /// Not begun.
+    pub waiting: u32,
+    /// Being brought.
+    pub running: u32,
+    /// They have the version.
+    pub done: u32,
+    /// They could not be brought.
+    pub failed: u32,
+}
+
+/// A placement in a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutPlacement {
+    /// `pool/<cluster>` for the shared tables of a cluster, `silo/<tenant id>`.
+    pub placement: String,
+    /// The tenant whose tables they are; none for shared ones.
+    #[serde(default)]
+    pub tenant: Option<Slug>,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its wave; the canaries' is 0.
+    pub wave: u32,
+    /// Where it is.
+    pub status: RolloutPlacementStatus,
+    /// The stable code of what failed.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// What failed, in names; `insula schema failures` has the values.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// When it was begun, last.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it ended, last.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
 }

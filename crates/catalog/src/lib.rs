@@ -11,6 +11,7 @@ mod idempotency;
 mod logins;
 mod offers;
 mod operators;
+mod rollouts;
 mod routes;
 mod rows;
 mod schema_failures;
@@ -31,6 +32,7 @@ pub use geography::Region;
 pub use idempotency::{Answer, GivenAnswer, RepeatableRequest};
 pub use logins::LoginRecord;
 pub use operators::OperatorToken;
+pub use rollouts::{RolloutPlacementRecord, RolloutRecord};
 pub use routes::{RouteFeed, follow_routes};
 pub use schema_failures::{NewSchemaFailure, SchemaFailureRecord};
 pub use schema_versions::SchemaVersionRecord;
@@ -50,6 +52,7 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "schema_failures",
         sql: include_str!("../migrations/0004_schema_failures.sql"),
     },
+    Migration { version: 5, name: "rollouts", sql: include_str!("../migrations/0005_rollouts.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::change::{CatalogClient, Change};
 use crate::db;
-use crate::rows::{parsed, parsed_opt};
+use crate::rows::{parsed, parsed_opt, unsigned};
 
 /// What is noted when a version fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,15 @@ impl CatalogClient {
                 })
             })
             .collect()
+    }
+
+    /// How many failures are known.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn count_schema_failures(&self) -> Result<u32, Problem> {
+        let row = self.raw().query_one("select count(*) from schema_failures", &[]).await.map_err(db)?;
+        unsigned("count", row.get::<_, i64>(0))
     }
 
     /// Whether a failure of the tables is known, of a version that they now have.

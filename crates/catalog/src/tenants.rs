@@ -376,6 +376,31 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Notes the app schema versions of the tenants in a cluster's shared
+    /// tables, where they have a newer one than is known; how many that were.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn set_pool_tenants_schema_version(
+        &self,
+        cluster: &ClusterName,
+        versions: &[(TenantId, SchemaVersion)],
+    ) -> Result<u64, Problem> {
+        let tenants: Vec<Uuid> = versions.iter().map(|(tenant, _)| tenant.as_uuid()).collect();
+        let versions: Vec<i32> = versions.iter().map(|(_, version)| version.0).collect();
+        self.raw()
+            .execute(
+                "update tenants t set schema_version = u.version
+                 from unnest($2::uuid[], $3::int[]) as u (tenant_id, version)
+                 join placements p on p.tenant_id = u.tenant_id and p.cluster = $1 and p.isolation = 'pool'
+                 where t.id = u.tenant_id and t.schema_version < u.version
+                     and t.status in ('active', 'suspended', 'deleting')",
+                &[&cluster.as_str(), &tenants, &versions],
+            )
+            .await
+            .map_err(db)
+    }
+
     /// Notes the generation of the master key behind the tenant's roles.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::Control;
+use crate::schema::measure;
 use crate::tenants::delete::begin_purge;
 
 /// How often it looks.
@@ -20,6 +21,7 @@ const FORGOTTEN: u32 = 1_000;
 
 /// Works until it is told to stop.
 pub async fn run(control: Arc<Control>, stop: CancellationToken) {
+    measure::describe();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -51,6 +53,7 @@ pub async fn tidy(control: &Control) -> Result<(), Problem> {
         tracing::info!(operations, "forgot operations that ended long ago");
     }
     let mut client = control.catalog.client().await?;
+    measure::placements(&client).await?;
     let change = client.change(control.worker()).await?;
     let older_than = change.at() - control.settings.idempotency_retention;
     let forgotten = change.forget_answers(older_than).await?;

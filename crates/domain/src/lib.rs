@@ -13,6 +13,7 @@ mod names;
 mod placement;
 mod plan;
 mod region;
+mod rollout;
 mod tenant;
 mod text;
 mod tier;
@@ -27,6 +28,9 @@ pub use names::{DatabaseName, RoleName, SchemaName};
 pub use placement::{Epoch, Placement};
 pub use plan::Plan;
 pub use region::{ResidencyViolation, may_reside};
+pub use rollout::{
+    BehindTenant, Planned, RolloutPlacementStatus, RolloutStatus, UnknownRolloutStatus, plan_waves,
+};
 pub use tenant::{StatusChangeRefused, TenantStatus};
 pub use text::{ClusterName, InvalidName, LoginName, PlanName, RegionGroup, RegionName, Slug, TierName};
 pub use tier::{Tier, UserPoolKind, default_plans, default_tiers};

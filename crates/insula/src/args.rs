@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use insula_domain::RolloutPlacementStatus;
 
 /// Write your application for one tenant, run it for ten thousand.
 #[derive(Debug, Parser)]
@@ -310,10 +311,18 @@ fn parse_retention(text: &str) -> Result<u64, String> {
 #[derive(Debug, Subcommand)]
 pub enum SchemaCommand {
     /// Apply a folder of numbered SQL files as the app schema.
-    #[command(after_help = "Example:\n  insula schema apply examples/shop/schema")]
+    #[command(
+        after_help = "Examples:\n  insula schema apply examples/shop/schema\n  insula schema apply schema --canary acme --canary globex --wave-size 20"
+    )]
     Apply {
         /// The folder: 0001_first.sql, 0002_second.sql …
         dir: PathBuf,
+        /// Placements of a wave, at the most; 100 where it is not given.
+        #[arg(long, value_name = "N")]
+        wave_size: Option<u32>,
+        /// A tenant that gets new versions first; where one fails the rollout pauses. May be repeated.
+        #[arg(long, value_name = "SLUG")]
+        canary: Vec<String>,
         #[command(flatten)]
         wait: Wait,
     },
@@ -323,8 +332,45 @@ pub enum SchemaCommand {
     ///
     /// That holds values of tenants' rows: each showing is in the audit.
     Failures,
+    /// Rollouts: list, show, pause, resume, try again.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Read the clusters' catalogs and prove the form of every placement; exit 1 where it fails.
     Audit,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// List rollouts, the newest first.
+    List,
+    /// Show a rollout and where each placement is in it.
+    #[command(after_help = "Example:\n  insula schema rollout show --status failed")]
+    Show {
+        /// Id; the newest where it is not given.
+        id: Option<String>,
+        /// Placements of this status alone: waiting, running, done, failed.
+        #[arg(long)]
+        status: Option<RolloutPlacementStatus>,
+    },
+    /// Pause a rollout: what is being brought is brought to its end, and nothing more is begun.
+    Pause {
+        /// Id; the newest where it is not given.
+        id: Option<String>,
+    },
+    /// Go on with a rollout that is paused.
+    Resume {
+        /// Id; the newest where it is not given.
+        id: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Try again what has failed, and bring what is left.
+    Retry {
+        /// Id; the newest where it is not given.
+        id: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
 }
 
 #[derive(Debug, Subcommand)]

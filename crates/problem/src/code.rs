@@ -88,6 +88,8 @@ codes! {
     MigrationFailed, "migration_failed", 409, "A migration failed";
     MigrationChanged, "migration_changed", 409, "A migration that was applied has changed";
     SchemaBusy, "schema_busy", 409, "Another schema apply is under way";
+    RolloutNotFound, "rollout_not_found", 404, "There is no such rollout";
+    RolloutStatusConflict, "rollout_status_conflict", 409, "The rollout's status does not allow this";
     SchemaAuditFailed, "schema_audit_failed", 409, "The catalog audit found a difference";
     // Operations.
     OperationNotFound, "operation_not_found", 404, "There is no such operation";

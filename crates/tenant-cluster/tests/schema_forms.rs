@@ -379,6 +379,8 @@ async fn a_failure_in_a_tenants_data_names_the_tenant() {
 
 /// A row's value, which may be in what PostgreSQL says and in nothing else.
 const VALUE: &str = "ada@example.test";
+/// As much of it as PostgreSQL says when it reads the value as a name.
+const PART: &str = "ada@example";
 
 #[tokio::test]
 async fn no_value_of_a_row_is_in_the_words_for_everybody() {
@@ -415,16 +417,16 @@ async fn no_value_of_a_row_is_in_the_words_for_everybody() {
         assert!(problem.detail().contains(words), "{sql}: {}", problem.detail());
         let body = format!("{:?}", problem.to_body(None));
         for told in [problem.chain(), format!("{problem} {problem:?}"), body] {
-            assert!(!told.contains(VALUE), "{sql}: {told}");
+            assert!(!told.contains(PART), "{sql}: {told}");
         }
         // The value was there to be told, except where PostgreSQL itself is silent.
         let behind = RowsDoNotFit::behind(&problem).unwrap();
         let silent = ["23514", "23502"].iter().any(|code| problem.detail().contains(code));
-        assert_eq!(behind.said().contains(VALUE), !silent, "{sql}: {}", behind.said());
-        assert!(!format!("{behind:?} {behind}").contains(VALUE));
+        assert_eq!(behind.said().contains(PART), !silent, "{sql}: {}", behind.said());
+        assert!(!format!("{behind:?} {behind}").contains(PART));
         // Where the rows are the developer's own he is told everything.
         let full = RowsDoNotFit::in_full(problem);
-        assert_eq!(full.detail().contains(VALUE), !silent);
+        assert_eq!(full.detail().contains(PART), !silent);
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn examine(
     if record.tenant.is_none() {
         shared_databases(place, &access, &settled, moving, findings).await?;
     }
-    let forms = audit::cluster(control, record, tenants, moving).await?;
+    let forms = audit::cluster(control, record, tenants, moving, true).await?;
     findings.checks += forms.placements;
     for form in forms.findings {
         findings.add(Difference, place, &format!("{} {}", form.placement, form.object), &form.detail);

@@ -5,11 +5,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use insula_api::{ApplySchema, Operation, Page, SchemaAudit, SchemaFailure, SchemaStatus, SchemaVersionInfo};
+use insula_api::{
+    ApplySchema, Operation, Page, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaStatus,
+    SchemaVersionInfo,
+};
+use insula_domain::{OperationId, RolloutPlacementStatus};
+use insula_problem::{Code, Problem};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::auth::Operator;
 use super::error::ApiError;
-use super::extract::{Body, Values};
+use super::extract::{Body, Named, Values};
 use super::paging::{PageQuery, page};
 use super::tenants::create::accepted_operation;
 use crate::{Control, schema};
@@ -92,4 +99,118 @@ pub async fn schema_audit(
     _operator: Operator,
 ) -> Result<Json<SchemaAudit>, ApiError> {
     Ok(Json(schema::audit::audit(&control).await?))
+}
+
+/// List rollouts
+///
+/// The newest first.
+#[utoipa::path(
+    get, path = "/v1/schema/rollouts", tag = "schema", security(("operator" = [])), params(PageQuery),
+    responses((status = 200, body = Page<Rollout>))
+)]
+pub async fn list_rollouts(
+    State(control): State<Arc<Control>>,
+    _operator: Operator,
+    Values(query): Values<PageQuery>,
+) -> Result<Json<Page<Rollout>>, ApiError> {
+    let limit = query.limit();
+    let before = query.after()?.map(|id| rollout_id(&id)).transpose()?;
+    let found = schema::rollouts::list(&control, before, limit + 1).await?;
+    Ok(Json(page(found, limit, |rollout| rollout.id.to_string(), |rollout| rollout)))
+}
+
+/// Show a rollout
+#[utoipa::path(
+    get, path = "/v1/schema/rollouts/{rollout}", tag = "schema", security(("operator" = [])),
+    params(("rollout" = String, Path, description = "Id")),
+    responses((status = 200, body = Rollout))
+)]
+pub async fn show_rollout(
+    State(control): State<Arc<Control>>,
+    _operator: Operator,
+    Named(id): Named<String>,
+) -> Result<Json<Rollout>, ApiError> {
+    Ok(Json(schema::rollouts::show(&control, rollout_id(&id)?).await?))
+}
+
+/// Which placements of a rollout.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PlacementsQuery {
+    /// Those of this status alone.
+    status: Option<RolloutPlacementStatus>,
+    /// How many items at the most: 100 where it is not given, 1,000 at the most.
+    limit: Option<u32>,
+    /// Where the page begins: `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List the placements of a rollout
+#[utoipa::path(
+    get, path = "/v1/schema/rollouts/{rollout}/placements", tag = "schema", security(("operator" = [])),
+    params(("rollout" = String, Path, description = "Id"), PlacementsQuery),
+    responses((status = 200, body = Page<RolloutPlacement>))
+)]
+pub async fn list_rollout_placements(
+    State(control): State<Arc<Control>>,
+    _operator: Operator,
+    Named(id): Named<String>,
+    Values(query): Values<PlacementsQuery>,
+) -> Result<Json<Page<RolloutPlacement>>, ApiError> {
+    let paging = PageQuery { limit: query.limit, cursor: query.cursor };
+    let (id, limit, after) = (rollout_id(&id)?, paging.limit(), paging.after()?);
+    let found = schema::rollouts::placements(&control, id, query.status, after.as_deref(), limit + 1).await?;
+    Ok(Json(page(found, limit, |placement| placement.placement.clone(), |placement| placement)))
+}
+
+/// Pause a rollout
+///
+/// What is being brought is brought to its end; then nothing more is begun.
+#[utoipa::path(
+    post, path = "/v1/schema/rollouts/{rollout}/pause", tag = "schema", security(("operator" = [])),
+    params(("rollout" = String, Path, description = "Id")),
+    responses((status = 200, body = Rollout))
+)]
+pub async fn pause_rollout(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named(id): Named<String>,
+) -> Result<Json<Rollout>, ApiError> {
+    Ok(Json(schema::rollouts::pause(&control, operator.author(&control), rollout_id(&id)?).await?))
+}
+
+/// Resume a rollout that is paused
+#[utoipa::path(
+    post, path = "/v1/schema/rollouts/{rollout}/resume", tag = "schema", security(("operator" = [])),
+    params(("rollout" = String, Path, description = "Id")),
+    responses((status = 202, body = Operation, headers(("Location" = String))))
+)]
+pub async fn resume_rollout(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named(id): Named<String>,
+) -> Result<Response, ApiError> {
+    let author = operator.author(&control);
+    let operation = schema::rollouts::resume(&control, author, rollout_id(&id)?).await?;
+    accepted_operation(&control, operation).await
+}
+
+/// Try again what has failed in a rollout
+#[utoipa::path(
+    post, path = "/v1/schema/rollouts/{rollout}/retry", tag = "schema", security(("operator" = [])),
+    params(("rollout" = String, Path, description = "Id")),
+    responses((status = 202, body = Operation, headers(("Location" = String))))
+)]
+pub async fn retry_rollout(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Named(id): Named<String>,
+) -> Result<Response, ApiError> {
+    let author = operator.author(&control);
+    let operation = schema::rollouts::retry(&control, author, rollout_id(&id)?).await?;
+    accepted_operation(&control, operation).await
+}
+
+fn rollout_id(id: &str) -> Result<OperationId, Problem> {
+    id.parse().map_err(|_| Problem::new(Code::RolloutNotFound, "There is no such rollout."))
 }

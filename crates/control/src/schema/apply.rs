@@ -4,8 +4,8 @@
 
 use insula_api::ApplySchema;
 use insula_app_schema::{AppSchema, AppliedVersion, FolderError, Refusals, check_all};
-use insula_catalog::{Author, SchemaVersionRecord};
-use insula_domain::{OperationId, SchemaVersion};
+use insula_catalog::{Author, CatalogClient, RolloutRecord, SchemaVersionRecord};
+use insula_domain::{OperationId, RolloutStatus, SchemaVersion, Slug, TenantId};
 use insula_problem::{Code, Problem};
 use serde_json::json;
 
@@ -16,20 +16,25 @@ use crate::repeats::answer_operation;
 use crate::tenants::create::sentence;
 use crate::workflows::rollout::{RolloutInput, rollout_kind};
 
+/// Placements of a wave, where the request does not say.
+const WAVE_SIZE: u32 = 100;
+
 /// Takes the files as the app schema and begins the rollout of what is new.
 /// With nothing new the rollout looks whether every placement is current.
 ///
 /// # Errors
 /// `schema_folder_invalid`, `migration_syntax_error`, `migration_refused`,
 /// `migration_changed`, with file and line; `schema_busy` where another rollout
-/// is under way.
+/// is under way; `tenant_not_found` for a canary that is not there.
 pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> Result<OperationId, Problem> {
+    let wave_size = wave_size(request.wave_size)?;
     let files = request.files.into_iter().map(|file| (file.name, file.sql.into_bytes())).collect();
     let app = AppSchema::from_files(files).map_err(|error| folder_problem(&error))?;
     let plain = check_all(app.migrations()).map_err(|refusals| refused(&refusals))?;
     pool_form(&plain).map_err(|refusals| refused(&refusals))?;
 
     let mut client = control.catalog.client().await?;
+    let canaries = canaries(&client, &request.canaries).await?;
     let taken: Vec<AppliedVersion> = client
         .schema_versions(false)
         .await?
@@ -52,7 +57,7 @@ pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> R
         .collect();
     let operation = OperationId::generate(control.clock.as_ref(), control.entropy.as_ref());
     let change = client.change(author).await?;
-    let input = RolloutInput { to: app.version() };
+    let input = RolloutInput { rollout: operation, to: app.version() };
     let run = rollout_kind().new_run(operation, SUBJECT, &input, change.at());
     // First: where another rollout is under way, its drafts are not touched.
     control.operations.start(&change, run).await?;
@@ -65,11 +70,44 @@ pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> R
         .retry_after(1));
     }
     change.add_schema_drafts(&drafts).await?;
+    change
+        .add_rollout(&RolloutRecord {
+            id: operation,
+            version: app.version(),
+            wave_size,
+            canaries,
+            status: RolloutStatus::Rolling,
+            operation,
+            created_at: change.at(),
+            ended_at: None,
+        })
+        .await?;
     change.audit("schema.apply", None, SUBJECT, &json!({"to": app.version(), "new": drafts.len()})).await?;
     answer_operation(&change, operation).await?;
     change.commit().await?;
     control.operations.wake();
     Ok(operation)
+}
+
+fn wave_size(asked: Option<u32>) -> Result<u32, Problem> {
+    let invalid = || {
+        let detail = "A wave has from 1 to 100,000 placements.";
+        Problem::new(Code::InvalidRequest, detail).at("/wave_size", "from 1 to 100000")
+    };
+    let size = asked.unwrap_or(WAVE_SIZE);
+    if (1..=100_000).contains(&size) { Ok(size) } else { Err(invalid()) }
+}
+
+async fn canaries(client: &CatalogClient, slugs: &[Slug]) -> Result<Vec<TenantId>, Problem> {
+    let mut ids = Vec::new();
+    for slug in slugs {
+        let tenant = client.tenant_by_slug(slug).await?.ok_or_else(|| {
+            Problem::new(Code::TenantNotFound, format!("There is no tenant {slug}, which is to be a canary."))
+                .at("/canaries", format!("{slug} is not there"))
+        })?;
+        ids.push(tenant.id);
+    }
+    Ok(ids)
 }
 
 fn folder_problem(error: &FolderError) -> Problem {

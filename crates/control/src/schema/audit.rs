@@ -29,15 +29,15 @@ pub async fn audit(control: &Control) -> Result<SchemaAudit, Problem> {
                 tenant.placement.as_ref().is_some_and(|placement| placement.cluster == record.name)
             })
             .collect();
-        let part = self::cluster(control, record, &here, &BTreeSet::new()).await?;
+        let part = self::cluster(control, record, &here, &BTreeSet::new(), true).await?;
         whole.placements += part.placements;
         whole.findings.extend(part.findings);
     }
     Ok(whole)
 }
 
-/// Audits one cluster: its shared tables and the silos of the tenants given.
-/// Tenants that are between two states are left out.
+/// Audits one cluster: its shared tables, where `shared` asks for them, and the
+/// silos of the tenants given. Tenants that are between two states are left out.
 ///
 /// # Errors
 /// Where the cluster is away.
@@ -46,6 +46,7 @@ pub async fn cluster(
     record: &ClusterRecord,
     tenants: &[&TenantRecord],
     moving: &BTreeSet<TenantId>,
+    shared: bool,
 ) -> Result<SchemaAudit, Problem> {
     let access = control.clusters.access_of(record)?;
     let forms = forms(control).await?;
@@ -58,7 +59,7 @@ pub async fn cluster(
                 && !moving.contains(&tenant.id)
         })
         .partition(|tenant| tenant.isolation == Some(Isolation::Pool));
-    if record.tenant.is_none() {
+    if shared && record.tenant.is_none() {
         let client = access.shared(&DatabaseName::pool()).await?;
         let findings = shared_tables(&client, &forms, &pooled).await?;
         part.add(&format!("shared tables of {}", record.name), findings);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use insula_app_schema::{AppSchema, PlainMigration, PoolForm, PoolMigration, Refusals, check_all};
 use insula_catalog::{SchemaVersionRecord, TenantRecord};
-use insula_domain::{DatabaseName, Isolation, Placement, RoleName, SchemaVersion};
+use insula_domain::{ClusterName, DatabaseName, Isolation, Placement, RoleName, SchemaVersion, TenantId};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, schema};
 
@@ -146,6 +146,19 @@ async fn bring_silo(
     schema::grant_rights(&client, &placement.schema, &placement.role, false).await?;
     schema::grant_rights(&client, &placement.schema, &RoleName::read_only_of_tenant(tenant.id), true).await?;
     Ok(forms.newest())
+}
+
+/// The version that each tenant in the shared tables of a cluster has.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn pool_versions(
+    control: &Control,
+    cluster: &ClusterName,
+) -> Result<Vec<(TenantId, SchemaVersion)>, Problem> {
+    let access = control.clusters.access(cluster).await?;
+    let client = access.shared(&DatabaseName::pool()).await?;
+    schema::pool_versions(&client).await
 }
 
 /// A connection to the shared tables of a placement.

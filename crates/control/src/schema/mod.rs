@@ -5,6 +5,8 @@ pub mod apply;
 pub mod audit;
 pub mod failures;
 pub mod fleet;
+pub mod measure;
+pub mod rollouts;
 pub mod status;
 
 /// The subject of rollouts: one at a time.

@@ -1,12 +1,22 @@
 //! `schema.rollout`: new versions of the app schema to every placement. What
 //! can fail for a reason of the schema's own fails in the rehearsal, before
-//! anything is published; after that the run goes on until all have it.
+//! anything is published. Then the canaries get it, then one wave after the
+//! other; what cannot be brought is told and holds up nobody else.
+//!
+//! Where each placement is stands in the catalog, so that a run that is begun
+//! anew, by whichever worker, goes on with what is left. A rollout that is
+//! paused ends its run; resuming it, or trying again what has failed, is a run
+//! of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use insula_catalog::{CatalogClient, ClusterRecord, ClusterStatus};
-use insula_domain::{AppTables, Isolation, SchemaVersion, TenantId, TenantStatus};
+use futures_util::{StreamExt, stream};
+use insula_catalog::{CatalogClient, ClusterRecord, ClusterStatus, RolloutPlacementRecord};
+use insula_domain::{
+    AppTables, BehindTenant, ClusterName, Isolation, OperationId, RolloutPlacementStatus, RolloutStatus,
+    SchemaVersion, TenantId, TenantStatus, plan_waves,
+};
 use insula_problem::{Code, Problem};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
@@ -16,14 +26,29 @@ use super::retried;
 use crate::Control;
 use crate::schema::failures::{mended, note};
 use crate::schema::fleet::{self, Forms};
-use crate::schema::{SUBJECT, audit};
+use crate::schema::{SUBJECT, audit, measure};
 
 /// A step that goes over the whole fleet may take long.
 const LONG: Duration = Duration::from_secs(4 * 3600);
 
+/// How many placements are brought at a time.
+const AT_ONCE: usize = 4;
+
+/// How often a placement is tried that is away, in use by another operation,
+/// or whose tables others hold: with the pauses about a minute.
+const TRIES: u32 = 15;
+
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How many failures the end of the operation names; the rollout has them all.
+const NAMED_MAX: i64 = 100;
+
 /// What the run is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RolloutInput {
+    /// Which rollout it carries out.
+    pub rollout: OperationId,
     /// The version that every placement shall have.
     pub to: SchemaVersion,
 }
@@ -33,7 +58,7 @@ type Rollout = Run<Control, RolloutInput>;
 /// The workflow.
 #[must_use]
 pub fn workflow() -> Workflow<Control, RolloutInput> {
-    Workflow::new("schema.rollout", 1)
+    Workflow::new("schema.rollout", 2)
         .step(
             Step::new(
                 "rehearse",
@@ -45,15 +70,10 @@ pub fn workflow() -> Workflow<Control, RolloutInput> {
         )
         .step(Step::without_undo("publish", "the commit: from here on new silos get the version", publish))
         .point_of_no_return()
+        .step(Step::without_undo("plan", "who is behind, and in which wave each comes", plan))
+        .step(Step::without_undo("waves", "several placements at a time, wave by wave", waves).timeout(LONG))
         .step(
-            Step::without_undo("shared", "shared tables and templates, one a cluster", shared).timeout(LONG),
-        )
-        .step(
-            Step::without_undo("tenants", "every placement that is behind, one by one", tenants)
-                .timeout(LONG),
-        )
-        .step(
-            Step::without_undo("audit", "nothing is called done that the catalogs do not prove", audit_step)
+            Step::without_undo("audit", "nothing is called done that the catalogs do not prove", conclude)
                 .timeout(LONG),
         )
 }
@@ -92,6 +112,7 @@ async fn drop_drafts(run: Rollout) -> Result<(), StepError> {
     let mut client = control.catalog.client().await.map_err(retried)?;
     let change = client.change(control.worker()).await.map_err(retried)?;
     let dropped = change.drop_schema_drafts().await.map_err(retried)?;
+    change.set_rollout_status(run.input().rollout, RolloutStatus::Failed, run.id()).await.map_err(retried)?;
     change.audit("schema.dropped", None, SUBJECT, &json!({"drafts": dropped})).await.map_err(retried)?;
     change.commit().await.map_err(retried)
 }
@@ -108,112 +129,244 @@ async fn publish(run: Rollout) -> Result<(), StepError> {
     change.commit().await.map_err(retried)
 }
 
-/// A placement that could not be brought, for a reason of its own.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Failed {
-    /// A tenant's slug, or a cluster's shared tables.
-    pub placement: String,
-    /// The stable code.
-    pub code: String,
-    /// What went wrong there.
-    pub detail: String,
-}
-
-impl Failed {
-    fn of(placement: impl ToString, problem: &Problem) -> Self {
-        let (code, detail) = (problem.code().to_string(), problem.detail().to_owned());
-        Self { placement: placement.to_string(), code, detail }
-    }
-}
-
-/// Sorts out what a placement's failure means: rows that do not fit the
-/// version fail again and are told, and what is away comes back.
-fn take_failure(
-    placement: impl ToString,
-    problem: Problem,
-    failed: &mut Vec<Failed>,
-    later: &mut Option<Problem>,
-) {
-    tracing::error!(placement = placement.to_string(), cause = problem.chain(), "a version failed");
-    if problem.code() == Code::MigrationFailed {
-        failed.push(Failed::of(placement, &problem));
-    } else {
-        later.get_or_insert(problem);
-    }
-}
-
-/// One cluster that fails does not keep the others from being brought.
-async fn shared(run: Rollout) -> Result<Vec<Failed>, StepError> {
+/// Adds what is behind to what the rollout brings already.
+async fn plan(run: Rollout) -> Result<u64, StepError> {
     let control = run.deps();
     let mut client = control.catalog.client().await.map_err(retried)?;
-    let forms = fleet::forms(control).await.map_err(retried)?;
-    let (mut failed, mut later) = (Vec::new(), None);
-    for cluster in shared_clusters(&client).await? {
-        let access = control.clusters.access_of(&cluster).map_err(retried)?;
-        let tables = AppTables::Pool(cluster.name.clone());
-        let version = match fleet::bring_shared(&access, &forms).await {
-            Ok(version) => version,
-            Err(problem) => {
-                note(control, &mut client, &tables, &cluster.name, &problem).await.map_err(retried)?;
-                take_failure(&cluster.name, problem, &mut failed, &mut later);
-                continue;
-            }
-        };
-        mended(control, &mut client, &tables, &cluster.name, version).await.map_err(retried)?;
-        if cluster.schema_version == version {
-            continue;
-        }
-        let change = client.change(control.worker()).await.map_err(retried)?;
-        change.set_cluster_schema_version(&cluster.name, version).await.map_err(retried)?;
-        let detail = json!({"version": version});
-        change.audit("cluster.schema", None, cluster.name.as_str(), &detail).await.map_err(retried)?;
-        change.commit().await.map_err(retried)?;
-    }
-    later.map_or(Ok(failed), |problem| Err(retried(problem)))
-}
-
-/// A tenant on which another operation is at work is brought too: each version
-/// is taken by its transaction on the cluster, once. One that fails does not
-/// keep the others from being brought.
-async fn tenants(run: Rollout) -> Result<Vec<Failed>, StepError> {
-    let control = run.deps();
-    let mut client = control.catalog.client().await.map_err(retried)?;
-    let mut failed: Vec<Failed> = run.output("shared")?;
-    let pools_that_failed: BTreeSet<String> = failed.iter().map(|failed| failed.placement.clone()).collect();
-    let mut later = None;
     // A tenant that was being opened at the version before is open now, and seen.
     client.settle_openings().await.map_err(retried)?;
-    for tenant in client.tenants_behind(run.input().to).await.map_err(retried)? {
-        let Some(placement) = &tenant.placement else { continue };
-        let waits_for_its_pool =
-            placement.isolation == Isolation::Pool && pools_that_failed.contains(placement.cluster.as_str());
-        if waits_for_its_pool {
-            continue;
-        }
-        let tables = AppTables::Silo(tenant.id);
-        let version = match fleet::bring_tenant(control, &tenant, placement).await {
-            Ok(version) => version,
-            Err(_) if is_going(control, tenant.id).await? => continue,
-            Err(problem) => {
-                note(control, &mut client, &tables, &placement.cluster, &problem).await.map_err(retried)?;
-                take_failure(&tenant.slug, problem, &mut failed, &mut later);
-                continue;
-            }
-        };
-        mended(control, &mut client, &tables, &placement.cluster, version).await.map_err(retried)?;
-        let change = client.change(control.worker()).await.map_err(retried)?;
-        change.set_tenant_schema_version(tenant.id, version).await.map_err(retried)?;
-        let detail = json!({"version": version});
-        change
-            .audit("tenant.schema", Some(tenant.id), tenant.slug.as_str(), &detail)
-            .await
-            .map_err(retried)?;
-        change.commit().await.map_err(retried)?;
+    let (id, to) = (run.input().rollout, run.input().to);
+    let Some(rollout) = client.rollout(id).await.map_err(retried)? else {
+        return Err(StepError::fail(Problem::internal(format!("there is no rollout {id}"))));
+    };
+    let pools = shared_clusters(&client).await?.into_iter().filter(|cluster| cluster.schema_version < to);
+    let pools: BTreeSet<ClusterName> = pools.map(|cluster| cluster.name).collect();
+    let behind = client.tenants_behind(to).await.map_err(retried)?;
+    let behind: Vec<BehindTenant> = behind
+        .into_iter()
+        .filter_map(|tenant| {
+            let placement = tenant.placement?;
+            let (isolation, cluster) = (placement.isolation, placement.cluster);
+            Some(BehindTenant { id: tenant.id, tier: tenant.tier, isolation, cluster })
+        })
+        .collect();
+    let canaries: BTreeSet<TenantId> = rollout.canaries.into_iter().collect();
+    let planned = plan_waves(&pools, &behind, &canaries, rollout.wave_size);
+    let change = client.change(control.worker()).await.map_err(retried)?;
+    change.add_rollout_placements(id, &planned).await.map_err(retried)?;
+    let detail = json!({"version": to, "placements": planned.len()});
+    change.audit("schema.plan", None, SUBJECT, &detail).await.map_err(retried)?;
+    change.commit().await.map_err(retried)?;
+    Ok(planned.len() as u64)
+}
+
+/// What became of an attempt at a placement.
+enum Outcome {
+    Done,
+    Failed,
+    /// Another try may well succeed.
+    Later(Problem),
+    /// The rollout is to pause, or another has taken over.
+    NotBegun,
+}
+
+/// Wave after wave until none is left, or the rollout is paused.
+async fn waves(run: Rollout) -> Result<RolloutStatus, StepError> {
+    let control = run.deps();
+    let id = run.input().rollout;
+    let mut tried: BTreeMap<String, u32> = BTreeMap::new();
+    let mut pauses = 0;
+    loop {
         if run.stopping().is_cancelled() {
             return Err(StepError::stopped());
         }
+        let client = control.catalog.client().await.map_err(retried)?;
+        let status = client.rollout(id).await.map_err(retried)?.map(|rollout| rollout.status);
+        match status {
+            Some(RolloutStatus::Rolling) => {}
+            Some(RolloutStatus::Pausing) => return pause(&run, "asked").await,
+            _ => return Ok(status.unwrap_or(RolloutStatus::Superseded)),
+        }
+        let wave = client.next_wave(id).await.map_err(retried)?;
+        drop(client);
+        let Some(first) = wave.first() else { return Ok(RolloutStatus::Rolling) };
+        let is_canary = first.wave == 0;
+        let (mut away, mut failed) = (false, false);
+        let tries = |tables: &str| tried.get(tables).copied().unwrap_or(0) + 1;
+        let wave: Vec<(RolloutPlacementRecord, bool)> = wave
+            .into_iter()
+            .map(|placement| {
+                let is_last = tries(&placement.tables) >= TRIES;
+                (placement, is_last)
+            })
+            .collect();
+        let outcomes: Vec<(String, Result<Outcome, StepError>)> = stream::iter(wave)
+            .map(|(placement, is_last)| {
+                let run = run.clone();
+                async move {
+                    let outcome = bring(&run, &placement, is_last).await;
+                    (placement.tables, outcome)
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (tables, outcome) in outcomes {
+            match outcome? {
+                Outcome::Done | Outcome::NotBegun => {}
+                Outcome::Failed => failed = true,
+                Outcome::Later(problem) => {
+                    tracing::info!(tables, cause = problem.chain(), "a version has to wait");
+                    away = true;
+                    *tried.entry(tables).or_default() += 1;
+                }
+            }
+        }
+        if is_canary && failed {
+            return pause(&run, "canary_failed").await;
+        }
+        if away {
+            pauses += 1;
+            rest(&run, pauses).await;
+        } else {
+            pauses = 0;
+        }
     }
-    later.map_or(Ok(failed), |problem| Err(retried(problem)))
+}
+
+/// A pause between two tries that doubles, unless the worker stops.
+async fn rest(run: &Rollout, pauses: u32) {
+    let pause = Duration::from_millis(100).saturating_mul(1 << pauses.min(10)).min(PAUSE_MAX);
+    tokio::select! {
+        () = run.stopping().cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+async fn pause(run: &Rollout, why: &str) -> Result<RolloutStatus, StepError> {
+    let control = run.deps();
+    let mut client = control.catalog.client().await.map_err(retried)?;
+    let change = client.change(control.worker()).await.map_err(retried)?;
+    change.set_rollout_status(run.input().rollout, RolloutStatus::Paused, run.id()).await.map_err(retried)?;
+    let detail = json!({"version": run.input().to, "why": why});
+    change.audit("schema.paused", None, SUBJECT, &detail).await.map_err(retried)?;
+    change.commit().await.map_err(retried)?;
+    Ok(RolloutStatus::Paused)
+}
+
+/// Brings one placement, and writes down what became of it.
+async fn bring(
+    run: &Rollout,
+    placement: &RolloutPlacementRecord,
+    is_last: bool,
+) -> Result<Outcome, StepError> {
+    let control = run.deps();
+    let (id, tables) = (run.input().rollout, placement.app_tables());
+    let mut client = control.catalog.client().await.map_err(retried)?;
+    let status = client.rollout(id).await.map_err(retried)?.map(|rollout| rollout.status);
+    if status != Some(RolloutStatus::Rolling) || run.stopping().is_cancelled() {
+        return Ok(Outcome::NotBegun);
+    }
+    set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Running, None).await?;
+    let brought = match &tables {
+        AppTables::Pool(cluster) => bring_pool(control, &mut client, cluster).await,
+        AppTables::Silo(tenant) => bring_silo(control, &mut client, *tenant).await,
+    };
+    let problem = match brought {
+        Ok(()) => {
+            set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done, None).await?;
+            return Ok(Outcome::Done);
+        }
+        Err(problem) => problem,
+    };
+    if let Some(tenant) = tables.tenant()
+        && is_going(control, tenant).await?
+    {
+        set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done, None).await?;
+        return Ok(Outcome::Done);
+    }
+    if is_passing(problem.code()) && !is_last {
+        return Ok(Outcome::Later(problem));
+    }
+    tracing::error!(%tables, cause = problem.chain(), "a version failed");
+    note(control, &mut client, &tables, &placement.cluster, &problem).await.map_err(retried)?;
+    set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Failed, Some(&problem)).await?;
+    Ok(Outcome::Failed)
+}
+
+/// Whether what stands in the way may go away by itself.
+fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::PlacementUnavailable
+            | Code::ClusterUnreachable
+            | Code::Overloaded
+            | Code::TenantBusy
+    )
+}
+
+async fn set_placement(
+    control: &Control,
+    client: &mut CatalogClient,
+    rollout: OperationId,
+    tables: &AppTables,
+    status: RolloutPlacementStatus,
+    problem: Option<&Problem>,
+) -> Result<(), StepError> {
+    let code = problem.map(|problem| problem.code().to_string());
+    let failure = problem.zip(code.as_deref()).map(|(problem, code)| (code, problem.detail()));
+    let change = client.change(control.worker()).await.map_err(retried)?;
+    change.set_rollout_placement(rollout, tables, status, failure).await.map_err(retried)?;
+    let detail = json!({"rollout": rollout, "status": status, "code": code});
+    change.audit("schema.placement", tables.tenant(), &tables.to_string(), &detail).await.map_err(retried)?;
+    change.commit().await.map_err(retried)
+}
+
+/// The shared tables of a cluster, for all tenants in them.
+async fn bring_pool(
+    control: &Control,
+    client: &mut CatalogClient,
+    cluster: &ClusterName,
+) -> Result<(), Problem> {
+    let access = control.clusters.access(cluster).await?;
+    let forms = fleet::forms(control).await?;
+    let version = fleet::bring_shared(&access, &forms).await?;
+    mended(control, client, &AppTables::Pool(cluster.clone()), cluster, version).await?;
+    note_pool(control, client, cluster, version).await
+}
+
+/// Writes down which version the shared tables have, and each tenant in them.
+async fn note_pool(
+    control: &Control,
+    client: &mut CatalogClient,
+    cluster: &ClusterName,
+    version: SchemaVersion,
+) -> Result<(), Problem> {
+    let versions = fleet::pool_versions(control, cluster).await?;
+    let change = client.change(control.worker()).await?;
+    change.set_cluster_schema_version(cluster, version).await?;
+    let tenants = change.set_pool_tenants_schema_version(cluster, &versions).await?;
+    let detail = json!({"version": version, "tenants": tenants});
+    change.audit("cluster.schema", None, cluster.as_str(), &detail).await?;
+    change.commit().await
+}
+
+/// A tenant's own tables. A tenant that is being moved waits for the end of it.
+async fn bring_silo(control: &Control, client: &mut CatalogClient, id: TenantId) -> Result<(), Problem> {
+    let Some(tenant) = client.tenant(id).await? else { return Ok(()) };
+    let Some(placement) = tenant.placement.clone() else { return Ok(()) };
+    if control.operations.subjects_under_way().await?.contains(&id) {
+        let detail = format!("Another operation on {} has not ended.", tenant.slug);
+        return Err(Problem::new(Code::TenantBusy, detail).retry_after(1));
+    }
+    let version = fleet::bring_tenant(control, &tenant, &placement).await?;
+    mended(control, client, &AppTables::Silo(id), &placement.cluster, version).await?;
+    let change = client.change(control.worker()).await?;
+    change.set_tenant_schema_version(id, version).await?;
+    let detail = json!({"version": version});
+    change.audit("tenant.schema", Some(id), tenant.slug.as_str(), &detail).await?;
+    change.commit().await
 }
 
 /// Whether a tenant is being purged, or is gone.
@@ -229,39 +382,109 @@ async fn is_going(control: &Control, tenant: TenantId) -> Result<bool, StepError
     })
 }
 
-/// The end of the run: what failed, and what the catalogs do not prove. A run
-/// with failures has ended too, so that the next one can try again when the
-/// rows are repaired, or bring a version that mends it.
-async fn audit_step(run: Rollout) -> Result<Vec<Failed>, StepError> {
+/// A placement that does not have the version, or is not as it must be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failed {
+    /// A tenant's slug, or a cluster's shared tables.
+    pub placement: String,
+    /// The stable code.
+    pub code: String,
+    /// What went wrong there, in names.
+    pub detail: String,
+}
+
+/// The end of the run: what failed, and what the catalogs do not prove of what
+/// was brought.
+async fn conclude(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let control = run.deps();
+    let id = run.input().rollout;
     let mut client = control.catalog.client().await.map_err(retried)?;
-    let mut failed: Vec<Failed> = run.output("tenants")?;
-    let (clusters, tenants) =
-        (client.clusters().await.map_err(retried)?, client.all_tenants().await.map_err(retried)?);
-    let moving = control.operations.subjects_under_way().await.map_err(retried)?;
-    if failed.is_empty() {
-        for cluster in &clusters {
-            let here: Vec<_> = tenants
-                .iter()
-                .filter(|tenant| {
-                    tenant.placement.as_ref().is_some_and(|placement| placement.cluster == cluster.name)
-                })
-                .collect();
-            let found = audit::cluster(control, cluster, &here, &moving).await.map_err(retried)?.findings;
-            failed.extend(found.into_iter().map(|finding| Failed {
-                placement: finding.placement,
-                code: Code::SchemaAuditFailed.to_string(),
-                detail: format!("{}: {}", finding.object, finding.detail),
-            }));
-        }
+    measure::placements(&client).await.map_err(retried)?;
+    let mut failed = failed_placements(&client, id).await?;
+    if run.output::<RolloutStatus>("waves")? != RolloutStatus::Rolling {
+        return Ok(failed);
     }
+    settle_pools(&run, &mut client).await?;
+    failed.extend(unproved(&run, &client).await?);
     let change = client.change(control.worker()).await.map_err(retried)?;
+    let status = if failed.is_empty() { RolloutStatus::Done } else { RolloutStatus::Failed };
     if failed.is_empty() {
         change.set_rolled_out(run.input().to).await.map_err(retried)?;
+    }
+    // A newer rollout that has taken over meanwhile keeps what it was given.
+    let held = change.lock_rollout(id).await.map_err(retried)?;
+    if held.is_some_and(|rollout| rollout.status != RolloutStatus::Superseded) {
+        change.set_rollout_status(id, status, run.id()).await.map_err(retried)?;
     }
     let placements: Vec<_> = failed.iter().map(|failed| &failed.placement).collect();
     let detail = json!({"version": run.input().to, "failed": placements});
     change.audit("schema.rolled_out", None, SUBJECT, &detail).await.map_err(retried)?;
     change.commit().await.map_err(retried)?;
+    measure::placements(&client).await.map_err(retried)?;
+    Ok(failed)
+}
+
+async fn failed_placements(client: &CatalogClient, id: OperationId) -> Result<Vec<Failed>, StepError> {
+    let failed = RolloutPlacementStatus::Failed;
+    let failed = client.rollout_placements(id, Some(failed), None, NAMED_MAX).await.map_err(retried)?;
+    let told = failed.into_iter().map(|placement| Failed {
+        placement: placement.tenant.map_or_else(|| placement.cluster.to_string(), |slug| slug.to_string()),
+        code: placement.code.unwrap_or_default(),
+        detail: placement.detail.unwrap_or_default(),
+    });
+    Ok(told.collect())
+}
+
+/// A tenant that came into a pool while it was brought has its version from
+/// there, and is known to have it only now.
+async fn settle_pools(run: &Rollout, client: &mut CatalogClient) -> Result<(), StepError> {
+    let control = run.deps();
+    client.settle_openings().await.map_err(retried)?;
+    let behind = client.tenants_behind(run.input().to).await.map_err(retried)?;
+    let pools: BTreeSet<ClusterName> = behind
+        .into_iter()
+        .filter_map(|tenant| tenant.placement)
+        .filter(|placement| placement.isolation == Isolation::Pool)
+        .map(|placement| placement.cluster)
+        .collect();
+    for cluster in shared_clusters(client).await? {
+        if pools.contains(&cluster.name) && cluster.schema_version >= run.input().to {
+            note_pool(control, client, &cluster.name, cluster.schema_version).await.map_err(retried)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the catalogs of the clusters do not prove of the placements that this
+/// rollout has brought.
+async fn unproved(run: &Rollout, client: &CatalogClient) -> Result<Vec<Failed>, StepError> {
+    let control = run.deps();
+    let done = Some(RolloutPlacementStatus::Done);
+    let brought =
+        client.rollout_placements(run.input().rollout, done, None, i64::MAX).await.map_err(retried)?;
+    let tables: BTreeSet<AppTables> = brought.iter().map(RolloutPlacementRecord::app_tables).collect();
+    let touched: BTreeSet<&ClusterName> = brought.iter().map(|placement| &placement.cluster).collect();
+    let (clusters, tenants) =
+        (client.clusters().await.map_err(retried)?, client.all_tenants().await.map_err(retried)?);
+    let moving = control.operations.subjects_under_way().await.map_err(retried)?;
+    let mut failed = Vec::new();
+    for cluster in clusters.iter().filter(|cluster| touched.contains(&cluster.name)) {
+        let here: Vec<_> = tenants
+            .iter()
+            .filter(|tenant| match &tenant.placement {
+                Some(placement) if placement.cluster == cluster.name => {
+                    placement.isolation == Isolation::Pool || tables.contains(&AppTables::Silo(tenant.id))
+                }
+                _ => false,
+            })
+            .collect();
+        let pool = tables.contains(&AppTables::Pool(cluster.name.clone()));
+        let found = audit::cluster(control, cluster, &here, &moving, pool).await.map_err(retried)?.findings;
+        failed.extend(found.into_iter().map(|finding| Failed {
+            placement: finding.placement,
+            code: Code::SchemaAuditFailed.to_string(),
+            detail: format!("{}: {}", finding.object, finding.detail),
+        }));
+    }
     Ok(failed)
 }

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use insula_api::{ApplySchema, Operation, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus};
+use insula_api::{
+    ApplySchema, Operation, Page, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaFile,
+    SchemaStatus,
+};
+use insula_domain::{RolloutStatus, Slug};
 use reqwest::Method;
 
-use crate::args::{Format, SchemaCommand};
+use crate::args::{Format, RolloutCommand, SchemaCommand};
 use crate::client::{Client, Failure};
 use crate::output::{self, time};
 
@@ -15,18 +19,19 @@ const BYTES_MAX: u64 = 3 << 20;
 /// Runs the command.
 pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Result<(), Failure> {
     match command {
-        SchemaCommand::Apply { dir, wait } => {
-            let request = ApplySchema { files: read_folder(&dir)? };
+        SchemaCommand::Apply { dir, wave_size, canary, wait } => {
+            let request = ApplySchema { files: read_folder(&dir)?, wave_size, canaries: slugs(&canary)? };
             let operation: Operation = client.send(Method::POST, "/v1/schema/rollouts", &request).await?;
             if wait.no_wait {
                 return super::operations::show(format, &operation);
             }
             let operation = output::follow(client, operation, format).await?;
             status(client, format).await?;
-            tell_failed(&operation)
+            tell_end(client, &operation).await
         }
         SchemaCommand::Status => status(client, format).await,
         SchemaCommand::Failures => failures(client, format).await,
+        SchemaCommand::Rollout(command) => rollout(client, format, command).await,
         SchemaCommand::Audit => audit(client, format).await,
     }
 }
@@ -43,10 +48,118 @@ fn tell_failed(operation: &Operation) -> Result<(), Failure> {
         output::note(&format!("insula: {code}: {placement}: {detail}"));
     }
     output::note(
-        "Repair what is wrong there and apply again; the other placements have the version. What does not fit: \
+        "Repair what is wrong there, then: insula schema rollout retry. The rows that do not fit: \
          insula schema failures.",
     );
     Err(Failure::Told)
+}
+
+fn slugs(given: &[String]) -> Result<Vec<Slug>, Failure> {
+    let read = |text: &String| {
+        text.parse::<Slug>().map_err(|error| Failure::local("invalid_slug", format!("{text}: {error}")))
+    };
+    given.iter().map(read).collect()
+}
+
+/// What the operation could not bring, and whether it was paused before all
+/// was brought.
+async fn tell_end(client: &Client, operation: &Operation) -> Result<(), Failure> {
+    let told = tell_failed(operation);
+    let newest: Page<Rollout> = client.get("/v1/schema/rollouts?limit=1").await?;
+    let paused = newest
+        .items
+        .iter()
+        .find(|rollout| rollout.operation == operation.id && rollout.status == RolloutStatus::Paused);
+    if let Some(rollout) = paused {
+        output::note(&format!(
+            "insula: the rollout is paused with {} placements waiting. Go on: insula schema rollout resume",
+            rollout.placements.waiting
+        ));
+        return Err(Failure::Told);
+    }
+    told
+}
+
+/// `insula schema rollout …`
+async fn rollout(client: &Client, format: Format, command: RolloutCommand) -> Result<(), Failure> {
+    match command {
+        RolloutCommand::List => {
+            let rollouts: Vec<Rollout> = client.list("/v1/schema/rollouts").await?;
+            output::list(format, &rollouts, &ROLLOUT_COLUMNS, rollout_row)
+        }
+        RolloutCommand::Show { id, status } => {
+            let rollout = find_rollout(client, id).await?;
+            let only = status.map_or_else(String::new, |status| format!("?status={status}"));
+            let path = format!("/v1/schema/rollouts/{}/placements{only}", rollout.id);
+            let placements: Vec<RolloutPlacement> = client.list(&path).await?;
+            if format == Format::Json {
+                return output::json(&serde_json::json!({"rollout": rollout, "placements": placements}));
+            }
+            output::list(format, &[rollout], &ROLLOUT_COLUMNS, rollout_row)?;
+            output::list(format, &placements, &PLACEMENT_COLUMNS, placement_row)
+        }
+        RolloutCommand::Pause { id } => {
+            let rollout = find_rollout(client, id).await?;
+            let path = format!("/v1/schema/rollouts/{}/pause", rollout.id);
+            let rollout: Rollout = client.order(Method::POST, &path).await?;
+            output::list(format, &[rollout], &ROLLOUT_COLUMNS, rollout_row)
+        }
+        RolloutCommand::Resume { id, wait } => go_on(client, format, "resume", id, wait.no_wait).await,
+        RolloutCommand::Retry { id, wait } => go_on(client, format, "retry", id, wait.no_wait).await,
+    }
+}
+
+async fn go_on(
+    client: &Client,
+    format: Format,
+    verb: &str,
+    id: Option<String>,
+    no_wait: bool,
+) -> Result<(), Failure> {
+    let rollout = find_rollout(client, id).await?;
+    let path = format!("/v1/schema/rollouts/{}/{verb}", rollout.id);
+    let operation: Operation = client.order(Method::POST, &path).await?;
+    if no_wait {
+        return super::operations::show(format, &operation);
+    }
+    let operation = output::follow(client, operation, format).await?;
+    status(client, format).await?;
+    tell_end(client, &operation).await
+}
+
+/// The rollout that is named, or the newest.
+async fn find_rollout(client: &Client, id: Option<String>) -> Result<Rollout, Failure> {
+    if let Some(id) = id {
+        return client.get(&format!("/v1/schema/rollouts/{id}")).await;
+    }
+    let newest: Page<Rollout> = client.get("/v1/schema/rollouts?limit=1").await?;
+    let none = || Failure::local("rollout_not_found", "there was no rollout yet".to_owned());
+    newest.items.into_iter().next().ok_or_else(none)
+}
+
+const ROLLOUT_COLUMNS: [&str; 8] =
+    ["id", "version", "status", "waiting", "running", "done", "failed", "begun"];
+
+fn rollout_row(rollout: &Rollout) -> Vec<String> {
+    let counts = &rollout.placements;
+    let [waiting, running, done, failed] =
+        [counts.waiting, counts.running, counts.done, counts.failed].map(|count| count.to_string());
+    let (id, begun) = (rollout.id.to_string(), time(rollout.created_at));
+    vec![id, rollout.version.to_string(), rollout.status.to_string(), waiting, running, done, failed, begun]
+}
+
+const PLACEMENT_COLUMNS: [&str; 6] = ["placement", "tenant", "wave", "status", "ended", "failure"];
+
+fn placement_row(placement: &RolloutPlacement) -> Vec<String> {
+    let failure = placement.code.as_ref().zip(placement.detail.as_ref());
+    vec![
+        placement.placement.clone(),
+        output::or_dash(placement.tenant.as_ref()),
+        placement.wave.to_string(),
+        placement.status.to_string(),
+        placement.ended_at.map_or_else(|| "-".to_owned(), time),
+        failure.map_or_else(|| "-".to_owned(), |(code, detail)| format!("{code}: {detail}")),
+    ]
 }
 
 /// The SQL files of a folder, by name.

@@ -285,7 +285,9 @@ async fn begin_demo(control: &Control) -> anyhow::Result<Option<OperationId>> {
         })
         .collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    let operation = schema::apply::apply(control, author(), ApplySchema { files }).await;
+    let operation =
+        schema::apply::apply(control, author(), ApplySchema { files, wave_size: None, canaries: Vec::new() })
+            .await;
     Ok(Some(operation.context("the shop's schema")?))
 }
 

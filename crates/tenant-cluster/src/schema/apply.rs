@@ -20,7 +20,7 @@ use crate::db;
 
 /// How long a version waits for a lock. While it waits, whoever comes after it
 /// waits too, so it gives up soon and is tried again.
-const LOCK_TIMEOUT: &str = "5s";
+const LOCK_TIMEOUT: &str = "1s";
 /// How long a single statement of a version may take.
 const STATEMENT_TIMEOUT: &str = "30min";
 /// The most text that goes to the server in one message, in bytes.

@@ -4,9 +4,10 @@
 //! They are not run again for it. A statement of version 1 was written for the
 //! tables of version 1, and those of today may have other columns.
 
-use insula_domain::{RoleName, SchemaName, SchemaVersion};
+use insula_domain::{RoleName, SchemaName, SchemaVersion, TenantId};
 use insula_problem::Problem;
 use tokio_postgres::{Client, Transaction};
+use uuid::Uuid;
 
 use super::apply::{limits, lock};
 use super::batch::Failure;
@@ -89,6 +90,22 @@ pub async fn apply_pool_data(client: &mut Client, role: &RoleName) -> Result<Sch
     let version = pool.version_of(role).await?;
     pool.transaction.commit().await.map_err(db)?;
     Ok(version)
+}
+
+/// The version up to which each tenant of the pool has the data.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn pool_versions(client: &Client) -> Result<Vec<(TenantId, SchemaVersion)>, Problem> {
+    let rows = client
+        .query(
+            "select t.tenant_id, t.version from insula.pool_tenants t
+             join pg_roles r on r.oid = t.role_oid order by t.tenant_id",
+            &[],
+        )
+        .await
+        .map_err(db)?;
+    Ok(rows.iter().map(|row| (row.get::<_, Uuid>(0).into(), SchemaVersion(row.get(1)))).collect())
 }
 
 /// The version up to which a tenant of the pool has the data; none where it

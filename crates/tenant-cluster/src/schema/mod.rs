@@ -27,7 +27,7 @@ pub use apply::{apply_plain, apply_pool};
 pub use audit::{Finding, audit_silo};
 pub use audit_pool::audit_pool;
 pub use copy_targets::COPY_SCHEMA;
-pub use data::{HeldPool, apply_pool_data, hold_pool};
+pub use data::{HeldPool, apply_pool_data, hold_pool, pool_versions};
 pub use failure::RowsDoNotFit;
 pub use fingerprint::{SchemaFingerprint, fingerprint};
 pub use harden::harden_database;

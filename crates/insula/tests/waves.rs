@@ -1,0 +1,156 @@
+//! A version's way over the fleet: canaries first, then waves; paused, resumed
+//! and tried again; and no placement holds up another.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Said, World};
+use serde_json::Value;
+
+const FIRST: &str = "create table a (id int primary key, name text);";
+const UNIQUE: &str = "alter table a add constraint one_name unique (name);";
+const DOUBLE: &str = "insert into a values (1, 'same'), (2, 'same')";
+
+/// Adds files to the app schema; its folder.
+fn files(world: &World, files: &[(&str, &str)]) -> String {
+    let folder = world.folder.join("schema");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (file, sql) in files {
+        std::fs::write(folder.join(file), sql).unwrap();
+    }
+    folder.display().to_string()
+}
+
+fn apply(world: &World, new: &[(&str, &str)], more: &[&str]) -> Said {
+    let folder = files(world, new);
+    let mut arguments = vec!["schema", "apply", &folder];
+    arguments.extend(more);
+    world.run(&arguments)
+}
+
+/// The newest rollout, with its placements as `tenant wave status`.
+fn rollout(world: &World) -> (Value, Vec<String>) {
+    let shown = world.run(&["schema", "rollout", "show", "-o", "json"]).json();
+    let placements = shown["placements"].as_array().unwrap().iter().map(|one| {
+        let name = one["tenant"].as_str().or(one["cluster"].as_str()).unwrap();
+        format!("{name} {} {}", one["wave"], one["status"].as_str().unwrap())
+    });
+    let mut placements: Vec<String> = placements.collect();
+    placements.sort();
+    (shown["rollout"].clone(), placements)
+}
+
+/// Looks until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_millis(20)); // between two looks, not for an effect
+    }
+}
+
+fn version(world: &World, slug: &str) -> i64 {
+    world.run(&["tenant", "show", slug, "-o", "json"]).json()["schema_version"].as_i64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_fails_keeps_the_version_from_everybody_else() {
+    let world = World::start().await;
+    assert!(apply(&world, &[("0001_a.sql", FIRST)], &[]).ok);
+    for (slug, tier) in [("pooled", "free"), ("bird", "standard"), ("other", "standard"), ("own", "business")]
+    {
+        world.create(slug, tier, "us-east-1");
+    }
+    world.connect("bird").await.batch_execute(DOUBLE).await.unwrap();
+
+    apply(&world, &[("0002_unique.sql", UNIQUE)], &["--canary", "nobody"]).failed_with("tenant_not_found");
+    apply(&world, &[], &["--wave-size", "0"]).failed_with("invalid_request");
+    let said = apply(&world, &[], &["--canary", "bird", "--canary", "own"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("migration_failed: bird") && said.err.contains("is paused"), "{}", said.err);
+    let (shown, placements) = rollout(&world);
+    assert_eq!(shown["status"], "paused");
+    assert_eq!(shown["canaries"], serde_json::json!(["bird", "own"]));
+    let expected = ["bird 0 failed", "other 2 waiting", "own 0 done", "us-east-1-a 1 waiting"];
+    assert!(expected.iter().all(|one| placements.contains(&(*one).to_owned())), "{placements:?}");
+    assert_eq!(["pooled", "bird", "other", "own"].map(|slug| version(&world, slug)), [1, 1, 1, 2]);
+
+    // Resumed it goes on without the canary, and ends failed.
+    let said = world.run(&["schema", "rollout", "resume"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert_eq!(rollout(&world).0["status"], "failed");
+    assert_eq!(["pooled", "bird", "other", "own"].map(|slug| version(&world, slug)), [2, 1, 2, 2]);
+    world.run(&["schema", "rollout", "resume"]).failed_with("rollout_status_conflict");
+    world.run(&["schema", "rollout", "pause"]).failed_with("rollout_status_conflict");
+
+    // Repaired and tried again it is done, and what was done is not done again.
+    world.connect("bird").await.batch_execute("delete from a where id = 2").await.unwrap();
+    let before = rollout(&world).1;
+    let said = world.run(&["schema", "rollout", "retry"]);
+    assert!(said.ok, "{}", said.err);
+    let (shown, placements) = rollout(&world);
+    assert_eq!((shown["status"].as_str(), shown["placements"]["done"].as_u64()), (Some("done"), Some(5)));
+    assert_eq!(placements.len(), before.len());
+    assert_eq!(version(&world, "bird"), 2);
+    world.run(&["schema", "rollout", "retry"]).failed_with("rollout_status_conflict");
+    world.run(&["schema", "rollout", "show", "nothing"]).failed_with("rollout_not_found");
+    world.doctor_is_content();
+
+    // With nothing new there is nothing to bring.
+    assert!(apply(&world, &[], &[]).ok);
+    let (shown, placements) = rollout(&world);
+    assert_eq!((shown["status"].as_str(), placements.len()), (Some("done"), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_pauses_between_waves_and_survives_kill_9() {
+    let mut world = World::start().await;
+    assert!(apply(&world, &[("0001_a.sql", FIRST)], &[]).ok);
+    let slugs = ["t1", "t2", "t3", "t4"];
+    for slug in slugs {
+        world.create(slug, "business", "us-east-1");
+    }
+    // Whoever holds the table of one tenant holds up its wave, and no query of others.
+    let shown = world.run(&["tenant", "show", "t1", "-o", "json"]).json();
+    let holder = world.us.connect(shown["placement"]["database"].as_str().unwrap()).await;
+    holder.batch_execute("begin; select * from public.a").await.unwrap();
+    let folder = files(&world, &[("0002_b.sql", "alter table a add column b int;")]);
+    let said = world.run(&["schema", "apply", &folder, "--wave-size", "2", "--no-wait"]);
+    assert!(said.ok, "{}", said.err);
+    until("t2 is done and t1 under way", || {
+        let placements = rollout(&world).1;
+        placements.contains(&"t2 2 done".to_owned()) && placements.contains(&"t1 2 running".to_owned())
+    });
+    // Nobody waits behind the version for longer than it waits itself.
+    let client = world.connect("t1").await;
+    tokio::time::timeout(Duration::from_secs(3), client.query("select id from a", &[]))
+        .await
+        .unwrap()
+        .unwrap();
+
+    world.kill_9();
+    world.serve(&[]);
+    world.wait_ready();
+    let said = world.run(&["schema", "rollout", "pause", "-o", "json"]);
+    assert!(said.ok, "{}", said.err);
+    holder.batch_execute("commit").await.unwrap();
+    until("it is paused", || rollout(&world).0["status"] == "paused");
+    let (shown, placements) = rollout(&world);
+    assert_eq!(shown["placements"]["failed"], 0);
+    assert!(
+        placements.contains(&"t3 3 waiting".to_owned()) && placements.contains(&"t4 3 waiting".to_owned())
+    );
+    assert_eq!(["t3", "t4"].map(|slug| version(&world, slug)), [1, 1]);
+
+    // A tenant that comes meanwhile has the newest version from the beginning.
+    world.create("t5", "business", "us-east-1");
+    assert_eq!(version(&world, "t5"), 2);
+    let said = world.run(&["schema", "rollout", "resume"]);
+    assert!(said.ok, "{}", said.err);
+    assert_eq!(slugs.map(|slug| version(&world, slug)), [2; 4]);
+    assert_eq!(rollout(&world).0["status"], "done");
+    world.doctor_is_content();
+}
