@@ -88,6 +88,7 @@ impl Facts {
             "collname",
             "type_name",
             "opername",
+            "defnames",
         ] {
             let Some(name) = object.get(key).and_then(|list| name_of(list, location)) else { continue };
             self.note_qualified(&name);
@@ -176,6 +177,25 @@ fn some(text: &str) -> Option<String> {
 
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     object.get(key)?.as_str()
+}
+
+/// The columns that a tree names, without the tables before their dots.
+pub(crate) fn column_names(tree: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    note_column_names(tree, &mut names);
+    names
+}
+
+fn note_column_names(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| note_column_names(item, names)),
+        Value::Object(object) => {
+            let fields = object.get("ColumnRef").and_then(|column| column.get("fields")?.as_array());
+            names.extend(fields.and_then(|fields| fields.last().and_then(string)));
+            object.values().for_each(|item| note_column_names(item, names));
+        }
+        _ => {}
+    }
 }
 
 /// The text of a string node.

@@ -17,13 +17,15 @@ const TABLES: &str = "
     CREATE INDEX t_y ON t (y);
     CREATE VIEW v AS SELECT id FROM t;
     CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.y := 1; RETURN NEW; END $$;
+    CREATE TABLE m (id int PRIMARY KEY, x int REFERENCES p) PARTITION BY RANGE (id);
+    CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10);
     CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch();
     CREATE FUNCTION plain(a int) RETURNS int LANGUAGE sql AS 'SELECT a';
     CREATE TYPE e AS ENUM ('x');
     CREATE SEQUENCE s";
 
 /// Breaks, and what each must be found as. `OWNER` stands for the owner's role.
-const BREAKS: [(&str, &[&str]); 60] = [
+const BREAKS: &[(&str, &[&str])] = &[
     // The tenant's column.
     (
         "CREATE TABLE app.open (a int); ALTER TABLE app.open OWNER TO OWNER",
@@ -143,9 +145,63 @@ const BREAKS: [(&str, &[&str]); 60] = [
     (
         "CREATE TABLE app.parts (a int) PARTITION BY RANGE (a); ALTER TABLE app.parts OWNER TO OWNER; REVOKE ALL ON app.parts FROM insula_pool_rw, insula_pool_ro",
         &[
-            "relation parts: Partitioned tables are not part of the pool form.",
+            "table parts: It has no column tenant_id.",
+            "table parts: Row-level security is off.",
+            "table parts: Row-level security is not forced.",
             "table parts: It has no policy that keeps tenants apart.",
+            "table parts: It is not part of the app schema.",
+            "table parts: The tenants of the pool do not have their rights on it.",
         ],
+    ),
+    // Partitions, which can be named in a query as their table can.
+    ("ALTER TABLE app.m DISABLE ROW LEVEL SECURITY", &["table m: Row-level security is off."]),
+    ("ALTER TABLE app.m1 DISABLE ROW LEVEL SECURITY", &["table m1: Row-level security is off."]),
+    ("ALTER TABLE app.m1 NO FORCE ROW LEVEL SECURITY", &["table m1: Row-level security is not forced."]),
+    ("DROP POLICY insula_tenant ON app.m1", &["table m1: It has no policy that keeps tenants apart."]),
+    (
+        "ALTER POLICY insula_tenant ON app.m1 USING (true)",
+        &["policy m1.insula_tenant: It is not the policy of a shared table."],
+    ),
+    (
+        "CREATE TABLE app.m2 PARTITION OF app.m FOR VALUES FROM (10) TO (20); ALTER TABLE app.m2 OWNER TO OWNER",
+        &[
+            "table m2: Row-level security is off.",
+            "table m2: Row-level security is not forced.",
+            "table m2: It has no policy that keeps tenants apart.",
+            "table m2: It is not part of the app schema.",
+            "table m2: The tenants of the pool do not have their rights on it.",
+        ],
+    ),
+    (
+        "ALTER TABLE app.m DETACH PARTITION app.m1; ALTER TABLE app.m1 SET SCHEMA public; ALTER TABLE app.m ATTACH PARTITION public.m1 FOR VALUES FROM (0) TO (10)",
+        &[
+            "relation public.m1: It is not part of a pool.",
+            "table m1: It is missing.",
+            "table m: It is a partition of, or has one in, another schema.",
+        ],
+    ),
+    (
+        "CREATE UNIQUE INDEX bad ON app.m1 (id)",
+        &["index app.bad: It is unique, and the tenant's column is not the first of it."],
+    ),
+    (
+        "ALTER TABLE app.m DROP CONSTRAINT m_pkey, ADD PRIMARY KEY (id)",
+        &[
+            "index app.m1_pkey: It is unique, and the tenant's column is not the first of it.",
+            "index app.m_pkey: It is unique, and the tenant's column is not the first of it.",
+        ],
+    ),
+    (
+        "ALTER TABLE app.m1 ALTER tenant_id SET DEFAULT gen_random_uuid()",
+        &["table m1: Its column tenant_id has another default."],
+    ),
+    (
+        "GRANT TRUNCATE ON app.m1 TO insula_pool_rw",
+        &["relation m1: insula_pool_rw has the right TRUNCATE on it."],
+    ),
+    (
+        "REVOKE SELECT ON app.m1 FROM insula_pool_rw",
+        &["table m1: The tenants of the pool do not have their rights on it."],
     ),
     // Functions.
     (

@@ -1,10 +1,13 @@
 //! `ALTER TABLE` in the pool form, command by command.
 
-use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, ObjectType};
+use pg_query::protobuf::{
+    AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, DropBehavior, ObjectType,
+};
 use pg_query::{Node, NodeEnum};
 
-use super::ast::{TENANT_COLUMN, constraint, json, last_name, node, quoted};
+use super::ast::{TENANT_COLUMN, as_constraint, constraint, json, last_name, node, quoted};
 use super::model::{self, Calls, calls_of};
+use super::partitions::partition_of;
 use super::{Rewriter, Runs};
 use crate::facts::Facts;
 use crate::refusal::RefusalKind;
@@ -25,9 +28,15 @@ impl Rewriter<'_> {
                 let reason = format!("the app schema has no table {name}");
                 self.refuse(relation.location, RefusalKind::UnknownObject, reason);
             }
-            Ok(ObjectType::ObjectView | ObjectType::ObjectIndex | ObjectType::ObjectType) => {
+            Ok(ObjectType::ObjectIndex) => self.alter_index(&name, alter),
+            Ok(ObjectType::ObjectView) => {
+                let calls = calls_of(&Facts::of(&json(&alter.cmds)));
+                if let Some(view) = self.model.views.get_mut(&name) {
+                    view.calls.extend(calls);
+                }
                 self.emit_unchanged(Runs::Owner);
             }
+            Ok(ObjectType::ObjectType) => self.emit_unchanged(Runs::Owner),
             _ => self.refuse(relation.location, RefusalKind::NotSupported, "this is not supported in a pool"),
         }
     }
@@ -51,11 +60,34 @@ impl Rewriter<'_> {
         names_invoker
     }
 
+    /// Columns of an index have numbers, and in the pool the tenant's is the first.
+    fn alter_index(&mut self, name: &str, alter: &AlterTableStmt) {
+        let is_shifted = match self.model.indexes.get(name) {
+            Some(index) => index.is_tenant_first,
+            None => self.model.key_owner(name).is_some(),
+        };
+        let mut rewritten = alter.clone();
+        for node in &mut rewritten.cmds {
+            let Some(NodeEnum::AlterTableCmd(cmd)) = &mut node.node else { continue };
+            if is_shifted && cmd.num > 0 {
+                cmd.num += 1;
+            }
+            if let Some(child) =
+                partition_of(cmd.def.as_deref()).and_then(|partition| partition.name.as_ref())
+            {
+                self.model.attach_index(name, &child.relname);
+            }
+        }
+        self.emit_tree(NodeEnum::AlterTableStmt(rewritten), Runs::Owner);
+    }
+
     fn alter_known_table(&mut self, table: &str, alter: &AlterTableStmt) {
         let mut commands = Vec::new();
         let mut runs = Runs::Owner;
+        let with_partitions = alter.relation.as_ref().is_none_or(|relation| relation.inh);
         for cmd in alter.cmds.iter().filter_map(as_command) {
-            for rewritten in self.command(table, cmd) {
+            self.refuse_tenant_name(&cmd.name);
+            for rewritten in self.command(table, cmd, with_partitions) {
                 if checks_rows_as_admin(&rewritten) {
                     runs = Runs::Admin;
                 }
@@ -69,23 +101,36 @@ impl Rewriter<'_> {
         self.emit_tree(NodeEnum::AlterTableStmt(rewritten), runs);
     }
 
-    fn command(&mut self, table: &str, cmd: &AlterTableCmd) -> Vec<AlterTableCmd> {
+    fn command(&mut self, table: &str, cmd: &AlterTableCmd, with_partitions: bool) -> Vec<AlterTableCmd> {
         use AlterTableType as T;
         match T::try_from(cmd.subtype) {
             Ok(T::AtAddColumn) => return self.add_column(table, cmd),
-            Ok(T::AtAddConstraint) => return self.add_constraint(table, cmd),
+            Ok(T::AtAddConstraint) => return self.add_constraint(table, cmd, with_partitions),
             Ok(T::AtDropColumn) => self.model.drop_column(table, &cmd.name),
             Ok(T::AtDropConstraint) => {
-                if let Some(known) = self.model.tables.get_mut(table) {
-                    known.constraints.remove(&cmd.name);
-                }
+                let cascade = cmd.behavior == DropBehavior::DropCascade as i32;
+                self.model.drop_constraint(table, &cmd.name, cascade);
             }
-            Ok(T::AtColumnDefault) => self.set_default(table, cmd),
+            Ok(T::AtColumnDefault) => self.set_default(table, cmd, with_partitions),
             Ok(T::AtAlterColumnType) => self.alter_type(table, cmd),
             Ok(T::AtAddIdentity | T::AtSetIdentity) => self.set_identity(table, cmd),
+            Ok(kind @ (T::AtAttachPartition | T::AtDetachPartition)) => {
+                let Some(partition) = partition_of(cmd.def.as_deref()) else { return Vec::new() };
+                let is_known = match kind {
+                    T::AtAttachPartition => self.attach_partition(table, partition),
+                    _ => self.detach_partition(partition),
+                };
+                if !is_known {
+                    return Vec::new();
+                }
+            }
             Ok(T::AtSetExpression) => {
                 let calls = calls_of(&Facts::of(&json(cmd)));
                 self.note_expression(table, format!("an expression of {table}.{}", cmd.name), calls);
+            }
+            Ok(T::AtDropIdentity) => {
+                let owner = Some((table.to_owned(), cmd.name.clone()));
+                self.model.sequences.retain(|_, owned| *owned != owner);
             }
             Ok(T::AtValidateConstraint) => {}
             Ok(
@@ -104,7 +149,6 @@ impl Rewriter<'_> {
                 | T::AtEnableTrigUser
                 | T::AtDisableTrigUser
                 | T::AtReplicaIdentity
-                | T::AtDropIdentity
                 | T::AtDropExpression
                 | T::AtClusterOn
                 | T::AtDropCluster,
@@ -129,9 +173,9 @@ impl Rewriter<'_> {
                 RefusalKind::RowSecurity,
                 "row-level security keeps the tenants of a pool apart and is Insula's",
             ),
-            Some(T::AtAddInherit | T::AtDropInherit | T::AtAttachPartition | T::AtDetachPartition) => (
+            Some(T::AtAddInherit | T::AtDropInherit) => (
                 RefusalKind::TableKind,
-                "inheritance and partitions share rows past the policies: they are not supported in a pool",
+                "an inherited table shares rows with its parent past the parent's policies: use a partitioned table",
             ),
             Some(T::AtSetLogged | T::AtSetUnLogged) => {
                 (RefusalKind::TableKind, "an unlogged table loses every tenant's rows at a crash")
@@ -155,10 +199,16 @@ impl Rewriter<'_> {
             return Vec::new();
         }
         let split = self.split_column(table, column);
-        let default = self.model.tables.get_mut(table).and_then(|known| {
+        let noted =
+            self.model.tables.get_mut(table).and_then(|known| known.column_mut(&column.colname)).cloned();
+        for name in self.model.with_partitions(table) {
+            let Some(known) = self.model.tables.get_mut(&name) else { continue };
             known.has_columns_behind_tenant = true;
-            known.column_mut(&column.colname).map(|noted| noted.default.clone())
-        });
+            if name != table {
+                known.columns.extend(noted.clone());
+            }
+        }
+        let default = noted.map(|noted| noted.default);
         // The rows that are there get the default from whoever runs this.
         self.note_expression(
             table,
@@ -168,25 +218,42 @@ impl Rewriter<'_> {
         let def = node(NodeEnum::ColumnDef(Box::new(split.column)));
         let mut commands = vec![AlterTableCmd { def: Some(Box::new(def)), ..cmd.clone() }];
         let constraints = self.table_constraints(table, split.moved);
+        for inner in constraints.iter().filter_map(as_constraint) {
+            self.copy_index_down(table, &inner.conname);
+        }
+        self.copy_constraints_down(table);
         commands.extend(constraints.into_iter().map(add_constraint_command));
         commands
     }
 
-    fn add_constraint(&mut self, table: &str, cmd: &AlterTableCmd) -> Vec<AlterTableCmd> {
+    fn add_constraint(
+        &mut self,
+        table: &str,
+        cmd: &AlterTableCmd,
+        with_partitions: bool,
+    ) -> Vec<AlterTableCmd> {
         let Some(NodeEnum::Constraint(inner)) = cmd.def.as_ref().and_then(|def| def.node.as_ref()) else {
             return Vec::new();
         };
         let rewritten = self.table_constraint(table, (**inner).clone());
+        if let Some(rewritten) = rewritten.as_ref().filter(|_| with_partitions) {
+            self.copy_index_down(table, &rewritten.conname);
+            self.copy_constraints_down(table);
+        }
         rewritten
             .map(|inner| AlterTableCmd { def: Some(Box::new(constraint(inner))), ..cmd.clone() })
             .into_iter()
             .collect()
     }
 
-    fn set_default(&mut self, table: &str, cmd: &AlterTableCmd) {
+    fn set_default(&mut self, table: &str, cmd: &AlterTableCmd, with_partitions: bool) {
         let calls = cmd.def.as_ref().map_or_else(Calls::new, |def| calls_of(&Facts::of(&json(def))));
-        if let Some(column) = self.model.tables.get_mut(table).and_then(|known| known.column_mut(&cmd.name)) {
-            column.default = calls;
+        let tables = if with_partitions { self.model.with_partitions(table) } else { vec![table.to_owned()] };
+        for name in tables {
+            let known = self.model.tables.get_mut(&name);
+            if let Some(column) = known.and_then(|known| known.column_mut(&cmd.name)) {
+                column.default.clone_from(&calls);
+            }
         }
     }
 
@@ -198,8 +265,12 @@ impl Rewriter<'_> {
         let calls =
             column.raw_default.as_ref().map_or_else(Calls::new, |using| calls_of(&Facts::of(&json(using))));
         self.note_expression(table, format!("the new type of {table}.{}", cmd.name), calls);
-        if let Some(known) = self.model.tables.get_mut(table).and_then(|known| known.column_mut(&cmd.name)) {
-            known.is_smallint = type_name == "int2";
+        for name in self.model.with_partitions(table) {
+            let known = self.model.tables.get_mut(&name);
+            if let Some(known) = known.and_then(|known| known.column_mut(&cmd.name)) {
+                known.is_smallint = type_name == "int2";
+                known.type_name.clone_from(&type_name);
+            }
         }
     }
 
@@ -209,20 +280,28 @@ impl Rewriter<'_> {
         }
         match cmd.def.as_ref().and_then(|def| def.node.as_ref()) {
             Some(NodeEnum::List(list)) => self.refuse_restart(&list.items),
-            Some(NodeEnum::Constraint(inner)) => self.refuse_restart(&inner.options),
+            Some(NodeEnum::Constraint(inner)) => {
+                self.refuse_restart(&inner.options);
+                self.note_sequence_of(table, &cmd.name, &inner.options);
+            }
             _ => {}
-        }
-        if cmd.subtype == AlterTableType::AtAddIdentity as i32 {
-            let sequence = self.model.free_relation_name(table, &cmd.name, "seq");
-            self.model.sequences.insert(sequence);
         }
     }
 
     /// Notes the new name of a constraint.
     pub(super) fn rename_constraint(&mut self, table: &str, from: &str, to: &str) {
         let Some(known) = self.model.tables.get_mut(table) else { return };
-        let constraint = known.constraints.remove(from).unwrap_or(model::Constraint::Check);
+        let constraint = known.constraints.remove(from);
+        let constraint = constraint.unwrap_or(model::Constraint::Check { columns: Default::default() });
+        let is_key = matches!(constraint, model::Constraint::Key { .. });
         known.constraints.insert(to.to_owned(), constraint);
+        if is_key {
+            self.model.rename_parent(from, to);
+        } else {
+            for partition in self.model.partitions(table) {
+                self.rename_constraint(&partition, from, to);
+            }
+        }
     }
 
     /// Refuses a name that the pool form needs.
@@ -256,7 +335,14 @@ fn add_constraint_command(def: Node) -> AlterTableCmd {
 fn checks_rows_as_admin(cmd: &AlterTableCmd) -> bool {
     let adds_foreign_key = matches!(cmd.def.as_ref().and_then(|def| def.node.as_ref()),
         Some(NodeEnum::Constraint(inner)) if is_foreign_key(inner));
-    adds_foreign_key || cmd.subtype == AlterTableType::AtValidateConstraint as i32
+    // A partition that is attached gets the foreign keys of its table, and one
+    // that is detached must not be what a foreign key points at.
+    let asks = [
+        AlterTableType::AtValidateConstraint,
+        AlterTableType::AtAttachPartition,
+        AlterTableType::AtDetachPartition,
+    ];
+    adds_foreign_key || asks.iter().any(|kind| cmd.subtype == *kind as i32)
 }
 
 fn is_foreign_key(inner: &Constraint) -> bool {

@@ -46,6 +46,11 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A text as SQL writes it.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// The tree below a node, as JSON.
 pub(crate) fn json(node: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(node).unwrap_or_default()

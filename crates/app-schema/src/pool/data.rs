@@ -20,11 +20,14 @@ impl Rewriter<'_> {
             self.refuse_select_into();
             return;
         }
+        if self.take_setval(&statement.node) {
+            return;
+        }
         let facts = Facts::of(&statement.json);
         if let Some(call) = facts.functions.iter().find(|call| call.name == "setval") {
             let at = call.location.and_then(|at| i32::try_from(at).ok()).unwrap_or(0);
-            let reason =
-                "all tenants of a pool draw from one sequence, which none of them may set: leave setval out";
+            let reason = "all tenants of a pool draw from one sequence, which none of them may set: write a number, SELECT \
+                 setval('name', 1000), or leave setval out";
             self.refuse(at, RefusalKind::Sequence, reason);
         }
         // The session is the administrator's, in the tenant's clothes: SQL made of

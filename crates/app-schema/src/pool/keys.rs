@@ -8,8 +8,34 @@ use pg_query::protobuf::{ConstrType, Constraint};
 use super::Rewriter;
 use super::ast::{TENANT_COLUMN, constraint, json, string, strings, texts};
 use super::model::{self, calls_of};
-use crate::facts::Facts;
+use crate::facts::{Facts, column_names};
 use crate::refusal::RefusalKind;
+
+/// Of keys of one statement that say the same PostgreSQL makes one, with the
+/// name that any of them has (transformIndexConstraints of
+/// src/backend/parser/parse_utilcmd.c).
+fn merge_repeated_keys(constraints: Vec<Constraint>) -> Vec<Constraint> {
+    let mut merged: Vec<Constraint> = Vec::with_capacity(constraints.len());
+    for inner in constraints {
+        let is_key = inner.contype == ConstrType::ConstrPrimary as i32
+            || inner.contype == ConstrType::ConstrUnique as i32;
+        let says_the_same = |prior: &&mut Constraint| {
+            is_key
+                && prior.contype != ConstrType::ConstrForeign as i32
+                && !prior.keys.is_empty()
+                && texts(&prior.keys) == texts(&inner.keys)
+                && texts(&prior.including) == texts(&inner.including)
+                && prior.nulls_not_distinct == inner.nulls_not_distinct
+                && (prior.deferrable, prior.initdeferred) == (inner.deferrable, inner.initdeferred)
+        };
+        match merged.iter_mut().find(says_the_same) {
+            Some(prior) if prior.conname.is_empty() => prior.conname = inner.conname,
+            Some(_) => {}
+            None => merged.push(inner),
+        }
+    }
+    merged
+}
 
 impl Rewriter<'_> {
     /// The constraints of a table in the pool form, the primary key first, as
@@ -22,7 +48,7 @@ impl Rewriter<'_> {
         };
         let mut constraints = constraints;
         constraints.sort_by_key(rank);
-        constraints
+        merge_repeated_keys(constraints)
             .into_iter()
             .filter_map(|inner| self.table_constraint(table, inner))
             .map(constraint)
@@ -39,7 +65,8 @@ impl Rewriter<'_> {
                 let calls = calls_of(&Facts::of(&json(&inner)));
                 self.note_expression(table, format!("a check of {table}"), calls);
                 if !inner.conname.is_empty() {
-                    self.note_constraint(table, &inner.conname, model::Constraint::Check);
+                    let columns = column_names(&json(&inner));
+                    self.note_constraint(table, &inner.conname, model::Constraint::Check { columns });
                 }
                 Some(inner)
             }
@@ -73,10 +100,6 @@ impl Rewriter<'_> {
             return self.key_from_index(table, inner, is_primary);
         }
         let columns = texts(&inner.keys);
-        let repeats = self.model.tables.get(table).and_then(|table| table.primary_key()) == Some(&columns);
-        if repeats && inner.conname.is_empty() && !inner.deferrable && inner.including.is_empty() {
-            return None;
-        }
         if inner.conname.is_empty() {
             let (parts, label) = if is_primary { (Vec::new(), "pkey") } else { (columns.clone(), "key") };
             let with_included =
@@ -84,7 +107,10 @@ impl Rewriter<'_> {
             inner.conname = self.model.free_key_name(table, &with_included.join("_"), label);
         }
         inner.keys.insert(0, string(TENANT_COLUMN));
-        self.note_constraint(table, &inner.conname, model::Constraint::Key { is_primary, columns });
+        let including = texts(&inner.including);
+        let index = self.model.naming([columns.clone(), including.clone()].concat().join("_"));
+        let key = model::Constraint::Key { is_primary, columns, including, index };
+        self.note_constraint(table, &inner.conname, key);
         Some(inner)
     }
 
@@ -96,7 +122,10 @@ impl Rewriter<'_> {
             return None;
         };
         let name = if inner.conname.is_empty() { &inner.indexname } else { &inner.conname };
-        self.note_constraint(table, name, model::Constraint::Key { is_primary, columns: index.columns });
+        let including = index.uses.iter().filter(|column| !index.columns.contains(column)).cloned().collect();
+        let key =
+            model::Constraint::Key { is_primary, columns: index.columns, including, index: index.naming };
+        self.note_constraint(table, name, key);
         Some(inner)
     }
 
@@ -130,7 +159,7 @@ impl Rewriter<'_> {
         inner.fk_attrs.insert(0, string(TENANT_COLUMN));
         inner.pk_attrs = strings(&referenced);
         inner.pk_attrs.insert(0, string(TENANT_COLUMN));
-        let noted = model::Constraint::ForeignKey { columns, references, cascades, sets_default };
+        let noted = model::Constraint::ForeignKey { columns, references, referenced, cascades, sets_default };
         self.note_constraint(table, &inner.conname, noted);
         Some(inner)
     }

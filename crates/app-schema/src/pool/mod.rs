@@ -5,19 +5,24 @@
 mod alter;
 mod ast;
 mod data;
+mod drops;
 mod function;
 mod index;
 mod keys;
 mod model;
 mod other;
+mod partitions;
 mod proof;
+mod setval;
 mod table;
 mod trigger;
+mod truncate;
 
 use std::collections::BTreeSet;
 
 use insula_domain::SchemaVersion;
 use pg_query::NodeEnum;
+use pg_query::protobuf::ObjectType;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::AppliedVersion;
@@ -171,6 +176,8 @@ struct Rewriter<'a> {
     new_tables: Vec<(String, usize)>,
     /// What has been refused already, so that it is said once.
     unproved: BTreeSet<String>,
+    /// Statements that rename what the statement at hand has made.
+    renames: Vec<String>,
 }
 
 impl<'a> Rewriter<'a> {
@@ -185,6 +192,7 @@ impl<'a> Rewriter<'a> {
             refusals: Vec::new(),
             new_tables: Vec::new(),
             unproved: BTreeSet::new(),
+            renames: Vec::new(),
         }
     }
 
@@ -193,6 +201,9 @@ impl<'a> Rewriter<'a> {
         self.start = statement.start;
         self.line = self.source.line_column(statement.start).0;
         self.rewrite(statement);
+        for rename in std::mem::take(&mut self.renames) {
+            self.emit(rename, Runs::Owner);
+        }
         self.prove_all();
         self.pin_functions();
     }
@@ -219,6 +230,12 @@ impl<'a> Rewriter<'a> {
             NodeEnum::CreateSeqStmt(create) => self.create_sequence(create),
             NodeEnum::AlterSeqStmt(alter) => self.alter_sequence(alter),
             NodeEnum::CreateExtensionStmt(create) => self.create_extension(create),
+            NodeEnum::CreateStatsStmt(create) => self.create_statistics(create),
+            NodeEnum::AlterStatsStmt(_) => self.emit_unchanged(Runs::Owner),
+            NodeEnum::DefineStmt(define) if define.kind == ObjectType::ObjectCollation as i32 => {
+                self.emit_unchanged(Runs::Owner);
+            }
+            NodeEnum::TruncateStmt(truncate) => self.truncate(truncate),
             NodeEnum::DropStmt(drop) => self.drop_objects(drop),
             NodeEnum::RenameStmt(rename) => self.rename(rename),
             NodeEnum::CommentStmt(comment) => self.comment(comment),
@@ -267,3 +284,5 @@ impl<'a> Rewriter<'a> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_tables;

@@ -1,14 +1,17 @@
 //! Views, types, domains, sequences and extensions in the pool form; drops,
 //! renames and comments; and the kinds of statements that a pool refuses.
 
+use std::collections::BTreeMap;
+
 use pg_query::protobuf::{
     AlterDomainStmt, AlterSeqStmt, CommentStmt, CompositeTypeStmt, CreateDomainStmt, CreateEnumStmt,
-    CreateExtensionStmt, CreateSeqStmt, DefElem, DefElemAction, DropStmt, ObjectType, RenameStmt, ViewStmt,
+    CreateExtensionStmt, CreateSeqStmt, CreateStatsStmt, DefElem, DefElemAction, DropBehavior, DropStmt,
+    ObjectType, RenameStmt, ViewStmt,
 };
 use pg_query::{Node, NodeEnum};
 
 use super::ast::{json, last_name, node, quoted, string, texts};
-use super::model::{Constraint, Expression, calls_of};
+use super::model::{Expression, Trigger, calls_of};
 use super::{EXTENSION_SCHEMA, Rewriter, Runs};
 use crate::facts::Facts;
 use crate::plain::is_true;
@@ -35,8 +38,10 @@ impl Rewriter<'_> {
         view.options
             .retain(|option| as_option(option).is_none_or(|option| option.defname != "security_invoker"));
         view.options.push(invoker_option());
-        let calls = calls_of(&Facts::of(&json(create)));
-        self.model.views.insert(relation.relname.clone(), calls);
+        let facts = Facts::of(&json(&create.query));
+        let noted = self.model.views.entry(relation.relname.clone()).or_default();
+        noted.calls = calls_of(&facts);
+        noted.reads = facts.relations.into_iter().map(|relation| relation.name).collect();
         self.emit_tree(NodeEnum::ViewStmt(Box::new(view)), Runs::Owner);
     }
 
@@ -77,12 +82,37 @@ impl Rewriter<'_> {
             self.refuse(sequence.location, RefusalKind::Sequence, reason);
             return;
         }
-        self.model.sequences.insert(sequence.relname.clone());
+        self.model.sequences.insert(sequence.relname.clone(), None);
+        self.note_sequence_options(&sequence.relname, &create.options);
         self.emit_unchanged(Runs::Owner);
+    }
+
+    /// `OWNED BY` and `AS`.
+    fn note_sequence_options(&mut self, sequence: &str, options: &[Node]) {
+        for option in options.iter().filter_map(as_option) {
+            match (option.defname.as_str(), option.arg.as_ref().and_then(|arg| arg.node.as_ref())) {
+                ("owned_by", Some(NodeEnum::List(list))) => {
+                    let owner = match texts(&list.items).as_slice() {
+                        [.., table, column] => Some((table.clone(), column.clone())),
+                        _ => None,
+                    };
+                    self.model.sequences.insert(sequence.to_owned(), owner);
+                }
+                ("as", Some(NodeEnum::TypeName(name))) if last_name(&name.names) == "int2" => {
+                    self.refuse_small_ids(option.location);
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn alter_sequence(&mut self, alter: &AlterSeqStmt) {
         self.refuse_restart(&alter.options);
+        if let Some(sequence) = &alter.sequence
+            && self.model.sequences.contains_key(&sequence.relname)
+        {
+            self.note_sequence_options(&sequence.relname, &alter.options);
+        }
         self.emit_unchanged(Runs::Owner);
     }
 
@@ -100,6 +130,18 @@ impl Rewriter<'_> {
         self.emit(sql, Runs::Admin);
     }
 
+    /// Statistics help the planner alone. Those on an expression are gathered by
+    /// calling it, as the owner of the table.
+    pub(super) fn create_statistics(&mut self, create: &CreateStatsStmt) {
+        for node in &create.relations {
+            let Some(NodeEnum::RangeVar(relation)) = &node.node else { continue };
+            let calls = calls_of(&Facts::of(&json(&create.exprs)));
+            let what = format!("the statistics on {}", relation.relname);
+            self.note_expression(&relation.relname, what, calls);
+        }
+        self.emit_unchanged(Runs::Owner);
+    }
+
     pub(super) fn drop_objects(&mut self, drop: &DropStmt) {
         use ObjectType as T;
         let kind = T::try_from(drop.remove_type);
@@ -110,20 +152,28 @@ impl Rewriter<'_> {
                 (Ok(T::ObjectTable), _) => self.model.drop_table(name),
                 (Ok(T::ObjectView), _) => {
                     self.model.views.remove(name);
+                    self.model.drop_readers(name);
                 }
                 (Ok(T::ObjectIndex), _) => self.drop_index(name, drop.missing_ok),
                 (Ok(T::ObjectSequence), _) => {
                     self.model.sequences.remove(name);
                 }
                 (Ok(T::ObjectType | T::ObjectDomain), _) => {
-                    self.model.composites.remove(name);
-                    self.model.enums.remove(name);
-                    self.model.domains.remove(name);
+                    self.model.drop_type(name, drop.behavior == DropBehavior::DropCascade as i32);
                 }
-                (Ok(T::ObjectFunction | T::ObjectProcedure | T::ObjectRoutine), _) => {}
-                (Ok(T::ObjectTrigger), [.., table, trigger]) => {
-                    if let Some(table) = self.model.tables.get_mut(table) {
-                        table.triggers.remove(trigger);
+                (
+                    Ok(
+                        T::ObjectFunction
+                        | T::ObjectProcedure
+                        | T::ObjectRoutine
+                        | T::ObjectStatisticExt
+                        | T::ObjectCollation,
+                    ),
+                    _,
+                ) => {}
+                (Ok(T::ObjectTrigger), [.., relation, trigger]) => {
+                    if let Some(triggers) = self.triggers_mut(relation) {
+                        triggers.remove(trigger);
                     }
                 }
                 _ => {
@@ -138,7 +188,15 @@ impl Rewriter<'_> {
         self.emit_unchanged(Runs::Owner);
     }
 
+    fn triggers_mut(&mut self, relation: &str) -> Option<&mut BTreeMap<String, Trigger>> {
+        if let Some(table) = self.model.tables.get_mut(relation) {
+            return Some(&mut table.triggers);
+        }
+        self.model.views.get_mut(relation).map(|view| &mut view.triggers)
+    }
+
     fn drop_index(&mut self, name: &str, may_be_missing: bool) {
+        self.model.drop_copies(name);
         if self.model.indexes.remove(name).is_none() && !may_be_missing {
             let reason = format!("the app schema has no index {name}");
             self.refuse(0, RefusalKind::UnknownObject, reason);
@@ -154,9 +212,7 @@ impl Rewriter<'_> {
             all.retain(|known| !function.args_unspecified && known.signature != signature);
             if all.is_empty() {
                 self.model.functions.remove(&name);
-                for table in self.model.tables.values_mut() {
-                    table.triggers.retain(|_, trigger| trigger.function != name);
-                }
+                self.model.drop_calls(&name);
             }
         }
     }
@@ -176,15 +232,15 @@ impl Rewriter<'_> {
             }
             Ok(T::ObjectTabconstraint) => self.rename_constraint(&relation, from, to),
             Ok(T::ObjectTrigger) => {
-                if let Some(table) = self.model.tables.get_mut(&relation)
-                    && let Some(trigger) = table.triggers.remove(from)
+                if let Some(triggers) = self.triggers_mut(&relation)
+                    && let Some(trigger) = triggers.remove(from)
                 {
-                    table.triggers.insert(to.to_owned(), trigger);
+                    triggers.insert(to.to_owned(), trigger);
                 }
             }
             Ok(T::ObjectFunction | T::ObjectProcedure | T::ObjectRoutine) => self.rename_function(rename),
             Ok(T::ObjectType | T::ObjectDomain) => self.rename_type(rename),
-            Ok(T::ObjectAttribute | T::ObjectDomconstraint) => {}
+            Ok(T::ObjectAttribute | T::ObjectDomconstraint | T::ObjectStatisticExt | T::ObjectCollation) => {}
             _ => {
                 self.refuse(0, RefusalKind::NotSupported, "a pool has nothing of this kind to rename");
                 return;
@@ -199,14 +255,16 @@ impl Rewriter<'_> {
             self.model.rename_table(from, to);
         } else if let Some(index) = self.model.indexes.remove(from) {
             self.model.indexes.insert(to.to_owned(), index);
-        } else if let Some(calls) = self.model.views.remove(from) {
-            self.model.views.insert(to.to_owned(), calls);
-        } else if self.model.sequences.remove(from) {
-            self.model.sequences.insert(to.to_owned());
+            self.model.rename_parent(from, to);
+        } else if let Some(view) = self.model.views.remove(from) {
+            self.model.views.insert(to.to_owned(), view);
+            for view in self.model.views.values_mut().filter(|view| view.reads.contains(from)) {
+                view.reads.insert(to.to_owned());
+            }
+        } else if let Some(owner) = self.model.sequences.remove(from) {
+            self.model.sequences.insert(to.to_owned(), owner);
         } else {
-            let is_key = |constraint: Option<&Constraint>| matches!(constraint, Some(Constraint::Key { .. }));
-            let owner = self.model.tables.iter().find(|(_, table)| is_key(table.constraints.get(from)));
-            let Some(table) = owner.map(|(name, _)| name.clone()) else {
+            let Some(table) = self.model.key_owner(from).map(str::to_owned) else {
                 self.refuse(0, RefusalKind::UnknownObject, format!("the app schema has no {from}"));
                 return;
             };
@@ -235,6 +293,11 @@ impl Rewriter<'_> {
                     rename.newname.clone_into(&mut trigger.function);
                 }
             }
+            for view in self.model.views.values_mut() {
+                for trigger in view.triggers.values_mut().filter(|trigger| trigger.function == name) {
+                    rename.newname.clone_into(&mut trigger.function);
+                }
+            }
         } else if self.model.obligations().iter().any(|obligation| obligation.mentions(&name)) {
             let reason = format!("definitions call {name}: drop it and create it anew under the new name");
             self.refuse(0, RefusalKind::Function, reason);
@@ -245,6 +308,11 @@ impl Rewriter<'_> {
     fn rename_type(&mut self, rename: &RenameStmt) {
         let from = rename.object.as_deref().map(parts_of_object).and_then(|parts| parts.last().cloned());
         let Some(from) = from else { return };
+        for column in self.model.tables.values_mut().flat_map(|table| &mut table.columns) {
+            if column.type_name == from {
+                rename.newname.clone_into(&mut column.type_name);
+            }
+        }
         if self.model.composites.remove(&from) {
             self.model.composites.insert(rename.newname.clone());
         }
@@ -272,7 +340,9 @@ impl Rewriter<'_> {
                 | T::ObjectRoutine
                 | T::ObjectTrigger
                 | T::ObjectTabconstraint
-                | T::ObjectDomconstraint,
+                | T::ObjectDomconstraint
+                | T::ObjectStatisticExt
+                | T::ObjectCollation,
             ) => self.emit_unchanged(Runs::Owner),
             _ => self.refuse(0, RefusalKind::NotSupported, "a pool has nothing of this kind to comment on"),
         }
@@ -299,16 +369,12 @@ impl Rewriter<'_> {
                 RefusalKind::RowSecurity,
                 "row-level security keeps the tenants of a pool apart and is Insula's: put your conditions in views",
             ),
-            NodeEnum::TruncateStmt(_) => (
-                RefusalKind::DataStatement,
-                "TRUNCATE would empty the table for all tenants: use DELETE FROM",
-            ),
             NodeEnum::LockStmt(_) => {
                 (RefusalKind::DataStatement, "a lock on a table of a pool would hold up all tenants")
             }
             NodeEnum::DefineStmt(_) | NodeEnum::CreateCastStmt(_) | NodeEnum::CreateRangeStmt(_) => (
                 RefusalKind::NotSupported,
-                "operators, casts, aggregates, collations and range types can stand for functions that a proof does \
+                "operators, casts, aggregates and range types can stand for functions that a proof does \
                  not see: they are not supported in a pool",
             ),
             _ => (RefusalKind::NotSupported, "this kind of statement is not supported in a pool"),

@@ -8,10 +8,10 @@
 //! no trigger may make SQL out of text, and the search path must be fixed, as
 //! a tenant could else put a type of its own in the way of a type's name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::builtins::{RUNS_TEXT, TABLE_FREE};
-use crate::pool::model::{Called, Calls, Constraint, Model, Table};
+use crate::pool::model::{Called, Calls, Constraint, Model, Table, Trigger};
 use crate::refusal::RefusalKind;
 
 /// How much has to be proved.
@@ -50,7 +50,10 @@ const TRIGGER: &str = "a cascade may run it as the owner of the tables: write th
 impl Model {
     /// Everything that has to be proved of the app schema so far.
     pub(crate) fn obligations(&self) -> Vec<Obligation> {
-        let tables = self.tables.iter().flat_map(|(name, table)| obligations_of_table(name, table));
+        let tables = self
+            .tables
+            .iter()
+            .flat_map(|(name, table)| obligations_of_table(name, table, self.is_cascaded_to(name)));
         let indexes = self.indexes.values().map(|index| &index.expression);
         let domains = self.domains.values().flatten();
         let expressions = indexes.chain(domains).map(|expression| Obligation {
@@ -60,7 +63,9 @@ impl Model {
             level: Level::TableFree,
             calls: expression.calls.clone(),
         });
-        tables.chain(expressions).collect()
+        let views =
+            self.views.iter().flat_map(|(name, view)| obligations_of_triggers(name, &view.triggers, false));
+        tables.chain(expressions).chain(views).collect()
     }
 
     /// Proves an obligation, or says why it does not hold.
@@ -105,7 +110,8 @@ impl Model {
         let defaults =
             self.tables.values().flat_map(|table| table.columns.iter().map(|column| &column.default));
         let mut seen = BTreeSet::new();
-        for calls in defaults.chain(self.views.values()).chain([calls]) {
+        let views = self.views.values().map(|view| &view.calls);
+        for calls in defaults.chain(views).chain([calls]) {
             self.prove_calls(calls, Level::Static, &mut seen)?;
         }
         Ok(())
@@ -132,7 +138,7 @@ impl Model {
     }
 }
 
-fn obligations_of_table(name: &str, table: &Table) -> Vec<Obligation> {
+fn obligations_of_table(name: &str, table: &Table, is_cascaded_to: bool) -> Vec<Obligation> {
     let mut obligations: Vec<Obligation> = Vec::new();
     let mut expression = |what: String, calls: &Calls| {
         let (kind, level) = (RefusalKind::Expression, Level::TableFree);
@@ -147,11 +153,25 @@ fn obligations_of_table(name: &str, table: &Table) -> Vec<Obligation> {
             expression(format!("the default of {name}.{}", column.name), &column.default);
         }
     }
-    for (trigger_name, trigger) in &table.triggers {
-        expression(format!("the condition of the trigger {trigger_name} of {name}"), &trigger.when);
-    }
-    for (trigger_name, trigger) in &table.triggers {
-        let in_cascade = trigger.is_before_change && table.is_cascaded_to();
+    obligations.extend(obligations_of_triggers(name, &table.triggers, is_cascaded_to));
+    obligations
+}
+
+fn obligations_of_triggers(
+    name: &str,
+    triggers: &BTreeMap<String, Trigger>,
+    is_cascaded_to: bool,
+) -> Vec<Obligation> {
+    let conditions = triggers.iter().map(|(trigger_name, trigger)| Obligation {
+        kind: RefusalKind::Expression,
+        what: format!("the condition of the trigger {trigger_name} of {name}"),
+        why: AS_OWNER,
+        level: Level::TableFree,
+        calls: trigger.when.clone(),
+    });
+    let mut obligations: Vec<Obligation> = conditions.collect();
+    for (trigger_name, trigger) in triggers {
+        let in_cascade = trigger.is_before_change && is_cascaded_to;
         let (level, why) =
             if in_cascade { (Level::TableFree, AS_OWNER_IN_CASCADE) } else { (Level::Static, TRIGGER) };
         let function = Called { name: trigger.function.clone(), is_field: false };

@@ -26,23 +26,13 @@ impl Rewriter<'_> {
         if create.if_not_exists && self.model.tables.contains_key(&name) {
             return;
         }
-        self.model.tables.insert(name.clone(), Table::default());
-        let mut columns = Vec::new();
-        let mut moved = Vec::new();
-        for element in &create.table_elts {
-            match &element.node {
-                Some(NodeEnum::ColumnDef(column)) => {
-                    let split = self.split_column(&name, column);
-                    columns.push(node(NodeEnum::ColumnDef(Box::new(split.column))));
-                    moved.extend(split.moved);
-                }
-                Some(NodeEnum::Constraint(table_constraint)) => moved.push((**table_constraint).clone()),
-                _ => {
-                    let reason = "LIKE copies what the pool form has to see: write the columns out";
-                    self.refuse(relation.location, RefusalKind::TableKind, reason);
-                }
-            }
+        if create.partbound.is_some() {
+            self.create_partition(create, &name);
+            return;
         }
+        self.model.tables.insert(name.clone(), Table::default());
+        let (mut columns, moved) = self.table_elements(create, &name);
+        self.note_partitioning(create, &name);
         columns.push(tenant_column());
         columns.extend(self.table_constraints(&name, moved));
         let table = CreateStmt { table_elts: columns, ..create.clone() };
@@ -51,7 +41,29 @@ impl Rewriter<'_> {
         self.new_tables.push((name, self.line));
     }
 
-    fn protect_table(&mut self, name: &str) {
+    /// The columns and constraints that are written out, the keys apart.
+    pub(super) fn table_elements(&mut self, create: &CreateStmt, name: &str) -> (Vec<Node>, Vec<Constraint>) {
+        let mut columns = Vec::new();
+        let mut moved = Vec::new();
+        for element in &create.table_elts {
+            match &element.node {
+                Some(NodeEnum::ColumnDef(column)) => {
+                    let split = self.split_column(name, column);
+                    columns.push(node(NodeEnum::ColumnDef(Box::new(split.column))));
+                    moved.extend(split.moved);
+                }
+                Some(NodeEnum::Constraint(table_constraint)) => moved.push((**table_constraint).clone()),
+                _ => {
+                    let location = create.relation.as_ref().map_or(0, |relation| relation.location);
+                    let reason = "LIKE copies what the pool form has to see: write the columns out";
+                    self.refuse(location, RefusalKind::TableKind, reason);
+                }
+            }
+        }
+        (columns, moved)
+    }
+
+    pub(super) fn protect_table(&mut self, name: &str) {
         let table = quoted(name);
         self.emit(
             format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"),
@@ -124,13 +136,28 @@ impl Rewriter<'_> {
             }
         }
         if takes_a_sequence(&type_name, column) {
-            let sequence = self.model.free_relation_name(table, name, "seq");
-            self.model.sequences.insert(sequence);
+            self.note_sequence_of(table, name, identity_options(column));
         }
         if let Some(table) = self.model.tables.get_mut(table) {
-            table.columns.push(Column { name: name.clone(), is_smallint, default });
+            table.columns.push(Column { name: name.clone(), type_name, is_smallint, default });
         }
         SplitColumn { column: ColumnDef { constraints: kept, ..column.clone() }, moved }
+    }
+
+    /// Notes the sequence of a serial or identity column, which an identity may
+    /// name itself.
+    pub(super) fn note_sequence_of(&mut self, table: &str, column: &str, options: &[Node]) {
+        let named = options.iter().find_map(|option| match option.node.as_ref()? {
+            NodeEnum::DefElem(option) if option.defname == "sequence_name" => {
+                match option.arg.as_ref()?.node.as_ref()? {
+                    NodeEnum::List(list) => Some(last_name(&list.items)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        });
+        let sequence = named.unwrap_or_else(|| self.model.free_relation_name(table, column, "seq"));
+        self.model.sequences.insert(sequence, Some((table.to_owned(), column.to_owned())));
     }
 
     pub(super) fn refuse_small_ids(&mut self, location: i32) {
@@ -149,7 +176,8 @@ impl Rewriter<'_> {
     /// serves: every statement of a tenant has the policy's condition.
     pub(super) fn index_keyless_tables(&mut self) {
         for (table, line) in std::mem::take(&mut self.new_tables) {
-            if !self.model.tables.contains_key(&table) || self.model.has_tenant_index(&table) {
+            let is_partition = self.model.tables.get(&table).is_none_or(|known| known.partition_of.is_some());
+            if is_partition || self.model.has_tenant_index(&table) {
                 continue;
             }
             let name = self.model.free_relation_name(&table, TENANT_COLUMN, "idx");
@@ -158,7 +186,8 @@ impl Rewriter<'_> {
                 format!("CREATE INDEX {} ON {} ({TENANT_COLUMN})", quoted(&name), quoted(&table)),
                 Runs::Owner,
             );
-            self.note_tenant_index(name, table);
+            self.note_tenant_index(name.clone(), table.clone());
+            self.copy_index_down(&table, &name);
         }
     }
 }
@@ -168,6 +197,12 @@ fn takes_a_sequence(type_name: &str, column: &ColumnDef) -> bool {
     let is_identity = |inner: &Constraint| inner.contype == ConstrType::ConstrIdentity as i32;
     matches!(type_name, "serial" | "bigserial" | "serial4" | "serial8")
         || column.constraints.iter().filter_map(as_constraint).any(is_identity)
+}
+
+fn identity_options(column: &ColumnDef) -> &[Node] {
+    let constraints = column.constraints.iter().filter_map(as_constraint);
+    let mut identity = constraints.filter(|inner| inner.contype == ConstrType::ConstrIdentity as i32);
+    identity.next().map_or(&[], |inner| &inner.options)
 }
 
 /// `DEFERRABLE` and the like belong to the key before them.
@@ -183,9 +218,7 @@ fn apply_attribute(moved: &mut [Constraint], attribute: ConstrType) {
 
 fn unsuitable(create: &CreateStmt) -> Option<&'static str> {
     let persistence = create.relation.as_ref().map(|relation| relation.relpersistence.as_str());
-    if create.partspec.is_some() || create.partbound.is_some() {
-        Some("partitioned tables are not supported in a pool yet: use a plain table there")
-    } else if !create.inh_relations.is_empty() {
+    if !create.inh_relations.is_empty() && create.partbound.is_none() {
         Some(
             "an inherited table shares rows with its parent past the parent's policies: write the columns out",
         )

@@ -30,10 +30,13 @@ impl Rewriter<'_> {
         let when =
             create.when_clause.as_ref().map_or_else(Calls::new, |when| calls_of(&Facts::of(&json(when))));
         let is_before_change = create.timing & BEFORE != 0 && create.events & (UPDATE | DELETE) != 0;
-        let trigger = Trigger { function, is_before_change, when };
+        let is_on_delete = create.events & DELETE != 0;
+        let trigger = Trigger { function, is_before_change, is_on_delete, when };
         if let Some(table) = self.model.tables.get_mut(&relation.relname) {
             table.triggers.insert(create.trigname.clone(), trigger);
-        } else if !self.model.views.contains_key(&relation.relname) {
+        } else if let Some(view) = self.model.views.get_mut(&relation.relname) {
+            view.triggers.insert(create.trigname.clone(), trigger);
+        } else {
             let reason = format!("the app schema has no table or view {}", relation.relname);
             self.refuse(relation.location, RefusalKind::UnknownObject, reason);
         }

@@ -62,9 +62,14 @@ cross join lateral (values
     (not c.relrowsecurity, 'Row-level security is off.'),
     (not c.relforcerowsecurity, 'Row-level security is not forced.'),
     (c.relpersistence <> 'p', 'It is not logged.'),
-    (exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent)), 'It inherits or is inherited from.')
+    (exists (select from pg_inherits i
+             where (i.inhrelid = c.oid and not c.relispartition) or (i.inhparent = c.oid and c.relkind <> 'p')),
+     'It inherits or is inherited from.'),
+    (exists (select from pg_inherits i join pg_class other on other.oid in (i.inhrelid, i.inhparent)
+             where c.oid in (i.inhrelid, i.inhparent) and other.relnamespace <> c.relnamespace),
+     'It is a partition of, or has one in, another schema.')
 ) as w (is_wrong, wrong)
-where c.relnamespace = 'app'::regnamespace and c.relkind = 'r' and w.is_wrong
+where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'p') and w.is_wrong
 order by 1, 2";
 
 /// Policies: exactly the one of the pool form on each table.
@@ -93,8 +98,8 @@ union all
 select 'relation ' || c.relname,
        case c.relkind when 'm' then 'A materialized view has no row-level security.'
                       when 'f' then 'A foreign table has no row-level security.'
-                      else 'Partitioned tables are not part of the pool form.' end
-from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind not in ('r', 'v', 'i', 'S', 'c', 't')
+                      else 'It is of a kind that is not part of the pool form.' end
+from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind not in ('r', 'p', 'v', 'i', 'I', 'S', 'c', 't')
 union all
 select format('rule %s.%s', c.relname, r.rulename), 'A rule rewrites statements with the rights of its owner.'
 from pg_rewrite r join pg_class c on c.oid = r.ev_class
@@ -171,7 +176,7 @@ where (n.nspname = 'app' and r.rolname <> $1::text) or (n.nspname = 'insula' and
 union all
 select 'relation ' || c.relname, format('It belongs to %s instead of %s.', r.rolname, $1::text)
 from pg_class c join pg_roles r on r.oid = c.relowner
-where c.relnamespace = 'app'::regnamespace and c.relkind not in ('i', 't') and r.rolname <> $1::text
+where c.relnamespace = 'app'::regnamespace and c.relkind not in ('i', 'I', 't') and r.rolname <> $1::text
 union all
 select 'function ' || p.oid::regprocedure::text, format('It belongs to %s instead of %s.', r.rolname, $1::text)
 from pg_proc p join pg_roles r on r.oid = p.proowner
@@ -205,7 +210,7 @@ where g.is_grantable or not case
     when g.kind = 'n' then g.privilege_type = 'USAGE'
     when g.object like 'function insula.%' then g.object = 'function insula.current_tenant()' and g.grantee = 0
     when g.kind = 'F' then g.privilege_type = 'EXECUTE'
-    when g.kind in ('r', 'v') then
+    when g.kind in ('r', 'p', 'v') then
         coalesce((r.rolname = $2::text and g.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))
                  or (r.rolname = $3::text and g.privilege_type = 'SELECT'), false)
         and g.object <> 'relation pool_tenants'
@@ -215,7 +220,7 @@ end
 union all
 select 'table ' || c.relname, 'The tenants of the pool do not have their rights on it.'
 from pg_class c
-where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'v')
+where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'p', 'v')
   and not (has_table_privilege($2::text, c.oid, 'SELECT') and has_table_privilege($2::text, c.oid, 'INSERT')
            and has_table_privilege($2::text, c.oid, 'UPDATE') and has_table_privilege($2::text, c.oid, 'DELETE')
            and has_table_privilege($3::text, c.oid, 'SELECT'))
@@ -317,8 +322,8 @@ order by 1, 2";
 
 /// What there is by name.
 const NAMES: &str = "
-select case c.relkind when 'r' then 'table' when 'v' then 'view' else 'type' end, c.relname::text
-from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'v', 'c')
+select case c.relkind when 'v' then 'view' when 'c' then 'type' else 'table' end, c.relname::text
+from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'p', 'v', 'c')
 union all
 select 'function', p.proname::text from pg_proc p where p.pronamespace = 'app'::regnamespace
 union all

@@ -118,6 +118,8 @@ from pg_constraint x
 left join own_class c on c.oid = x.conrelid
 left join own_type t on t.oid = x.contypid
 where x.contype in ('p', 'u', 'f', 'c', 'x') and (c.oid is not null or t.oid is not null)
+  -- a foreign key to a partitioned table has one more for each partition there
+  and not exists (select from pg_constraint above where above.oid = x.conparentid and above.conrelid = x.conrelid)
 union all
 select 'index ' || c.relname, pg_get_indexdef(c.oid) || case when not i.indisvalid then ' invalid' else '' end
 from own_class c join pg_index i on i.indexrelid = c.oid where c.relkind in ('i', 'I')
@@ -158,6 +160,10 @@ from own_class c join pg_rewrite r on r.ev_class = c.oid where r.rulename <> '_R
 union all
 select 'statistics ' || s.stxname, pg_get_statisticsobjdef(s.oid)
 from pg_statistic_ext s where s.stxnamespace = to_regnamespace($1)
+union all
+select 'collation ' || l.collname,
+       (to_jsonb(l) - array['oid', 'collname', 'collnamespace', 'collowner', 'collversion'])::text
+from pg_collation l where l.collnamespace = to_regnamespace($1)
 union all
 select 'operator ' || o.oid::regoperator::text, 'operator'
 from pg_operator o where o.oprnamespace = to_regnamespace($1)
