@@ -10,6 +10,7 @@
 
 mod body;
 mod builtins;
+mod concurrent;
 mod facts;
 mod folder;
 mod names;
@@ -24,13 +25,14 @@ mod tokens;
 use prost as _;
 
 pub use builtins::{EXTENSIONS, TABLE_FREE};
+pub use concurrent::{ConcurrentIndex, concurrent_index};
 pub use folder::{
     AppSchema, AppliedVersion, FolderError, HistoryError, MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_VERSION,
     Migration,
 };
 pub use plain::{PlainMigration, StatementPlace, check, check_all};
 pub use pool::{
-    EXTENSION_SCHEMA, PINNED_SEARCH_PATH, POLICY_CHECK, POLICY_NAME, POLICY_USING, POOL_SCHEMA, PoolForm,
-    PoolMigration, PoolShape, PoolStatement, Runs,
+    EXTENSION_SCHEMA, Find, PINNED_SEARCH_PATH, POLICY_CHECK, POLICY_NAME, POLICY_USING, POOL_SCHEMA,
+    PoolForm, PoolMigration, PoolShape, PoolStatement, RowCondition, Runs,
 };
 pub use refusal::{Refusal, RefusalKind, Refusals};

@@ -8,6 +8,7 @@ use pg_query::protobuf::{AlterTableType, ObjectType, TransactionStmtKind};
 
 use crate::body;
 use crate::builtins::EXTENSIONS;
+use crate::concurrent::{concurrent_index_of, refuse_concurrent};
 use crate::facts::{Facts, Name};
 use crate::folder::{AppliedVersion, Migration};
 use crate::refusal::{Refusal, RefusalKind, Refusals};
@@ -42,7 +43,9 @@ pub fn check(migration: &Migration) -> Result<PlainMigration, Refusals> {
     let file = migration.file_name();
     let source = Source { file: &file, sql: &migration.sql };
     let statements = statements(source).map_err(|refusal| Refusals(vec![refusal]))?;
-    let refusals: Vec<Refusal> = statements.iter().flat_map(|statement| refuse(source, statement)).collect();
+    let mut refusals: Vec<Refusal> =
+        statements.iter().flat_map(|statement| refuse(source, statement)).collect();
+    refusals.extend(refuse_concurrent(source, &statements));
     if !refusals.is_empty() {
         return Err(Refusals(refusals));
     }
@@ -129,6 +132,19 @@ impl PlainMigration {
     pub fn line_of_character(&self, position: usize) -> usize {
         let sql = &self.migration.sql;
         1 + sql.chars().take(position.saturating_sub(1)).filter(|c| *c == '\n').count()
+    }
+
+    /// Its statements, each with its place, where it builds and drops indexes
+    /// `CONCURRENTLY` and does nothing else.
+    #[must_use]
+    pub fn concurrent_statements(&self) -> Option<Vec<(StatementPlace, &str)>> {
+        let text = |statement: &Statement| {
+            concurrent_index_of(&statement.node)?;
+            let text = &self.migration.sql[statement.start..statement.end];
+            Some((self.place_of(statement), text))
+        };
+        let texts: Option<Vec<_>> = self.statements.iter().map(text).collect();
+        texts.filter(|texts| !texts.is_empty())
     }
 
     /// Whether it holds statements that write or read rows.
@@ -270,7 +286,6 @@ fn refuse_kind(node: &NodeEnum) -> Answer {
         NodeEnum::AlterTableStmt(alter) => refuse_alter_table(alter),
         NodeEnum::DropStmt(drop) => refuse_drop(drop),
         NodeEnum::CommentStmt(comment) => refuse_comment(comment.objtype),
-        NodeEnum::IndexStmt(index) if index.concurrent => concurrently(),
         NodeEnum::IndexStmt(index) if !index.table_space.is_empty() => tablespace(),
         NodeEnum::CreateStmt(create) if create.relation.as_ref().is_some_and(|r| r.relpersistence == "t") => {
             temporary()
@@ -445,9 +460,6 @@ fn refuse_alter_table(alter: &pg_query::protobuf::AlterTableStmt) -> Answer {
 }
 
 fn refuse_drop(drop: &pg_query::protobuf::DropStmt) -> Answer {
-    if drop.concurrent {
-        return concurrently();
-    }
     use ObjectType as T;
     match T::try_from(drop.remove_type) {
         Ok(T::ObjectExtension) => {
@@ -694,6 +706,7 @@ mod tests {
             "COMMENT ON COLUMN t.a IS 'x'",
             "DROP TRIGGER g ON t",
             "SELECT setval('t_a_seq', 3)",
+            "CREATE INDEX CONCURRENTLY i ON t (a);\nDROP INDEX CONCURRENTLY j",
         ] {
             assert_eq!(refusals(sql), [], "{sql}");
         }

@@ -55,11 +55,13 @@ pub(crate) fn statements(source: Source<'_>) -> Result<Vec<Statement>, Refusal> 
 /// cannot be divided into tokens.
 pub(crate) fn tokens_of(sql: &str) -> Vec<ScanToken> {
     let ignored = [Token::SqlComment as i32, Token::CComment as i32, Token::Ascii59 as i32];
-    pg_query::scan_tokens(sql)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|token| !ignored.contains(&token.token))
-        .collect()
+    scan(sql).into_iter().filter(|token| !ignored.contains(&token.token)).collect()
+}
+
+/// The parser library makes a slice of a null pointer where there is no token.
+fn scan(sql: &str) -> Vec<ScanToken> {
+    let is_space = |byte: u8| byte.is_ascii_whitespace() || byte == 0x0b;
+    if sql.bytes().all(is_space) { Vec::new() } else { pg_query::scan_tokens(sql).unwrap_or_default() }
 }
 
 /// A location of the parser as an offset; the parser's "unknown" is 0.
@@ -112,8 +114,7 @@ fn error_offset(sql: &str, message: &str) -> usize {
 
 fn tokens_with_semicolons(sql: &str) -> Vec<ScanToken> {
     let comments = [Token::SqlComment as i32, Token::CComment as i32];
-    let tokens = pg_query::scan_tokens(sql).unwrap_or_default();
-    tokens.into_iter().filter(|token| !comments.contains(&token.token)).collect()
+    scan(sql).into_iter().filter(|token| !comments.contains(&token.token)).collect()
 }
 
 /// The place of the text that the scanner quotes: what it could not end, such
@@ -176,7 +177,9 @@ mod tests {
     fn statements_are_split_without_their_comments() {
         let sql = "-- one\nSELECT 'ä;' /* ; */ ;;\n\n SELECT $$;$$ -- two\n; -- three";
         assert_eq!(split(sql), ["SELECT 'ä;'", "SELECT $$;$$"]);
-        assert!(split("-- nothing\n").is_empty());
+        for nothing in ["-- nothing\n", "", " \t\r\n\x0b\x0c"] {
+            assert!(split(nothing).is_empty(), "{nothing:?}");
+        }
     }
 
     #[test]

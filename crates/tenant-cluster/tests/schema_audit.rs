@@ -17,8 +17,8 @@ const TABLES: &str = "
     CREATE INDEX t_y ON t (y);
     CREATE VIEW v AS SELECT id FROM t;
     CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.y := 1; RETURN NEW; END $$;
-    CREATE TABLE m (id int PRIMARY KEY, x int REFERENCES p) PARTITION BY RANGE (id);
-    CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10);
+    CREATE TABLE log (id int PRIMARY KEY, x int REFERENCES p) PARTITION BY RANGE (id);
+    CREATE TABLE log1 PARTITION OF log FOR VALUES FROM (0) TO (10);
     CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch();
     CREATE FUNCTION plain(a int) RETURNS int LANGUAGE sql AS 'SELECT a';
     CREATE TYPE e AS ENUM ('x');
@@ -154,54 +154,66 @@ const BREAKS: &[(&str, &[&str])] = &[
         ],
     ),
     // Partitions, which can be named in a query as their table can.
-    ("ALTER TABLE app.m DISABLE ROW LEVEL SECURITY", &["table m: Row-level security is off."]),
-    ("ALTER TABLE app.m1 DISABLE ROW LEVEL SECURITY", &["table m1: Row-level security is off."]),
-    ("ALTER TABLE app.m1 NO FORCE ROW LEVEL SECURITY", &["table m1: Row-level security is not forced."]),
-    ("DROP POLICY insula_tenant ON app.m1", &["table m1: It has no policy that keeps tenants apart."]),
+    ("ALTER TABLE app.log DISABLE ROW LEVEL SECURITY", &["table log: Row-level security is off."]),
+    ("ALTER TABLE app.log1 DISABLE ROW LEVEL SECURITY", &["table log1: Row-level security is off."]),
+    ("ALTER TABLE app.log1 NO FORCE ROW LEVEL SECURITY", &["table log1: Row-level security is not forced."]),
+    ("DROP POLICY insula_tenant ON app.log1", &["table log1: It has no policy that keeps tenants apart."]),
     (
-        "ALTER POLICY insula_tenant ON app.m1 USING (true)",
-        &["policy m1.insula_tenant: It is not the policy of a shared table."],
+        "ALTER POLICY insula_tenant ON app.log1 USING (true)",
+        &["policy log1.insula_tenant: It is not the policy of a shared table."],
     ),
     (
-        "CREATE TABLE app.m2 PARTITION OF app.m FOR VALUES FROM (10) TO (20); ALTER TABLE app.m2 OWNER TO OWNER",
+        "CREATE TABLE app.log2 PARTITION OF app.log FOR VALUES FROM (10) TO (20); ALTER TABLE app.log2 OWNER TO OWNER",
         &[
-            "table m2: Row-level security is off.",
-            "table m2: Row-level security is not forced.",
-            "table m2: It has no policy that keeps tenants apart.",
-            "table m2: It is not part of the app schema.",
-            "table m2: The tenants of the pool do not have their rights on it.",
+            "table log2: Row-level security is off.",
+            "table log2: Row-level security is not forced.",
+            "table log2: It has no policy that keeps tenants apart.",
+            "table log2: It is not part of the app schema.",
+            "table log2: The tenants of the pool do not have their rights on it.",
         ],
     ),
     (
-        "ALTER TABLE app.m DETACH PARTITION app.m1; ALTER TABLE app.m1 SET SCHEMA public; ALTER TABLE app.m ATTACH PARTITION public.m1 FOR VALUES FROM (0) TO (10)",
+        "ALTER TABLE app.log DETACH PARTITION app.log1; ALTER TABLE app.log1 SET SCHEMA public; ALTER TABLE app.log ATTACH PARTITION public.log1 FOR VALUES FROM (0) TO (10)",
         &[
-            "relation public.m1: It is not part of a pool.",
-            "table m1: It is missing.",
-            "table m: It is a partition of, or has one in, another schema.",
+            "relation public.log1: It is not part of a pool.",
+            "table log1: It is missing.",
+            "table log: It is a partition of, or has one in, another schema.",
         ],
     ),
     (
-        "CREATE UNIQUE INDEX bad ON app.m1 (id)",
+        "CREATE UNIQUE INDEX bad ON app.log1 (id)",
         &["index app.bad: It is unique, and the tenant's column is not the first of it."],
     ),
     (
-        "ALTER TABLE app.m DROP CONSTRAINT m_pkey, ADD PRIMARY KEY (id)",
+        "ALTER TABLE app.log DROP CONSTRAINT log_pkey, ADD PRIMARY KEY (id)",
         &[
-            "index app.m1_pkey: It is unique, and the tenant's column is not the first of it.",
-            "index app.m_pkey: It is unique, and the tenant's column is not the first of it.",
+            "index app.log1_pkey: It is unique, and the tenant's column is not the first of it.",
+            "index app.log_pkey: It is unique, and the tenant's column is not the first of it.",
         ],
     ),
     (
-        "ALTER TABLE app.m1 ALTER tenant_id SET DEFAULT gen_random_uuid()",
-        &["table m1: Its column tenant_id has another default."],
+        "ALTER TABLE app.log1 ALTER tenant_id SET DEFAULT gen_random_uuid()",
+        &["table log1: Its column tenant_id has another default."],
     ),
     (
-        "GRANT TRUNCATE ON app.m1 TO insula_pool_rw",
-        &["relation m1: insula_pool_rw has the right TRUNCATE on it."],
+        "GRANT TRUNCATE ON app.log1 TO insula_pool_rw",
+        &["relation log1: insula_pool_rw has the right TRUNCATE on it."],
     ),
     (
-        "REVOKE SELECT ON app.m1 FROM insula_pool_rw",
-        &["table m1: The tenants of the pool do not have their rights on it."],
+        "REVOKE SELECT ON app.log1 FROM insula_pool_rw",
+        &["table log1: The tenants of the pool do not have their rights on it."],
+    ),
+    // PostgreSQL 15 carries the columns to set over to a partition by their numbers.
+    (
+        "ALTER TABLE app.log DROP x CASCADE; ALTER TABLE app.log ADD x int; ALTER TABLE app.log ADD CONSTRAINT k FOREIGN KEY (tenant_id, x) REFERENCES app.p (tenant_id, id) ON DELETE SET NULL (x); CREATE TABLE app.log2 PARTITION OF app.log FOR VALUES FROM (10) TO (20); ALTER TABLE app.log2 OWNER TO OWNER",
+        &[
+            "foreign key log2.k: It sets a column that is not one of its own.",
+            "table log2: Row-level security is off.",
+            "table log2: Row-level security is not forced.",
+            "table log2: It has no policy that keeps tenants apart.",
+            "table log2: It is not part of the app schema.",
+            "table log2: The tenants of the pool do not have their rights on it.",
+        ],
     ),
     // Functions.
     (

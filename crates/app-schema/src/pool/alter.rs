@@ -1,7 +1,8 @@
 //! `ALTER TABLE` in the pool form, command by command.
 
 use pg_query::protobuf::{
-    AlterTableCmd, AlterTableStmt, AlterTableType, ConstrType, Constraint, DropBehavior, ObjectType,
+    AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, Constraint, DropBehavior,
+    ObjectType,
 };
 use pg_query::{Node, NodeEnum};
 
@@ -112,6 +113,7 @@ impl Rewriter<'_> {
                 self.model.drop_constraint(table, &cmd.name, cascade);
             }
             Ok(T::AtColumnDefault) => self.set_default(table, cmd, with_partitions),
+            Ok(T::AtSetNotNull) => self.ask_not_null(table, std::slice::from_ref(&cmd.name)),
             Ok(T::AtAlterColumnType) => self.alter_type(table, cmd),
             Ok(T::AtAddIdentity | T::AtSetIdentity) => self.set_identity(table, cmd),
             Ok(kind @ (T::AtAttachPartition | T::AtDetachPartition)) => {
@@ -135,7 +137,6 @@ impl Rewriter<'_> {
             Ok(T::AtValidateConstraint) => {}
             Ok(
                 T::AtDropNotNull
-                | T::AtSetNotNull
                 | T::AtSetStatistics
                 | T::AtSetOptions
                 | T::AtResetOptions
@@ -215,6 +216,9 @@ impl Rewriter<'_> {
             format!("the default of the new column {table}.{}", column.colname),
             default.unwrap_or_default(),
         );
+        if must_be_given(column) {
+            self.ask_no_rows(table, &column.colname);
+        }
         let def = node(NodeEnum::ColumnDef(Box::new(split.column)));
         let mut commands = vec![AlterTableCmd { def: Some(Box::new(def)), ..cmd.clone() }];
         let constraints = self.table_constraints(table, split.moved);
@@ -235,7 +239,10 @@ impl Rewriter<'_> {
         let Some(NodeEnum::Constraint(inner)) = cmd.def.as_ref().and_then(|def| def.node.as_ref()) else {
             return Vec::new();
         };
-        let rewritten = self.table_constraint(table, (**inner).clone());
+        let mut rewritten = self.table_constraint(table, (**inner).clone());
+        if let Some(rewritten) = &mut rewritten {
+            self.ask_constraint(table, rewritten);
+        }
         if let Some(rewritten) = rewritten.as_ref().filter(|_| with_partitions) {
             self.copy_index_down(table, &rewritten.conname);
             self.copy_constraints_down(table);
@@ -265,6 +272,9 @@ impl Rewriter<'_> {
         let calls =
             column.raw_default.as_ref().map_or_else(Calls::new, |using| calls_of(&Facts::of(&json(using))));
         self.note_expression(table, format!("the new type of {table}.{}", cmd.name), calls);
+        if let Some(name) = &column.type_name {
+            self.ask_type(table, &cmd.name, name, column.raw_default.as_deref());
+        }
         for name in self.model.with_partitions(table) {
             let known = self.model.tables.get_mut(&name);
             if let Some(known) = known.and_then(|known| known.column_mut(&cmd.name)) {
@@ -295,6 +305,7 @@ impl Rewriter<'_> {
         let constraint = constraint.unwrap_or(model::Constraint::Check { columns: Default::default() });
         let is_key = matches!(constraint, model::Constraint::Key { .. });
         known.constraints.insert(to.to_owned(), constraint);
+        self.rename_in_conditions(table, from, to);
         if is_key {
             self.model.rename_parent(from, to);
         } else {
@@ -311,6 +322,20 @@ impl Rewriter<'_> {
             self.refuse(0, RefusalKind::TenantColumn, reason);
         }
     }
+}
+
+/// Whether a new column is `NOT NULL` and nothing says what it holds in the rows
+/// that are there.
+fn must_be_given(column: &ColumnDef) -> bool {
+    let kinds: Vec<_> =
+        column.constraints.iter().filter_map(as_constraint).map(|inner| inner.contype).collect();
+    let has = |kind: ConstrType| kinds.contains(&(kind as i32));
+    let type_name = column.type_name.as_ref().map(|name| last_name(&name.names)).unwrap_or_default();
+    has(ConstrType::ConstrNotnull)
+        && !has(ConstrType::ConstrDefault)
+        && !has(ConstrType::ConstrIdentity)
+        && !has(ConstrType::ConstrGenerated)
+        && !type_name.contains("serial")
 }
 
 fn as_command(node: &Node) -> Option<&AlterTableCmd> {

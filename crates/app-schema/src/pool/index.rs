@@ -56,6 +56,7 @@ impl Rewriter<'_> {
         let name = index.idxname.clone();
         self.model.indexes.insert(name.clone(), noted);
         self.emit_tree(NodeEnum::IndexStmt(index), Runs::Owner);
+        self.ask_unique_index(&table, create);
         if relation.inh {
             self.copy_index_down(&table, &name);
         }

@@ -139,6 +139,13 @@ impl Rewriter<'_> {
             texts(&inner.pk_attrs)
         };
         self.refuse_foreign_key_forms(&inner, columns.len());
+        let is_partitioned = self.model.tables.get(table).is_some_and(|known| known.is_partitioned);
+        if is_partitioned && matches!(inner.fk_del_action.as_str(), "n" | "d") {
+            let reason = "ON DELETE SET NULL and SET DEFAULT on a partitioned table need a list of columns in a pool, and \
+                PostgreSQL carries the list over to the partitions by number, which can be another column there: use a \
+                trigger";
+            self.refuse(inner.location, RefusalKind::Constraint, reason);
+        }
         if self.refusals.len() > refusals {
             return None;
         }

@@ -4,6 +4,7 @@
 
 mod alter;
 mod ast;
+mod conditions;
 mod data;
 mod drops;
 mod function;
@@ -30,6 +31,7 @@ use crate::plain::PlainMigration;
 use crate::refusal::{Refusal, RefusalKind, Refusals};
 use crate::source::Source;
 use crate::syntax::{Statement, deparse, offset};
+pub use conditions::{Find, RowCondition};
 use model::Model;
 
 /// The schema of the shared tables.
@@ -81,6 +83,9 @@ pub struct PoolMigration {
     pub file: String,
     /// The statements, in their order.
     pub statements: Vec<PoolStatement>,
+    /// What it asks of the rows that are there.
+    #[serde(default)]
+    pub conditions: Vec<RowCondition>,
     /// What the app schema holds once it is applied.
     pub shape: PoolShape,
 }
@@ -103,6 +108,13 @@ impl PoolMigration {
     #[must_use]
     pub fn has_data(&self) -> bool {
         self.statements.iter().any(|statement| statement.runs == Runs::Tenant)
+    }
+
+    /// Whether it builds and drops indexes `CONCURRENTLY`, and so runs outside of
+    /// a transaction.
+    #[must_use]
+    pub fn is_concurrent(&self) -> bool {
+        self.statements.first().is_some_and(|first| crate::concurrent::concurrent_index(&first.sql).is_some())
     }
 
     /// The version.
@@ -145,10 +157,11 @@ impl PoolForm {
         for statement in &plain.statements {
             rewriter.take(statement);
         }
-        let (model, statements) = rewriter.finish()?;
+        let (model, statements, conditions) = rewriter.finish()?;
         self.model = model;
         self.version = plain.version();
-        Ok(PoolMigration { applied: plain.applied(), file, statements, shape: self.model.shape() })
+        let shape = self.model.shape();
+        Ok(PoolMigration { applied: plain.applied(), file, statements, conditions, shape })
     }
 
     /// Rewrites all versions from the first.
@@ -178,6 +191,7 @@ struct Rewriter<'a> {
     unproved: BTreeSet<String>,
     /// Statements that rename what the statement at hand has made.
     renames: Vec<String>,
+    conditions: Vec<RowCondition>,
 }
 
 impl<'a> Rewriter<'a> {
@@ -193,6 +207,7 @@ impl<'a> Rewriter<'a> {
             new_tables: Vec::new(),
             unproved: BTreeSet::new(),
             renames: Vec::new(),
+            conditions: Vec::new(),
         }
     }
 
@@ -208,9 +223,13 @@ impl<'a> Rewriter<'a> {
         self.pin_functions();
     }
 
-    fn finish(mut self) -> Result<(Model, Vec<PoolStatement>), Refusals> {
+    fn finish(mut self) -> Result<(Model, Vec<PoolStatement>, Vec<RowCondition>), Refusals> {
         self.index_keyless_tables();
-        if self.refusals.is_empty() { Ok((self.model, self.out)) } else { Err(Refusals(self.refusals)) }
+        if self.refusals.is_empty() {
+            Ok((self.model, self.out, self.conditions))
+        } else {
+            Err(Refusals(self.refusals))
+        }
     }
 
     fn rewrite(&mut self, statement: &Statement) {

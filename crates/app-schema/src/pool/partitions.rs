@@ -23,6 +23,15 @@ struct Copy {
     name: String,
 }
 
+/// What one statement has made so far.
+#[derive(Debug, Default)]
+struct Made {
+    /// Under these names in the pool.
+    in_pool: BTreeSet<String>,
+    /// And these in the plain form, which the pool's are renamed to behind it.
+    names: BTreeSet<String>,
+}
+
 impl Model {
     /// The partitions of a table, of the first level.
     pub(crate) fn partitions(&self, table: &str) -> Vec<String> {
@@ -104,7 +113,7 @@ impl Model {
     /// Copies one index of a partitioned table to one partition, unless the
     /// partition has its equal. `made` are the names that the statement at hand
     /// has given in the pool so far.
-    fn copy_index(&mut self, parent: &str, partition: &str, made: &mut BTreeSet<String>) -> Option<Copy> {
+    fn copy_index(&mut self, parent: &str, partition: &str, made: &mut Made) -> Option<Copy> {
         if let Some(equal) = self.equal_index(parent, partition) {
             self.attach_index(parent, &equal);
             return None;
@@ -113,6 +122,7 @@ impl Model {
             let (plain, shared) = names_of_columns(&index.naming, index.is_tenant_first);
             let made_as = self.free_name_in_pool(partition, &shared, "idx", made);
             let name = self.free_relation_name(partition, &plain, "idx");
+            made.names.insert(name.clone());
             index.naming = Naming { parent: Some(parent.to_owned()), ..self.naming(plain) };
             partition.clone_into(&mut index.table);
             self.indexes.insert(name.clone(), index);
@@ -128,24 +138,20 @@ impl Model {
         let label = if is_primary { "pkey" } else { "key" };
         let made_as = self.free_name_in_pool(partition, &shared, label, made);
         let name = self.free_key_name(partition, &plain, label);
+        made.names.insert(name.clone());
         let index = Naming { parent: Some(parent.to_owned()), ..self.naming(index.columns) };
         let copy = Constraint::Key { is_primary, columns, including, index };
         self.tables.get_mut(partition)?.constraints.insert(name.clone(), copy);
         Some(Copy { made_as, name })
     }
 
-    fn free_name_in_pool(
-        &self,
-        table: &str,
-        columns: &str,
-        label: &str,
-        made: &mut BTreeSet<String>,
-    ) -> String {
+    fn free_name_in_pool(&self, table: &str, columns: &str, label: &str, made: &mut Made) -> String {
         let is_taken = |name: &str| {
-            made.contains(name) || self.is_relation(name) || (label != "idx" && self.is_constraint(name))
+            let was_there = self.is_relation(name) || (label != "idx" && self.is_constraint(name));
+            made.in_pool.contains(name) || (was_there && !made.names.contains(name))
         };
         let name = free_name(table, columns, label, is_taken);
-        made.insert(name.clone());
+        made.in_pool.insert(name.clone());
         name
     }
 
@@ -287,7 +293,7 @@ impl Rewriter<'_> {
 
     /// Copies all indexes of a partitioned table to a partition.
     fn copy_indexes(&mut self, parent: &str, partition: &str) {
-        let mut made = BTreeSet::new();
+        let mut made = Made::default();
         let mut copies = Vec::new();
         for index in self.model.indexes_in_order(parent) {
             copies.extend(self.model.copy_index(&index, partition, &mut made));
@@ -301,7 +307,7 @@ impl Rewriter<'_> {
     /// Copies a new index of a table to the partitions that it has.
     pub(super) fn copy_index_down(&mut self, table: &str, index: &str) {
         for partition in self.model.partitions(table) {
-            let copy = self.model.copy_index(index, &partition, &mut BTreeSet::new());
+            let copy = self.model.copy_index(index, &partition, &mut Made::default());
             self.rename_copies(copy);
             for copied in self.model.copies(index) {
                 let is_there = self.model.indexes_in_order(&partition).contains(&copied);
@@ -320,8 +326,10 @@ impl Rewriter<'_> {
         }
     }
 
-    fn rename_copies(&mut self, copies: impl IntoIterator<Item = Copy>) {
-        let copies = copies.into_iter().filter(|copy| copy.made_as != copy.name);
+    /// The last first: a copy without the tenant's column may have been given the
+    /// name that one before it is to have.
+    fn rename_copies(&mut self, copies: impl IntoIterator<Item = Copy, IntoIter: DoubleEndedIterator>) {
+        let copies = copies.into_iter().rev().filter(|copy| copy.made_as != copy.name);
         self.renames.extend(copies.map(|copy| {
             format!("ALTER INDEX IF EXISTS {} RENAME TO {}", quoted(&copy.made_as), quoted(&copy.name))
         }));

@@ -3,7 +3,7 @@
 use super::tests::*;
 use super::*;
 
-const PARTS: &str = "CREATE TABLE m (id bigserial, at date NOT NULL, x int REFERENCES p ON DELETE SET NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);\n";
+const PARTS: &str = "CREATE TABLE m (id bigserial, at date NOT NULL, x int REFERENCES p ON DELETE CASCADE, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);\n";
 
 fn on_parts(sql: &str) -> String {
     format!("{}{PARTS}{sql}", TABLES.replace('\n', " "))
@@ -52,14 +52,24 @@ fn copies_of_indexes_are_called_as_in_the_plain_form() {
     assert_eq!(
         before[3..],
         [
-            "ALTER INDEX IF EXISTS \"m1_tenant_id_x_idx\" RENAME TO \"m1_x_idx\"",
             "ALTER INDEX IF EXISTS \"m1_tenant_id_x_idx1\" RENAME TO \"m1_x_idx1\"",
+            "ALTER INDEX IF EXISTS \"m1_tenant_id_x_idx\" RENAME TO \"m1_x_idx\"",
         ]
     );
     let after = last_line(&on_parts(&format!("{part}CREATE INDEX ON m (x)")));
     assert_eq!(after[1..], ["ALTER INDEX IF EXISTS \"m1_tenant_id_x_idx\" RENAME TO \"m1_x_idx\""]);
     let unique = last_line(&on_parts(&format!("{part}ALTER TABLE m ADD UNIQUE (x, at)")));
     assert_eq!(unique[1..], ["ALTER INDEX IF EXISTS \"m1_tenant_id_x_at_key\" RENAME TO \"m1_x_at_key\""]);
+    // A copy without the tenant's column makes room first.
+    let hash =
+        last_line(&on_parts(&format!("CREATE INDEX ON m (x); CREATE INDEX ON m USING hash (x);\n{part}")));
+    assert_eq!(
+        hash[3..],
+        [
+            "ALTER INDEX IF EXISTS \"m1_x_idx\" RENAME TO \"m1_x_idx1\"",
+            "ALTER INDEX IF EXISTS \"m1_tenant_id_x_idx\" RENAME TO \"m1_x_idx\"",
+        ]
+    );
     // What is there is taken, and dropped together with what it belongs to.
     let equal = format!("{part}CREATE INDEX mine ON m1 (x);\nCREATE INDEX ON m (x)");
     assert_eq!(last_line(&on_parts(&equal)).len(), 1);

@@ -19,6 +19,7 @@ select format('foreign key %s.%s', s.relname, x.conname),
        case when r.oid is null then 'It points at a table outside of the shared ones.'
             when x.conkey[1] is distinct from s.tenant then 'The tenant''s column is not the first of it.'
             when x.confkey[1] is distinct from r.tenant then 'It does not point at the tenant''s column first.'
+            when not coalesce(x.confdelsetcols <@ x.conkey, true) then 'It sets a column that is not one of its own.'
             else 'A change of the other row would change the tenant''s column.' end
 from pg_constraint x
 join shared s on s.oid = x.conrelid
@@ -27,6 +28,7 @@ where x.contype = 'f'
   and (r.oid is null or x.conkey[1] is distinct from s.tenant or x.confkey[1] is distinct from r.tenant
        or (x.confdeltype in ('n', 'd')
            and (x.confdelsetcols is null or cardinality(x.confdelsetcols) = 0 or s.tenant = any (x.confdelsetcols)))
+       or not coalesce(x.confdelsetcols <@ x.conkey, true)
        or x.confupdtype in ('n', 'd'))
 union all
 select distinct format('foreign key %s.%s', s.relname, x.conname), 'A trigger that holds it is switched off.'

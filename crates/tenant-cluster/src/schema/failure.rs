@@ -18,6 +18,11 @@ pub struct RowsDoNotFit {
 }
 
 impl RowsDoNotFit {
+    /// What is behind a problem, in words that may hold values of rows.
+    pub(super) fn new(said: String, tenant: Option<TenantId>, version: Option<SchemaVersion>) -> Self {
+        Self { said, tenant, version }
+    }
+
     /// What is behind a problem, where it is one of these.
     #[must_use]
     pub fn behind(problem: &Problem) -> Option<&Self> {

@@ -12,6 +12,7 @@ mod audit;
 mod audit_keys;
 mod audit_pool;
 mod batch;
+mod concurrent;
 mod conditions;
 mod copy_targets;
 mod data;
@@ -20,12 +21,13 @@ mod fingerprint;
 mod harden;
 mod owner;
 mod rights;
+mod row_conditions;
 mod support;
 mod version;
 
-pub use apply::{apply_plain, apply_pool};
 pub use audit::{Finding, audit_silo};
 pub use audit_pool::audit_pool;
+pub use concurrent::apply_plain;
 pub use copy_targets::COPY_SCHEMA;
 pub use data::{HeldPool, apply_pool_data, hold_pool, pool_versions};
 pub use failure::RowsDoNotFit;
@@ -34,6 +36,7 @@ pub use harden::harden_database;
 pub(crate) use owner::make_role;
 pub use owner::{SILO_OWNER, drop_owner, owner_of};
 pub use rights::grant_rights;
+pub use row_conditions::{Offender, Violation, apply_pool, find_offenders, validate_pool};
 pub use support::{
     POOL_OWNER, POOL_READ_ONLY, POOL_READ_WRITE, POOL_TEMPLATE, create_group_roles, install_pool,
     install_support, pool_template_tenant,

@@ -1,0 +1,174 @@
+//! Versions that the rows of some of a pool's tenants do not fit: those are
+//! named, the others have the version, and a repair is all that it takes.
+
+#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
+
+mod schema_support;
+#[allow(clippy::wildcard_imports)]
+use schema_support::*;
+
+use insula_domain::SchemaVersion;
+use insula_problem::Code;
+use insula_tenant_cluster::schema;
+
+/// A pool at version 1 of two, with three tenants; the first and second have
+/// run some statements.
+async fn pool_with_rows(label: &str, texts: &[&str], rows: &str) -> (Pool, Vec<PoolTenant>) {
+    let mut pool = Pool::empty(label, &versions(texts)).await;
+    let second = pool.migrations.pop().unwrap();
+    pool.apply_all().await;
+    let tenants = vec![pool.tenant().await, pool.tenant().await, pool.tenant().await];
+    for tenant in &tenants[..2] {
+        tenant.run(rows).await;
+    }
+    pool.migrations.push(second);
+    (pool, tenants)
+}
+
+fn sorted(tenants: &[PoolTenant]) -> Vec<insula_domain::TenantId> {
+    let mut ids: Vec<_> = tenants.iter().map(|tenant| tenant.id).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn rows_of_some_tenants_hold_up_nobody_else() {
+    for (label, constraint, wrong, repair, example) in [
+        ("rows_fk", "FOREIGN KEY (p) REFERENCES p", "INSERT INTO c VALUES (7, 999)", "DELETE FROM c", "id=7"),
+        (
+            "rows_check",
+            "CONSTRAINT small CHECK (p < 100)",
+            "INSERT INTO c VALUES (8, 999)",
+            "UPDATE c SET p = 1",
+            "id=8",
+        ),
+    ] {
+        let texts = [
+            "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int)",
+            &format!("ALTER TABLE c ADD {constraint}; ALTER TABLE c ADD COLUMN note text"),
+        ];
+        let (mut pool, tenants) = pool_with_rows(label, &texts, wrong).await;
+        let second = pool.migrations[1].clone();
+        let problem = schema::apply_pool(&mut pool.admin, &second).await.unwrap_err();
+        assert_eq!(problem.code(), Code::MigrationFailed);
+        assert!(problem.detail().contains(&tenants[0].id.to_string()), "{}", problem.detail());
+        assert!(problem.detail().starts_with("0002_test.sql:1: rows of 2"), "{}", problem.detail());
+        assert!(!problem.detail().contains(example), "{}", problem.detail());
+        assert!(
+            schema::RowsDoNotFit::behind(&problem).unwrap().said().contains(&format!("1 rows, as {example}"))
+        );
+        // The version is there for everybody, and new rows must fit.
+        let version = schema::applied_version(&pool.admin, &insula_domain::SchemaName::pool()).await.unwrap();
+        assert_eq!(version.unwrap().version, SchemaVersion(2));
+        tenants[2].run("INSERT INTO p VALUES (1); INSERT INTO c (id, p, note) VALUES (1, 1, 'x')").await;
+        tenants[2].refused("INSERT INTO c (id, p) VALUES (2, 999)").await;
+        assert_eq!(pool.findings().await, Vec::<String>::new());
+
+        let violations = schema::validate_pool(&mut pool.admin, &second).await.unwrap();
+        let [violation] = violations.as_slice() else { panic!("one") };
+        let found: Vec<_> = violation.offenders.iter().map(|offender| offender.tenant).collect();
+        assert_eq!(found, sorted(&tenants[..2]));
+        assert_eq!(violation.offenders[0].rows, Some(1));
+        assert_eq!(violation.offenders[0].example.as_deref(), Some(example));
+
+        tenants[0].run("INSERT INTO p VALUES (1)").await;
+        for tenant in &tenants[..2] {
+            tenant
+                .run(&repair.replace("UPDATE c", "INSERT INTO p VALUES (1) ON CONFLICT DO NOTHING; UPDATE c"))
+                .await;
+        }
+        schema::apply_pool(&mut pool.admin, &second).await.unwrap();
+        let open = "SELECT count(*) FROM pg_constraint WHERE NOT convalidated";
+        assert_eq!(one(&pool.admin, open).await, "0");
+    }
+}
+
+#[tokio::test]
+async fn whose_rows_do_not_fit_is_found() {
+    let first = "CREATE TABLE t (id int PRIMARY KEY, a int, b text)";
+    let wrong = "INSERT INTO t VALUES (1, 5, 'x'), (2, 5, 'x'), (3, NULL, NULL)";
+    for (second, rows, example) in [
+        ("ALTER TABLE t ADD UNIQUE (a)", Some(2), Some("\"a\"=5")),
+        ("CREATE UNIQUE INDEX ON t (lower(b)) WHERE id > 0", Some(2), None),
+        ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (a)", Some(1), None),
+        ("ALTER TABLE t ALTER a SET NOT NULL", Some(1), Some("id=3")),
+        ("ALTER TABLE t ADD COLUMN c int NOT NULL", Some(3), None),
+        ("ALTER TABLE t ALTER b TYPE int USING b::int", None, None),
+        ("ALTER TABLE t ADD CHECK (a > 5)", Some(2), Some("id=1")),
+    ] {
+        let (mut pool, tenants) = pool_with_rows("rows_found", &[first, second], wrong).await;
+        tenants[2].run("INSERT INTO t VALUES (1, 6, '7')").await;
+        let migration = pool.migrations[1].clone();
+        let problem = schema::apply_pool(&mut pool.admin, &migration).await.unwrap_err();
+        assert!(problem.detail().contains(&tenants[1].id.to_string()), "{second}: {}", problem.detail());
+        let violations = schema::find_offenders(&mut pool.admin, &migration).await.unwrap();
+        let all = if second.contains("ADD COLUMN") { 3 } else { 2 };
+        let violation = violations.first().unwrap_or_else(|| panic!("{second}"));
+        let found: Vec<_> = violation.offenders.iter().map(|offender| offender.tenant).collect();
+        assert_eq!(found, sorted(&tenants[..all]), "{second}");
+        let of_first = violation.offenders.iter().find(|offender| offender.tenant == tenants[0].id).unwrap();
+        assert_eq!(of_first.rows, rows, "{second}");
+        if example.is_some() {
+            assert_eq!(of_first.example.as_deref(), example, "{second}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn indexes_are_built_beside_running_statements() {
+    let texts = [
+        "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE INDEX old ON t (a)",
+        "CREATE UNIQUE INDEX CONCURRENTLY by_a ON t (a);\nDROP INDEX CONCURRENTLY old",
+    ];
+    let plain = versions(&texts);
+    let (mut pool, tenants) =
+        pool_with_rows("rows_concurrent", &texts, "INSERT INTO t VALUES (1, 1), (2, 1)").await;
+    let database = insula_testkit::TestDatabase::create("rows_silo").await;
+    let silo = database_silo(&database, &plain[..1]).await;
+    silo.client.batch_execute("INSERT INTO t VALUES (1, 1), (2, 1)").await.unwrap();
+    let mut admin = database.connect().await;
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    let second = pool.migrations[1].clone();
+
+    // Rows that do not fit leave nothing half built.
+    let problem = schema::apply_pool(&mut pool.admin, &second).await.unwrap_err();
+    assert_eq!(problem.code(), Code::MigrationFailed);
+    assert!(problem.detail().starts_with("0002_test.sql:1: "), "{}", problem.detail());
+    let problem = schema::apply_plain(&mut admin, &silo.schema, &plain[1]).await.unwrap_err();
+    assert_eq!(problem.code(), Code::MigrationFailed);
+    for client in [&pool.admin, &admin] {
+        assert_eq!(one(client, invalid).await, "0");
+        assert_eq!(
+            one(client, "SELECT current_user || current_setting('search_path')").await,
+            one(client, "SELECT session_user || reset_val FROM pg_settings WHERE name = 'search_path'").await
+        );
+    }
+    // What was broken off half way is begun again.
+    admin.batch_execute(&format!("SET ROLE {}", schema::owner_of(&silo.schema))).await.unwrap();
+    admin.batch_execute("CREATE UNIQUE INDEX CONCURRENTLY by_a ON public.t (a)").await.unwrap_err();
+    admin.batch_execute("RESET ROLE").await.unwrap();
+    assert_eq!(one(&admin, invalid).await, "1");
+    for client in tenants[..2].iter().map(|tenant| &tenant.client).chain([&silo.client]) {
+        client.batch_execute("DELETE FROM t WHERE id = 2").await.unwrap();
+    }
+    for _ in 0..2 {
+        schema::apply_pool(&mut pool.admin, &second).await.unwrap();
+        schema::apply_plain(&mut admin, &silo.schema, &plain[1]).await.unwrap();
+    }
+    for (client, name) in [(&pool.admin, "app"), (&admin, "public")] {
+        assert_eq!(one(client, invalid).await, "0");
+        let names = format!(
+            "SELECT string_agg(indexname, ',' ORDER BY indexname) FROM pg_indexes WHERE schemaname = '{name}'"
+        );
+        assert_eq!(one(client, &names).await, "by_a,t_pkey");
+        assert_eq!(
+            one(
+                client,
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+            )
+            .await,
+            "0"
+        );
+    }
+    assert_eq!(pool.findings().await, Vec::<String>::new());
+}
