@@ -1,6 +1,7 @@
 //! Random histories of definitions: what they make in a plain database, applied
 //! by hand, is what Insula makes of them in a silo, and in a pool but for the
-//! tenant's column; and the audits find nothing.
+//! tenant's column; and the audits find nothing. `INSULA_DDL_HISTORIES` asks for
+//! more of them, `INSULA_DDL_SEED` for others.
 
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
 

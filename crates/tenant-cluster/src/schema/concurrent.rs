@@ -84,8 +84,9 @@ impl Steps<'_> {
         let done = self.run(client).await;
         // Whatever happened, the session is as it was.
         let lock = self.lock("unlock");
-        let reset =
-            format!("reset role; reset search_path; reset lock_timeout; reset statement_timeout; {lock}");
+        let reset = format!(
+            "reset role; reset search_path; reset lock_timeout; reset statement_timeout; reset client_min_messages; {lock}"
+        );
         let reset = client.batch_execute(&reset).await.map_err(db);
         done.and(reset)
     }
@@ -103,7 +104,7 @@ impl Steps<'_> {
     async fn run(&self, client: &Client) -> Result<(), Problem> {
         let first = self.steps.first().map_or("", |step| step.place.as_str());
         let begin = format!(
-            "set lock_timeout = '5s'; {}; set search_path = {}; set lock_timeout = 0; set statement_timeout = '2h'",
+            "set client_min_messages = error; set lock_timeout = '5s'; {}; set search_path = {}; set lock_timeout = 0; set statement_timeout = '2h'",
             self.lock("lock"),
             search_path(self.schema)
         );
