@@ -20,7 +20,8 @@ pub use offers::{PutPlan, PutTier};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;
 pub use schema::{
-    ApplySchema, AuditFinding, PlacementVersion, Rollout, RolloutCounts, RolloutPlacement, SchemaAudit,
-    SchemaFailure, SchemaFile, SchemaStatus, SchemaVersionInfo,
+    ApplySchema, AuditFinding, BlueprintStatus, BlueprintUrl, CaptureNote, CaptureSchema, CapturedSchema,
+    ObjectFinding, OpenBlueprint, PlacementVersion, RebuildBlueprint, Rollout, RolloutCounts,
+    RolloutPlacement, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus, SchemaVersionInfo,
 };
 pub use tenants::{AuditEntry, CreateTenant, Tenant, UpdateTenant};

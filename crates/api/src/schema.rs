@@ -71,6 +71,100 @@ pub struct SchemaStatus {
     pub current: u32,
     /// The placements that are not.
     pub behind: Vec<PlacementVersion>,
+    /// The blueprint, once it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blueprint: Option<BlueprintStatus>,
+}
+
+/// Where the blueprint is, and whether it is what the versions make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BlueprintStatus {
+    /// The cluster that it is on.
+    pub cluster: ClusterName,
+    /// How it differed from the versions when it was last compared: after the
+    /// last rollout at which nothing was left to be captured.
+    pub drift: Vec<ObjectFinding>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ObjectFinding {
+    /// The object, as in `table orders`.
+    pub object: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// Asks for the blueprint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenBlueprint {
+    /// The cluster to make it on, where it is not made yet; without, the oldest
+    /// cluster that tenants share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
+}
+
+/// Asks for the blueprint to be built again from the versions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildBlueprint {
+    /// Whether changes that were not captured may be lost.
+    #[serde(default)]
+    pub discard: bool,
+}
+
+/// The way to the blueprint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BlueprintUrl {
+    /// The cluster that it is on.
+    pub cluster: ClusterName,
+    /// The URL, with the password.
+    pub url: String,
+}
+
+/// Asks for the next version, made of what was done on the blueprint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureSchema {
+    /// What the file is called behind its number: letters, digits, `_` and `-`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Tables whose rows are left out.
+    #[serde(default)]
+    pub without_data: Vec<String>,
+    /// Whether captures that were not applied are taken back and captured again.
+    #[serde(default)]
+    pub again: bool,
+    /// Whether the file is made although something in it is refused.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A version that was captured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CapturedSchema {
+    /// Its number.
+    pub version: SchemaVersion,
+    /// The file.
+    pub file: SchemaFile,
+    /// What was changed or left out on the way.
+    pub notes: Vec<CaptureNote>,
+    /// What is refused; empty, unless it was forced.
+    pub refusals: Vec<String>,
+    /// What breaks the application version that still runs, with file and line.
+    pub warnings: Vec<String>,
+    /// How what the file makes differs from the blueprint.
+    pub differences: Vec<ObjectFinding>,
+}
+
+/// Something that a capture has changed or left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CaptureNote {
+    /// The statement, on one line and shortened.
+    pub statement: String,
+    /// What was done with it.
+    pub note: String,
 }
 
 /// A version that could not be brought to a placement, and has not been since.

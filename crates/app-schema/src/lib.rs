@@ -7,9 +7,12 @@
 //! - [`check`] makes a [`PlainMigration`] of a [`Migration`], or refuses it
 //!   with file, line and reason. That is what silos get, unchanged.
 //! - [`PoolForm::rewrite`] makes a [`PoolMigration`] of that, or refuses it.
+//! - [`warnings`] tells what in a version breaks the application that runs.
+//! - [`capture`] makes the text of a migration of what a tool has done.
 
 mod body;
 mod builtins;
+pub mod capture;
 mod concurrent;
 mod facts;
 mod folder;
@@ -20,6 +23,7 @@ mod refusal;
 mod source;
 mod syntax;
 mod tokens;
+mod warnings;
 
 // Named for the feature that Cargo.toml asks of it: trees may be nested deeply.
 use prost as _;
@@ -36,3 +40,4 @@ pub use pool::{
     PoolForm, PoolMigration, PoolShape, PoolStatement, RowCondition, Runs,
 };
 pub use refusal::{Refusal, RefusalKind, Refusals};
+pub use warnings::{Warning, WarningKind, warnings};

@@ -4,7 +4,7 @@
 
 use insula_domain::SchemaVersion;
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableType, ObjectType, TransactionStmtKind};
+use pg_query::protobuf::{AlterTableType, ObjectType, Token, TransactionStmtKind};
 
 use crate::body;
 use crate::builtins::EXTENSIONS;
@@ -13,7 +13,7 @@ use crate::facts::{Facts, Name};
 use crate::folder::{AppliedVersion, Migration};
 use crate::refusal::{Refusal, RefusalKind, Refusals};
 use crate::source::{Source, excerpt};
-use crate::syntax::{Statement, statements};
+use crate::syntax::{Statement, offset, statements, tokens_of};
 
 /// Schemas that a statement may name.
 const NAMED_FREELY: [&str; 2] = ["pg_catalog", "information_schema"];
@@ -107,6 +107,22 @@ impl PlainMigration {
                 .map(|c| if c == '\n' { '\n' } else { ' ' })
                 .collect();
             sql.replace_range(statement.start..statement.end, &blank);
+        }
+        sql
+    }
+
+    /// The same without the word `CONCURRENTLY`, for a database in which nobody
+    /// is held up.
+    #[must_use]
+    pub fn sql_in_a_transaction(&self) -> String {
+        let mut sql = self.sql_without_extensions();
+        if self.concurrent_statements().is_some() {
+            let concurrently = Token::Concurrently as i32;
+            for token in tokens_of(&sql.clone()).into_iter().filter(|token| token.token == concurrently) {
+                let range = offset(token.start)..offset(token.end);
+                let blank = " ".repeat(range.len());
+                sql.replace_range(range, &blank);
+            }
         }
         sql
     }

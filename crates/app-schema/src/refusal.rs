@@ -66,6 +66,8 @@ kinds! {
     DataStatement, "data_statement";
     /// Names a thing that the app schema does not have.
     UnknownObject, "unknown_object";
+    /// What the blueprint has recorded cannot be written as a statement.
+    NotCaptured, "not_captured";
 }
 
 impl fmt::Display for RefusalKind {

@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod audit;
+mod blueprint;
 mod change;
 mod clusters;
 mod geography;
@@ -26,6 +27,7 @@ use insula_sql_store::{
 
 pub use api_keys::ApiKeyRecord;
 pub use audit::AuditEntry;
+pub use blueprint::{BlueprintDrift, BlueprintRecord};
 pub use change::{Author, CatalogClient, Change};
 pub use clusters::{Capacity, ClusterRecord, ClusterStatus, SealedSecret};
 pub use geography::Region;
@@ -53,6 +55,7 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0004_schema_failures.sql"),
     },
     Migration { version: 5, name: "rollouts", sql: include_str!("../migrations/0005_rollouts.sql") },
+    Migration { version: 6, name: "blueprint", sql: include_str!("../migrations/0006_blueprint.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

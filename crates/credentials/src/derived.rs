@@ -68,6 +68,18 @@ impl MasterKeys {
         self.derive_secret(purpose, &[tenant.as_uuid().as_bytes()], key_generation)
     }
 
+    /// The password of the blueprint's role on a cluster.
+    ///
+    /// # Errors
+    /// [`UnknownKeyGeneration`] where that key is not here.
+    pub fn blueprint_password(
+        &self,
+        cluster: &ClusterName,
+        key_generation: u32,
+    ) -> Result<Secret, UnknownKeyGeneration> {
+        self.derive_secret("blueprint password", &[cluster.as_str().as_bytes()], key_generation)
+    }
+
     /// The secret of a database login whose secret is derived, so that it can
     /// be shown again. A new `secret_generation` gives the login a new secret.
     ///
@@ -137,6 +149,7 @@ mod tests {
             keys.login_secret(login, 1, 2),
             keys.login_secret(login, 2, 1),
             keys.cluster_admin_password(&"eu".parse().unwrap(), 1),
+            keys.blueprint_password(&"eu".parse().unwrap(), 1),
             keys.derive_secret("p", &[b"ab", b"c"], 1),
             keys.derive_secret("p", &[b"a", b"bc"], 1),
             keys.derive_secret("p", &[b"abc"], 1),

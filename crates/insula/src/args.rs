@@ -335,6 +335,38 @@ pub enum SchemaCommand {
     /// Rollouts: list, show, pause, resume, try again.
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Print the URL of the blueprint, for your migration tool; the first time it is made.
+    #[command(after_help = "Example:\n  DATABASE_URL=$(insula schema blueprint-url) alembic upgrade head")]
+    BlueprintUrl {
+        /// The cluster to make it on; without, the oldest one that tenants share.
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// Remove the blueprint and make it anew from the versions.
+    BlueprintRebuild {
+        /// Changes that were not captured may be lost.
+        #[arg(long)]
+        discard: bool,
+    },
+    /// Write what was done on the blueprint as the next version's file.
+    #[command(after_help = "Example:\n  insula schema capture --name add_reviews --dir schema")]
+    Capture {
+        /// What the file is called behind its number.
+        #[arg(long)]
+        name: Option<String>,
+        /// The folder of the app schema.
+        #[arg(long, env = "INSULA_SCHEMA_DIR", default_value = "schema")]
+        dir: PathBuf,
+        /// Leave out the rows of these tables.
+        #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+        without_data: Vec<String>,
+        /// Take captures that were not applied back, and capture them again.
+        #[arg(long)]
+        again: bool,
+        /// Write the file although something in it is refused, to edit it.
+        #[arg(long)]
+        force: bool,
+    },
     /// Read the clusters' catalogs and prove the form of every placement; exit 1 where it fails.
     Audit,
 }

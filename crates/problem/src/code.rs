@@ -91,6 +91,11 @@ codes! {
     RolloutNotFound, "rollout_not_found", 404, "There is no such rollout";
     RolloutStatusConflict, "rollout_status_conflict", 409, "The rollout's status does not allow this";
     SchemaAuditFailed, "schema_audit_failed", 409, "The catalog audit found a difference";
+    BlueprintMissing, "blueprint_missing", 409, "There is no blueprint";
+    BlueprintAhead, "blueprint_ahead", 409, "The blueprint has changes that were not captured";
+    BlueprintBusy, "blueprint_busy", 409, "The blueprint is in use";
+    NothingToCapture, "nothing_to_capture", 409, "Nothing was done on the blueprint";
+    CaptureRefused, "capture_refused", 409, "What was done on the blueprint cannot be captured";
     // Operations.
     OperationNotFound, "operation_not_found", 404, "There is no such operation";
     OperationNotStuck, "operation_not_stuck", 409, "The operation is not stuck";

@@ -153,6 +153,14 @@ impl Connector {
         other
     }
 
+    /// The same server, another role and database.
+    #[must_use]
+    pub fn with_role(&self, role: &str, password: &str, database: &str) -> Self {
+        let mut other = self.with_database(database);
+        other.config.user(role).password(password);
+        other
+    }
+
     /// Host and port, without user and password, for messages.
     #[must_use]
     pub fn host(&self) -> String {

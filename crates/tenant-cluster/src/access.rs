@@ -88,7 +88,24 @@ impl ClusterAccess {
     /// # Errors
     /// `placement_unavailable` where the cluster is away.
     pub async fn own(&self, database: &DatabaseName) -> Result<Connection, Problem> {
-        let client = self.connector.with_database(database.as_str()).connect().await.map_err(|error| {
+        self.open(&self.connector.with_database(database.as_str())).await
+    }
+
+    /// A connection that is not the administrator's.
+    ///
+    /// # Errors
+    /// `placement_unavailable` where the cluster is away or refuses the role.
+    pub(crate) async fn as_role(
+        &self,
+        role: &str,
+        password: &str,
+        database: &DatabaseName,
+    ) -> Result<Connection, Problem> {
+        self.open(&self.connector.with_role(role, password, database.as_str())).await
+    }
+
+    async fn open(&self, connector: &Connector) -> Result<Connection, Problem> {
+        let client = connector.connect().await.map_err(|error| {
             Problem::new(
                 Code::PlacementUnavailable,
                 format!("The cluster {} cannot be reached right now.", self.name),

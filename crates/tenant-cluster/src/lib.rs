@@ -5,6 +5,7 @@
 
 mod access;
 mod admission;
+pub mod blueprint;
 mod fence;
 mod inspect;
 mod prepare;

@@ -2,11 +2,12 @@
 //! rows with ids of their own. All tenants of a pool draw from the sequence, so
 //! that there it is set by its owner, and only ever forward.
 
-use pg_query::protobuf::{FuncCall, SelectStmt, a_const::Val};
+use pg_query::protobuf::{FuncCall, MinMaxOp, SelectStmt, a_const::Val};
 use pg_query::{Node, NodeEnum};
 
-use super::ast::{last_name, literal, quoted};
+use super::ast::{json, last_name, literal, quoted};
 use super::{Rewriter, Runs};
+use crate::facts::Facts;
 use crate::refusal::RefusalKind;
 
 impl Rewriter<'_> {
@@ -30,7 +31,8 @@ impl Rewriter<'_> {
     /// The statement that moves a sequence forward.
     fn forward(&self, call: &FuncCall) -> Option<Result<String, String>> {
         let sequence = self.sequence_of(call.args.first()?)?;
-        let number = number(call.args.get(1)?)?;
+        let value = call.args.get(1)?;
+        let number = number(value).or_else(|| number_caught_up_with(value))?;
         let is_called = match call.args.get(2) {
             Some(flag) => boolean(flag)?,
             None => true,
@@ -107,6 +109,15 @@ fn number(node: &Node) -> Option<i64> {
         Val::Sval(text) => text.sval.parse().ok(),
         _ => None,
     }
+}
+
+/// The number of `GREATEST((SELECT last_value FROM s), 57)`, as captures write it.
+fn number_caught_up_with(node: &Node) -> Option<i64> {
+    let NodeEnum::MinMaxExpr(expr) = node.node.as_ref()? else { return None };
+    let [before, value] = expr.args.as_slice() else { return None };
+    let before = Facts::of(&json(before));
+    let reads_one = before.relations.len() == 1 && before.functions.is_empty();
+    (expr.op == MinMaxOp::IsGreatest as i32 && reads_one).then(|| number(value)).flatten()
 }
 
 fn boolean(node: &Node) -> Option<bool> {

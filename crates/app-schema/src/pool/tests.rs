@@ -457,3 +457,15 @@ fn extensions_are_made_by_the_admin() {
     assert_eq!(statements[0].sql, "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA public");
     assert_eq!(statements[0].runs, Runs::Admin);
 }
+
+#[test]
+fn a_sequence_is_brought_forward_as_captures_write_it() {
+    let catching_up = "SELECT setval('t_a_seq', GREATEST((SELECT last_value FROM t_a_seq), 57))";
+    let sql = format!("CREATE TABLE t (a bigserial PRIMARY KEY);\n{catching_up}");
+    assert_eq!(
+        last_line(&sql),
+        last_line("CREATE TABLE t (a bigserial PRIMARY KEY);\nSELECT setval('t_a_seq', 57)")
+    );
+    let least = sql.replace("GREATEST", "LEAST");
+    assert_eq!(refused(&least), [(2, RefusalKind::Sequence)]);
+}

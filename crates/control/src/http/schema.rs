@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use insula_api::{
-    ApplySchema, Operation, Page, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaStatus,
-    SchemaVersionInfo,
+    ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, OpenBlueprint, Operation, Page,
+    RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaStatus, SchemaVersionInfo,
 };
 use insula_domain::{OperationId, RolloutPlacementStatus};
 use insula_problem::{Code, Problem};
@@ -213,4 +214,64 @@ pub async fn retry_rollout(
 
 fn rollout_id(id: &str) -> Result<OperationId, Problem> {
     id.parse().map_err(|_| Problem::new(Code::RolloutNotFound, "There is no such rollout."))
+}
+
+/// The way to the blueprint
+///
+/// A plain database for the application's own migration tool. It is made when
+/// it is first asked for.
+#[utoipa::path(
+    post, path = "/v1/schema/blueprint", tag = "schema", security(("operator" = [])),
+    request_body = OpenBlueprint,
+    responses(
+        (status = 200, body = BlueprintUrl),
+        (status = "4XX", body = insula_api::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn open_blueprint(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Body(request): Body<OpenBlueprint>,
+) -> Result<Json<BlueprintUrl>, ApiError> {
+    Ok(Json(schema::blueprint::url(&control, operator.author(&control), &request).await?))
+}
+
+/// Build the blueprint again
+///
+/// It is removed and made anew from the versions of the app schema.
+#[utoipa::path(
+    post, path = "/v1/schema/blueprint/rebuild", tag = "schema", security(("operator" = [])),
+    request_body = RebuildBlueprint,
+    responses(
+        (status = 200, body = BlueprintUrl),
+        (status = "4XX", body = insula_api::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn rebuild_blueprint(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Body(request): Body<RebuildBlueprint>,
+) -> Result<Json<BlueprintUrl>, ApiError> {
+    Ok(Json(schema::blueprint::rebuild(&control, operator.author(&control), &request).await?))
+}
+
+/// Capture the next version
+///
+/// Everything that was done on the blueprint since the last capture, as the next
+/// version's file. It is checked in every form and tried; nothing is applied.
+#[utoipa::path(
+    post, path = "/v1/schema/captures", tag = "schema", security(("operator" = [])),
+    request_body = CaptureSchema,
+    responses(
+        (status = 201, body = CapturedSchema),
+        (status = "4XX", body = insula_api::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn capture_schema(
+    State(control): State<Arc<Control>>,
+    operator: Operator,
+    Body(request): Body<CaptureSchema>,
+) -> Result<(StatusCode, Json<CapturedSchema>), ApiError> {
+    let captured = schema::capture::capture(&control, operator.author(&control), &request).await?;
+    Ok((StatusCode::CREATED, Json(captured)))
 }

@@ -9,8 +9,8 @@ use insula_domain::{OperationId, RolloutStatus, SchemaVersion, Slug, TenantId};
 use insula_problem::{Code, Problem};
 use serde_json::json;
 
-use super::SUBJECT;
 use super::fleet::pool_form;
+use super::{SUBJECT, blueprint};
 use crate::Control;
 use crate::repeats::answer_operation;
 use crate::tenants::create::sentence;
@@ -24,7 +24,7 @@ const WAVE_SIZE: u32 = 100;
 ///
 /// # Errors
 /// `schema_folder_invalid`, `migration_syntax_error`, `migration_refused`,
-/// `migration_changed`, with file and line; `schema_busy` where another rollout
+/// `migration_changed`, with file and line; `blueprint_ahead`; `schema_busy` where another rollout
 /// is under way; `tenant_not_found` for a canary that is not there.
 pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> Result<OperationId, Problem> {
     let wave_size = wave_size(request.wave_size)?;
@@ -44,6 +44,7 @@ pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> R
     let pending = app
         .pending(&taken)
         .map_err(|error| Problem::new(Code::MigrationChanged, sentence(&error.to_string())))?;
+    blueprint::refuse_if_ahead(control, pending).await?;
     let drafts: Vec<SchemaVersionRecord> = pending
         .iter()
         .map(|migration| SchemaVersionRecord {

@@ -3,6 +3,8 @@
 
 pub mod apply;
 pub mod audit;
+pub mod blueprint;
+pub mod capture;
 pub mod failures;
 pub mod fleet;
 pub mod measure;

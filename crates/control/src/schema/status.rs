@@ -45,5 +45,6 @@ pub async fn status(control: &Control) -> Result<SchemaStatus, Problem> {
         versions: versions(control).await?,
         current: u32::try_from(current.len()).unwrap_or(u32::MAX),
         behind,
+        blueprint: super::blueprint::status(&client).await?,
     })
 }

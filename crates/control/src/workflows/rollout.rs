@@ -26,7 +26,7 @@ use super::retried;
 use crate::Control;
 use crate::schema::failures::{mended, note};
 use crate::schema::fleet::{self, Forms};
-use crate::schema::{SUBJECT, audit, measure};
+use crate::schema::{SUBJECT, audit, blueprint, measure};
 
 /// A step that goes over the whole fleet may take long.
 const LONG: Duration = Duration::from_secs(4 * 3600);
@@ -406,6 +406,7 @@ async fn conclude(run: Rollout) -> Result<Vec<Failed>, StepError> {
     }
     settle_pools(&run, &mut client).await?;
     failed.extend(unproved(&run, &client).await?);
+    blueprint::follow(control).await.map_err(retried)?;
     let change = client.change(control.worker()).await.map_err(retried)?;
     let status = if failed.is_empty() { RolloutStatus::Done } else { RolloutStatus::Failed };
     if failed.is_empty() {

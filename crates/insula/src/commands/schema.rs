@@ -1,12 +1,12 @@
 //! `insula schema …`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use insula_api::{
-    ApplySchema, Operation, Page, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaFile,
-    SchemaStatus,
+    ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, OpenBlueprint, Operation, Page,
+    RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus,
 };
-use insula_domain::{RolloutStatus, Slug};
+use insula_domain::{InvalidName, RolloutStatus, Slug};
 use reqwest::Method;
 
 use crate::args::{Format, RolloutCommand, SchemaCommand};
@@ -33,6 +33,23 @@ pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Res
         SchemaCommand::Failures => failures(client, format).await,
         SchemaCommand::Rollout(command) => rollout(client, format, command).await,
         SchemaCommand::Audit => audit(client, format).await,
+        SchemaCommand::BlueprintUrl { cluster } => {
+            let cluster = cluster.map(|name| name.parse()).transpose().map_err(|error: InvalidName| {
+                Failure::local("invalid_request", format!("--cluster: {error}"))
+            })?;
+            let request = OpenBlueprint { cluster };
+            show_url(format, &client.send(Method::POST, "/v1/schema/blueprint", &request).await?)
+        }
+        SchemaCommand::BlueprintRebuild { discard } => {
+            let request = RebuildBlueprint { discard };
+            show_url(format, &client.send(Method::POST, "/v1/schema/blueprint/rebuild", &request).await?)
+        }
+        SchemaCommand::Capture { name, dir, without_data, again, force } => {
+            let request = CaptureSchema { name, without_data, again, force };
+            let captured: CapturedSchema = client.send(Method::POST, "/v1/schema/captures", &request).await?;
+            let path = write_file(&dir, &captured.file)?;
+            show_captured(format, &captured, &path)
+        }
     }
 }
 
@@ -188,6 +205,56 @@ pub fn read_folder(dir: &Path) -> Result<Vec<SchemaFile>, Failure> {
     Ok(files)
 }
 
+fn show_url(format: Format, url: &BlueprintUrl) -> Result<(), Failure> {
+    match format {
+        Format::Json => output::json(url),
+        Format::Table => {
+            output::line(&url.url);
+            Ok(())
+        }
+    }
+}
+
+/// Writes a version's file, and never over one that is there.
+fn write_file(dir: &Path, file: &SchemaFile) -> Result<PathBuf, Failure> {
+    let path = dir.join(&file.name);
+    let failed = |error: std::io::Error| {
+        let why = if error.kind() == std::io::ErrorKind::AlreadyExists {
+            "it is there already".to_owned()
+        } else {
+            error.to_string()
+        };
+        let hint = "capture it again with --again and another --name or --dir";
+        Failure::local("file_not_written", format!("{}: {why}; {hint}", path.display()))
+    };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let mut options = std::fs::File::options();
+    let mut open = options.write(true).create_new(true).open(&path).map_err(failed)?;
+    std::io::Write::write_all(&mut open, file.sql.as_bytes()).map_err(failed)?;
+    Ok(path)
+}
+
+fn show_captured(format: Format, captured: &CapturedSchema, path: &Path) -> Result<(), Failure> {
+    if format == Format::Json {
+        output::json(captured)?;
+    } else {
+        output::line(&path.display().to_string());
+    }
+    for note in &captured.notes {
+        output::note(&format!("note: {}: {}", note.statement, note.note));
+    }
+    for warning in &captured.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    for refusal in &captured.refusals {
+        output::note(&format!("refused: {refusal}"));
+    }
+    for difference in &captured.differences {
+        output::note(&format!("differs from the blueprint: {}: {}", difference.object, difference.detail));
+    }
+    Ok(())
+}
+
 async fn status(client: &Client, format: Format) -> Result<(), Failure> {
     let status: SchemaStatus = client.get("/v1/schema/status").await?;
     if format == Format::Json {
@@ -201,6 +268,9 @@ async fn status(client: &Client, format: Format) -> Result<(), Failure> {
             version.rolled_out_at.map_or("-".to_owned(), time),
         ]
     })?;
+    for drift in status.blueprint.iter().flat_map(|blueprint| &blueprint.drift) {
+        output::note(&format!("the blueprint has drifted: {}: {}", drift.object, drift.detail));
+    }
     let behind = status.behind.len();
     output::note(&format!("{} placements at version {}, {behind} behind", status.current, status.newest));
     if behind == 0 {

@@ -66,10 +66,37 @@ pub async fn apply_plain(
     if todo(applied_version(transaction.client(), schema).await?.as_ref(), &migration.applied())?
         == Todo::Apply
     {
-        let text = PlainText::new(schema, migration);
+        let mut statements: Vec<String> = make_owner(schema).into();
+        statements.extend(extensions(schema, migration));
+        statements.push(format!("set local search_path = {}", search_path(schema)));
+        statements.push(format!("set local role {}", owner_of(schema)));
+        let after = format!("set local role none;\n{}", note(schema, &migration.applied()));
+        let text = PlainText::new(&statements, migration, &after);
         batch::run(transaction.client(), &text.sql).await.map_err(|failure| text.problem(failure))?;
     }
     transaction.commit().await.map_err(|error| at_end(error, place()))
+}
+
+/// Applies a version as the role of the session, which owns the database's only
+/// schema, after further statements in the same transaction. For the blueprint,
+/// where what runs along with a version must not run as an administrator.
+///
+/// # Errors
+/// As [`apply_plain`].
+pub(crate) async fn apply_as_owner(
+    client: &mut Client,
+    first: &[String],
+    migration: &PlainMigration,
+) -> Result<(), Problem> {
+    let transaction = client.transaction().await.map_err(db)?;
+    let mut statements: Vec<String> = limits().into();
+    statements.extend_from_slice(first);
+    statements.extend(extensions(&SchemaName::of_silo(), migration));
+    let text = PlainText::new(&statements, migration, "");
+    let (file, applied) = (migration.migration().file_name(), migration.applied());
+    batch::run(transaction.client(), &text.sql).await.map_err(|failure| text.problem(failure))?;
+    let place = Place::of(&file, &applied);
+    transaction.commit().await.map_err(|error| at_end(error, place))
 }
 
 /// Deferred constraints are checked when the transaction ends.
@@ -89,19 +116,12 @@ struct PlainText<'a> {
 }
 
 impl<'a> PlainText<'a> {
-    fn new(schema: &SchemaName, migration: &'a PlainMigration) -> Self {
-        let mut statements: Vec<String> = make_owner(schema).into();
-        let extension = |name: &String| {
-            format!("create extension if not exists \"{name}\" schema {}", extension_schema(schema))
-        };
-        statements.extend(migration.extensions().iter().map(extension));
-        statements.push(format!("set local search_path = {}", search_path(schema)));
-        statements.push(format!("set local role {}", owner_of(schema)));
+    fn new(statements: &[String], migration: &'a PlainMigration, after: &str) -> Self {
         let mut sql = statements.join(";\n");
         sql.push_str(";\n");
         let offset = sql.chars().count();
-        sql.push_str(&migration.sql_without_extensions());
-        sql.push_str(&format!("\n;\nset local role none;\n{}", note(schema, &migration.applied())));
+        sql.push_str(&migration.sql_in_a_transaction());
+        sql.push_str(&format!("\n;\n{after}"));
         Self { migration, sql, before: statements.len(), offset }
     }
 
@@ -118,6 +138,15 @@ impl<'a> PlainText<'a> {
         place.statement = &statement.excerpt;
         failure.into_problem(&place)
     }
+}
+
+/// Statements that make the extensions of a version.
+fn extensions(schema: &SchemaName, migration: &PlainMigration) -> impl Iterator<Item = String> {
+    let place = extension_schema(schema).to_owned();
+    migration
+        .extensions()
+        .iter()
+        .map(move |name| format!("create extension if not exists \"{name}\" schema {place}"))
 }
 
 /// Extensions are where every placement in the database finds them.

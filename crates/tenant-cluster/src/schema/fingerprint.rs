@@ -44,7 +44,8 @@ impl SchemaFingerprint {
 }
 
 /// Reads a schema. What extensions bring is left out, and so are owners and
-/// rights.
+/// rights, and the triggers that record the blueprint. Whoever may make functions
+/// in the schema can have them run by it: read the blueprint as its own role.
 ///
 /// # Errors
 /// Where the cluster is away.
@@ -138,7 +139,9 @@ select format('function %s(%s)', p.proname, pg_get_function_identity_arguments(p
 from own_proc p
 union all
 select format('trigger %s.%s', c.relname, t.tgname), pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text
-from own_class c join pg_trigger t on t.tgrelid = c.oid where not t.tgisinternal
+from own_class c
+join pg_trigger t on t.tgrelid = c.oid and not t.tgisinternal
+join pg_proc p on p.oid = t.tgfoid and p.pronamespace is distinct from to_regnamespace('insula_capture')
 union all
 select 'type ' || t.typname,
        case t.typtype

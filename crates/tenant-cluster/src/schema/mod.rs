@@ -25,6 +25,7 @@ mod row_conditions;
 mod support;
 mod version;
 
+pub(crate) use apply::apply_as_owner;
 pub use audit::{Finding, audit_silo};
 pub use audit_pool::audit_pool;
 pub use concurrent::apply_plain;

@@ -1,0 +1,102 @@
+//! Captures of recordings that are made by hand, where a real server would be
+//! needed only to say what is known already.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::*;
+
+fn firing(seq: i64, text: &str, tag: &str, context: &str, kind: &str, detail: &str) -> Firing {
+    Firing {
+        seq,
+        message: Arc::from(text),
+        text: Arc::from(text),
+        tag: tag.to_owned(),
+        context: context.to_owned(),
+        what: What::read(kind, detail).unwrap(),
+    }
+}
+
+fn table(seq: i64, text: &str, schema: &str) -> Firing {
+    let detail = format!(r#"[{{"schema": "{schema}", "identity": "{schema}.t", "type": "table"}}]"#);
+    firing(seq, text, "CREATE TABLE", "", "ddl", &detail)
+}
+
+fn insert(seq: i64, text: &str, table: &str, rows: usize) -> Firing {
+    let new = vec![r#"["1"]"#; rows.min(MAX_ROWS + 1)].join(",");
+    let detail = format!(
+        r#"{{"schema": "public", "table": "{table}", "count": {rows}, "columns": ["a"], "new": [{new}]}}"#
+    );
+    firing(seq, text, "INSERT", "", "rows", &detail)
+}
+
+fn draft(firings: &[Firing], without_data: &[&str], sequences: &[MovedSequence]) -> Draft {
+    let without_data: BTreeSet<String> = without_data.iter().map(|name| (*name).to_owned()).collect();
+    let header = "Captured.";
+    Recording { firings, sequences, without_data: &without_data, role: "tool", file: "f.sql", header }.draft()
+}
+
+#[test]
+fn texts_that_are_mixed_are_told_apart_by_their_order() {
+    let (one, two) = ("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", "CREATE TABLE u (a int)");
+    let draft = draft(&[table(1, one, "public"), table(2, two, "public"), insert(3, one, "t", 1)], &[], &[]);
+    assert_eq!(
+        draft.sql,
+        "-- Captured.\n\nCREATE TABLE t (a int);\n\nCREATE TABLE u (a int);\n\nINSERT INTO t (a) VALUES\n    (1);\n"
+    );
+    assert_eq!((draft.statements, draft.refusals.len(), draft.notes.len()), (3, 0, 0));
+}
+
+#[test]
+fn what_no_statement_accounts_for_is_refused() {
+    let text = "CREATE TABLE t (a int)";
+    let draft = draft(&[table(1, text, "public"), insert(2, text, "t", 1)], &[], &[]);
+    assert_eq!(draft.refusals.len(), 1);
+    assert!(draft.refusals[0].reason.contains("(INSERT) cannot be told from"), "{}", draft.refusals[0]);
+    assert_eq!(draft.refusals[0].kind, crate::RefusalKind::NotCaptured);
+    let unknown = draft_of_text("CREATE SOMETHING ODD");
+    assert!(unknown.refusals[0].reason.contains("cannot be read"), "{}", unknown.refusals[0]);
+}
+
+fn draft_of_text(text: &str) -> Draft {
+    draft(&[table(1, text, "public")], &[], &[])
+}
+
+#[test]
+fn other_schemas_are_refused_and_those_of_tools_left_out() {
+    let text = "CREATE TABLE x.t (a int)";
+    let refused = draft(&[table(1, text, "x")], &[], &[]);
+    assert!(refused.refusals[0].reason.contains("the schema x"), "{}", refused.refusals[0]);
+    let books = draft(&[table(1, "CREATE TABLE drizzle.t (a int)", "drizzle")], &[], &[]);
+    assert_eq!((books.statements, books.refusals.len(), books.notes.len()), (0, 0, 1));
+}
+
+#[test]
+fn many_rows_are_refused_unless_they_are_left_out() {
+    let text = "COPY big FROM STDIN";
+    for rows in [MAX_ROWS + 1, 1_000_000] {
+        let refused = draft(&[insert(1, text, "big", rows)], &[], &[]);
+        assert!(refused.refusals[0].reason.contains("--without-data big"), "{}", refused.refusals[0]);
+    }
+    let left_out = draft(&[insert(1, text, "big", 1_000_000)], &["big"], &[]);
+    assert_eq!((left_out.statements, left_out.refusals.len()), (0, 0));
+    // Each statement is small enough, and all together are not.
+    let text = "COPY a FROM STDIN";
+    let many =
+        (0..3).map(|seq| Firing { message: Arc::from(seq.to_string()), ..insert(seq, text, "a", 5_000) });
+    let refused = draft(&many.collect::<Vec<_>>(), &[], &[]);
+    assert_eq!(refused.refusals.len(), 1);
+}
+
+#[test]
+fn sequences_follow_rows_and_not_statements() {
+    let moved = [MovedSequence { name: "T_id".to_owned(), tables: vec!["t".to_owned()], last_value: 9 }];
+    let by_row = draft(&[insert(1, "INSERT INTO t VALUES (1)", "t", 1)], &[], &moved);
+    assert!(
+        by_row.sql.contains("setval('\"T_id\"', GREATEST((SELECT last_value FROM \"T_id\"), 9))"),
+        "{}",
+        by_row.sql
+    );
+    let by_statement = draft(&[insert(1, "INSERT INTO t SELECT 1", "t", 1)], &[], &moved);
+    assert!(!by_statement.sql.contains("setval"), "{}", by_statement.sql);
+}
