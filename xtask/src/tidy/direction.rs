@@ -43,6 +43,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("insula-app-schema", Layer::Pure),
     ("insula-domain", Layer::Pure),
     ("insula-pg-wire", Layer::Pure),
+    ("insula-pool-sql", Layer::Pure),
     ("insula-problem", Layer::Pure),
     ("insula-sql-lexer", Layer::Pure),
 ];
