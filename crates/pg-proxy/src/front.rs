@@ -21,6 +21,7 @@ use tracing::{Instrument, Span};
 use crate::cancel::CancelKeys;
 use crate::config::PgProxyConfig;
 use crate::counter::Counter;
+use crate::fitting::LongTexts;
 use crate::measure::Measures;
 use crate::refusal::Refusal;
 use crate::session;
@@ -70,6 +71,7 @@ pub(crate) struct Front {
     pub tenants: Arc<Counter<TenantId>>,
     pub logins: Arc<Counter<LoginId>>,
     pub clusters: Arc<Counter<ClusterName>>,
+    pub long_texts: LongTexts,
     pub measures: Measures,
     sessions: Arc<Semaphore>,
     authenticating: Arc<Semaphore>,
@@ -114,6 +116,7 @@ impl PgProxy {
             tenants: Arc::default(),
             logins: Arc::default(),
             clusters: Arc::default(),
+            long_texts: LongTexts::default(),
             measures: Measures::register(),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             authenticating: Arc::new(Semaphore::new(config.authenticating_max)),

@@ -9,6 +9,9 @@
 //! any of it. In a transaction that has failed already the server's own error
 //! (25P02) comes first, and goes through as it is.
 //!
+//! What is not refused is made to fit the tables of a pool where it must be.
+//! A changed text is looked at like any other before the server has it.
+//!
 //! A text that is too long to be held is read as it passes. If it turns out to
 //! be one of these its last byte does not pass, without which the server does
 //! not begin with it, and the session ends.
@@ -22,6 +25,7 @@ use insula_pg_wire::frontend::{Parse, put_query, tag};
 use insula_pg_wire::{Handling, Header};
 use insula_sql_lexer::{Head, Outcome, Reader};
 
+use crate::fitting::{Fitting, put_changed};
 use crate::measure::statement_refused;
 
 /// Longer texts are not held, but read as they pass.
@@ -148,6 +152,13 @@ const RULES: &[Rule] = &[
                  A database of one's own has them.",
     },
     Rule {
+        statement: "TRUNCATE",
+        starts: &["truncate"],
+        except: &[],
+        holds: Where::Pool,
+        reason: "It would take the rows of all tenants of the pool. Use DELETE, which takes your own.",
+    },
+    Rule {
         statement: "LOCK",
         starts: &["lock"],
         except: &[],
@@ -221,17 +232,30 @@ pub(crate) struct Guard {
     isolation: Isolation,
     passing: Option<Passing>,
     has_refused: bool,
+    /// In a pool.
+    fitting: Option<Fitting>,
 }
 
 impl Guard {
     pub fn new(isolation: Isolation) -> Self {
-        Self { isolation, passing: None, has_refused: false }
+        Self { isolation, passing: None, has_refused: false, fitting: None }
+    }
+
+    /// A guard that makes statements fit the tables of a pool.
+    pub fn with_fitting(self, fitting: Fitting) -> Self {
+        Self { fitting: Some(fitting), ..self }
+    }
+
+    /// What makes statements fit, where tables are shared.
+    pub fn fitting(&mut self) -> Option<&mut Fitting> {
+        self.fitting.as_mut()
     }
 
     /// A message of the client begins.
     pub fn begins(&mut self, header: Header) -> Handling {
         match header.tag {
             tag::QUERY | tag::PARSE if header.body_bytes <= HELD_BYTES_MAX => Handling::Hold,
+            tag::QUERY | tag::PARSE if self.holds_long(header.body_bytes) => Handling::Hold,
             tag::QUERY | tag::PARSE => {
                 self.passing = Some(Passing::new(self.isolation, header.tag));
                 Handling::Watch
@@ -240,13 +264,17 @@ impl Guard {
         }
     }
 
+    fn holds_long(&mut self, bytes: u32) -> bool {
+        self.fitting.as_mut().is_some_and(|fitting| fitting.has_room(bytes))
+    }
+
     /// Writes what takes the place of a whole `Query` or `Parse` that is
-    /// refused; false where it is to go on as it is.
+    /// refused or changed; false where it is to go on as it is.
     pub fn rewrite(&mut self, message_tag: u8, body: &[u8], out: &mut BytesMut) -> bool {
         let Some((name, text, rest)) = parts(message_tag, body) else { return false };
         let isolation = self.isolation;
         let Some(number) = outcome(Reader::read(|head| objection(isolation, head), text)) else {
-            return false;
+            return self.fit((message_tag, name, rest), text, out);
         };
         self.count(number);
         let query = format!("select \"{MARKER}{number}\"");
@@ -255,6 +283,19 @@ impl Guard {
             tag::PARSE => Parse { name, query, parameter_types: rest }.put(out).is_ok(),
             _ => put_query(out, query).is_ok(),
         }
+    }
+
+    /// Writes a text that must be changed for the tables of a pool.
+    fn fit(&mut self, message: (u8, &[u8], &[u8]), text: &[u8], out: &mut BytesMut) -> bool {
+        let Some(fitting) = &mut self.fitting else { return false };
+        let isolation = self.isolation;
+        let edits = fitting.edits(text).filter(|edits| {
+            let mut reader = Reader::new(|head: &Head| objection(isolation, head));
+            edits.pieces(text).for_each(|piece| reader.feed(piece));
+            outcome(reader.finish()).is_none() && put_changed(message, text, edits, out)
+        });
+        fitting.sends(text, edits.as_ref());
+        edits.is_some()
     }
 
     /// A piece of a message that passes.
@@ -274,9 +315,16 @@ impl Guard {
         }
     }
 
-    /// Whether an error of the server may be one that stands for ours.
-    pub fn has_refused(&self) -> bool {
-        self.has_refused
+    /// Whether an error of the server may be one that stands for ours, or has
+    /// places in it that are not the client's.
+    pub fn minds_errors(&self) -> bool {
+        self.has_refused || self.fitting.as_ref().is_some_and(Fitting::minds_errors)
+    }
+
+    /// Writes the server's error as the client is to have it; false where it is
+    /// so already.
+    pub fn put_error(&self, body: &[u8], out: &mut BytesMut) -> bool {
+        self.fitting.as_ref().is_some_and(|fitting| fitting.minds_errors() && fitting.put_error(body, out))
     }
 
     /// The rule because of which the server has refused a statement of ours.
@@ -373,7 +421,7 @@ mod tests {
         let mut guard = Guard::new(isolation);
         let body = [text.as_bytes(), b"\0"].concat();
         let is_rewritten = guard.rewrite(tag::QUERY, &body, &mut out);
-        assert_eq!(is_rewritten, guard.has_refused());
+        assert_eq!(is_rewritten, guard.has_refused);
         // The same as it passes, in small pieces.
         let mut passing = Passing::new(isolation, tag::QUERY);
         [b"Q\0\0\0\0", &body[..]].concat().chunks(3).for_each(|piece| passing.feed(piece));
@@ -428,6 +476,7 @@ mod tests {
         }
         for text in [
             "lock t",
+            "truncate t",
             "begin; lock table t in share mode",
             "create or replace constraint trigger x after insert on t",
             "create trigger x before insert on t",

@@ -120,6 +120,26 @@ pub fn parse_error(body: &[u8]) -> Result<(String, String), WireError> {
     fields::parse(body)
 }
 
+/// The fields of an `ErrorResponse`, each with its type, in their order.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn error_fields(body: &[u8]) -> Result<Vec<(u8, &[u8])>, WireError> {
+    fields::all(body)
+}
+
+/// Writes an `ErrorResponse` of such fields, none of which holds a zero byte.
+pub fn put_error_fields(out: &mut BytesMut, fields: &[(u8, &[u8])]) {
+    message(out, tag::ERROR_RESPONSE, |out| {
+        for (tag, value) in fields {
+            out.put_u8(*tag);
+            out.put_slice(value);
+            out.put_u8(0);
+        }
+        out.put_u8(0);
+    });
+}
+
 /// The key of a `BackendKeyData` of protocol 3.0.
 ///
 /// # Errors

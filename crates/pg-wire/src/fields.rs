@@ -64,6 +64,18 @@ impl ErrorFields {
     }
 }
 
+/// The fields of an `ErrorResponse` that a server sent, in their order.
+pub(crate) fn all(body: &[u8]) -> Result<Vec<(u8, &[u8])>, WireError> {
+    let mut all = Vec::new();
+    let mut cursor = Cursor::new(body);
+    loop {
+        match cursor.u8()? {
+            0 => return Ok(all),
+            tag => all.push((tag, cursor.text()?)),
+        }
+    }
+}
+
 /// The fields of an `ErrorResponse` that a server sent, as far as they are
 /// wanted: the SQLSTATE and the message, made readable.
 pub(crate) fn parse(body: &[u8]) -> Result<(String, String), WireError> {

@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::cursor::Cursor;
 use crate::error::{NulInText, WireError};
-use crate::put::{checked, message, text};
+use crate::put::{self, checked, message, text};
 
 /// Types of the messages that clients send.
 pub mod tag {
@@ -136,6 +136,36 @@ impl<'a> Parse<'a> {
 pub fn put_query(out: &mut BytesMut, query: &[u8]) -> Result<(), NulInText> {
     let query = checked(query)?;
     message(out, tag::QUERY, |out| text(out, query));
+    Ok(())
+}
+
+/// Writes a `Query` or a `Parse`, whichever the type says, with a text in
+/// pieces. A `Parse` has a name before it and parameters' types behind it.
+///
+/// # Errors
+/// [`WireError::Length`] where it would be longer than a message may be; then
+/// nothing is written.
+pub fn put_text<'a>(
+    out: &mut BytesMut,
+    tag: u8,
+    name: &[u8],
+    text: impl Iterator<Item = &'a [u8]> + Clone,
+    rest: &[u8],
+) -> Result<(), WireError> {
+    const MAX: usize = i32::MAX as usize;
+    let length = 4 + name.len() + 1 + text.clone().map(<[u8]>::len).sum::<usize>() + 1 + rest.len();
+    if length > MAX {
+        return Err(WireError::Length { length: u32::MAX, min: 4, max: MAX as u32 });
+    }
+    out.reserve(1 + length);
+    message(out, tag, |out| {
+        if tag == self::tag::PARSE {
+            put::text(out, name);
+        }
+        text.for_each(|piece| out.put_slice(piece));
+        out.put_u8(0);
+        out.put_slice(rest);
+    });
     Ok(())
 }
 

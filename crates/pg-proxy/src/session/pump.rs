@@ -17,8 +17,8 @@ use crate::pipeline::Pipeline;
 use crate::refusal::Refusal;
 use crate::show::{Answers, may_be_show};
 
-/// Longer errors are none of those that a refused statement leads to.
-const REFUSAL_BYTES_MAX: u32 = 16 * 1024;
+/// Longer errors and settings pass as they are.
+const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
 
 /// A client and its backend, and what is on its way between them.
 #[derive(Debug)]
@@ -60,7 +60,13 @@ pub(super) enum Event {
 
 impl Pump {
     /// A pump between two that are both ready.
-    pub fn new(mut client: Link, mut backend: Backend, answers: Answers, isolation: Isolation) -> Self {
+    pub fn new(
+        mut client: Link,
+        mut backend: Backend,
+        answers: Answers,
+        guard: Guard,
+        isolation: Isolation,
+    ) -> Self {
         let to_server = Lane::new(client.take_inbox());
         let to_client = Lane::new(backend.link.take_inbox());
         Self {
@@ -70,7 +76,7 @@ impl Pump {
             to_client,
             pipeline: Pipeline::new(),
             answers,
-            guard: Guard::new(isolation),
+            guard,
             shares_database: matches!(isolation, Isolation::Pool | Isolation::Schema),
             server_deaf: false,
             server_gone: false,
@@ -139,7 +145,14 @@ impl Pump {
             return false;
         }
         match self.to_server.poll_write(context, self.backend.link.wire()) {
-            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Ok(_)) => {
+                if self.to_server.is_empty()
+                    && let Some(fitting) = self.guard.fitting()
+                {
+                    fitting.all_is_out();
+                }
+                true
+            }
             // It may have said why before it left, and is heard out.
             Poll::Ready(Err(_)) => {
                 self.server_deaf = true;
@@ -189,7 +202,7 @@ impl Pump {
     fn cut_server(&mut self) -> Result<(), Event> {
         let mut watcher = FromServer {
             pipeline: &mut self.pipeline,
-            guard: &self.guard,
+            guard: &mut self.guard,
             last_was_error: &mut self.last_was_error,
             drops_notifications: self.shares_database,
         };
@@ -208,6 +221,11 @@ struct FromClient<'a> {
 
 impl Watcher for FromClient<'_> {
     fn begins(&mut self, header: Header) -> Handling {
+        if !self.pipeline.is_busy()
+            && let Some(fitting) = self.guard.fitting()
+        {
+            fitting.begins_anew();
+        }
         self.pipeline.client_sent(header.tag);
         self.guard.begins(header)
     }
@@ -228,7 +246,7 @@ impl Watcher for FromClient<'_> {
 
 struct FromServer<'a> {
     pipeline: &'a mut Pipeline,
-    guard: &'a Guard,
+    guard: &'a mut Guard,
     last_was_error: &'a mut bool,
     drops_notifications: bool,
 }
@@ -243,8 +261,9 @@ impl Watcher for FromServer<'_> {
             return Handling::Hold;
         }
         self.pipeline.server_sent(header.tag);
-        let may_be_refusal = *self.last_was_error && self.guard.has_refused();
-        if may_be_refusal && header.body_bytes <= REFUSAL_BYTES_MAX { Handling::Hold } else { Handling::Pass }
+        let is_setting = header.tag == backend::tag::PARAMETER_STATUS && self.guard.fitting().is_some();
+        let is_looked_at = is_setting || *self.last_was_error && self.guard.minds_errors();
+        if is_looked_at && header.body_bytes <= LOOKED_AT_BYTES_MAX { Handling::Hold } else { Handling::Pass }
     }
 
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
@@ -255,6 +274,14 @@ impl Watcher for FromServer<'_> {
                 if let Some(rule) = self.guard.refused_by(body) {
                     put_error(out, &Refusal::statement(rule).statement_fields());
                     return Ok(());
+                }
+                if self.guard.put_error(body, out) {
+                    return Ok(());
+                }
+            }
+            backend::tag::PARAMETER_STATUS => {
+                if let Some(fitting) = self.guard.fitting() {
+                    fitting.setting(body);
                 }
             }
             _ => self.pipeline.server_ready(parse_ready_for_query(body)?),

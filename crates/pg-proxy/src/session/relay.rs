@@ -17,6 +17,7 @@ use super::pump::{Event, Pump};
 use super::route::Held;
 use crate::backend::Backend;
 use crate::front::{Front, Stops};
+use crate::guard::Guard;
 use crate::link::Link;
 use crate::measure::Counted;
 use crate::refusal::Refusal;
@@ -41,6 +42,7 @@ pub(super) struct Opened {
     pub answers: Answers,
     /// What the tenant's statements could reach.
     pub isolation: Isolation,
+    pub guard: Guard,
     pub follower: Follower,
     pub standing: Standing,
     pub held: Held,
@@ -49,9 +51,9 @@ pub(super) struct Opened {
 impl Opened {
     /// Relays until the session is over and its backend is gone.
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops) {
-        let Self { backend, answers, isolation, follower, standing, held } = self;
+        let Self { backend, answers, isolation, guard, follower, standing, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Pump::new(client, backend, answers, isolation);
+        let mut pump = Pump::new(client, backend, answers, guard, isolation);
         let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         if let Some(refusal) = ended {

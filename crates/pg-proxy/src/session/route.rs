@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use insula_domain::{ClusterName, LoginId, Placement, RoleName, TenantId, TenantStatus};
+use insula_domain::{ClusterName, Isolation, LoginId, Placement, RoleName, TenantId, TenantStatus};
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
-use insula_pg_wire::{TransactionStatus, backend};
+use insula_pg_wire::{Message, TransactionStatus, backend};
 use insula_route_map::{ClusterEndpoint, Follower, Route, Snapshot};
 use tokio::time::timeout;
 
@@ -16,7 +16,9 @@ use super::relay::Opened;
 use crate::backend::{BackendError, Opening, open};
 use crate::cancel::GivenKey;
 use crate::counter::Place;
+use crate::fitting::Fitting;
 use crate::front::Front;
+use crate::guard::Guard;
 use crate::link::Link;
 use crate::parameters::{Setting, settings};
 use crate::refusal::Refusal;
@@ -183,6 +185,7 @@ impl Routed {
             .cancel_keys
             .give(backend.target.clone(), front.parts.entropy.as_ref())
             .ok_or_else(Refusal::overloaded)?;
+        let guard = self.guard(front, &backend.greeting);
         link.put(|out| {
             for message in backend.greeting.drain(..) {
                 message.put(out);
@@ -198,10 +201,23 @@ impl Routed {
             backend,
             answers,
             isolation: placement.isolation,
+            guard,
             follower: self.follower,
             standing: self.standing,
             held: Held { _cancel_key: cancel_key, _places: self.places },
         })
+    }
+
+    /// What looks at the session's statements, given what the server has said.
+    fn guard(&self, front: &Front, greeting: &[Message]) -> Guard {
+        let guard = Guard::new(self.target.placement.isolation);
+        if self.target.placement.isolation != Isolation::Pool {
+            return guard;
+        }
+        let mut fitting = Fitting::new(self.standing.tenant, front.long_texts.clone());
+        let settings = greeting.iter().filter(|message| message.tag == backend::tag::PARAMETER_STATUS);
+        settings.for_each(|message| fitting.setting(&message.body));
+        guard.with_fitting(fitting)
     }
 
     async fn not_opened(&self, link: &mut Link, error: BackendError) -> End {

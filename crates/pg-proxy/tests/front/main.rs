@@ -10,6 +10,7 @@ mod doors;
 mod ending;
 mod limits;
 mod login;
+mod pool;
 mod raw;
 mod relay;
 mod scope;
