@@ -81,13 +81,7 @@ pub async fn drop_roles(control: &Control, tenant: &TenantRecord) -> Result<(), 
         // They go with the server.
         return Ok(());
     }
-    let maintenance = access.maintenance().await?;
-    let shared = match placement.isolation {
-        Isolation::Pool | Isolation::Schema => Some(access.shared(&placement.database).await?),
-        Isolation::Database | Isolation::Cluster => None,
-    };
-    let shared = shared.as_deref().map(|client| (client, &placement.database));
-    cluster::drop_roles(&maintenance, shared, tenant.id).await
+    cluster::drop_roles(&access, tenant.id).await
 }
 
 /// Makes the schema or the database that the tables go into.

@@ -149,3 +149,28 @@ async fn parents_reach_their_children_and_nobody_elses() {
     world.run(&["tenant", "set", "holding", "--parent", "deep"]).failed_with("parent_cycle");
     world.run(&["tenant", "delete", "holding"]).failed_with("tenant_has_children");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_granted_to_a_tenant_does_not_hold_up_its_end() {
+    let world = World::start().await;
+    world.apply_shop();
+    world.create("giver", "business", "us-east-1");
+    let giver = world.connect("giver").await;
+    for (slug, tier) in [("pooled", "free"), ("schemed", "standard"), ("own", "business")] {
+        let role = world.create(slug, tier, "us-east-1")["placement"]["role"].as_str().unwrap().to_owned();
+        // The front refuses the statements; a block hides them.
+        let default = format!("alter default privileges grant select on tables to {role}");
+        let refused = giver.batch_execute(&default).await.unwrap_err();
+        assert_eq!(refused.as_db_error().unwrap().hint(), Some("insula: statement_refused"));
+        let number: u32 = giver.query_one("select lo_create(0)", &[]).await.unwrap().get(0);
+        let grants = format!("{default}; grant select on large object {number} to {role}");
+        giver.batch_execute(&format!("do $$ begin execute '{grants}'; end $$")).await.unwrap();
+        // They are there, and hold the role up.
+        let us = world.us.connect("postgres").await;
+        let error = us.batch_execute(&format!("drop role {role}")).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "2BP01", "{slug}");
+        let deleted = world.run(&["tenant", "delete", slug, "-o", "json"]).json();
+        assert_eq!(deleted["status"], "deleted", "{slug}");
+        world.doctor_is_content();
+    }
+}

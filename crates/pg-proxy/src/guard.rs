@@ -128,6 +128,13 @@ const RULES: &[Rule] = &[
         reason: "Rights belong to Insula.",
     },
     Rule {
+        statement: "ALTER DEFAULT PRIVILEGES",
+        starts: &["alter default privileges"],
+        except: &[],
+        holds: Where::Everywhere,
+        reason: "Rights belong to Insula.",
+    },
+    Rule {
         statement: "PREPARE TRANSACTION",
         starts: &["prepare transaction"],
         except: &[],

@@ -6,6 +6,7 @@ use insula_domain::{DatabaseName, Isolation, RoleName, SchemaName, TenantId};
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
+use crate::access::ClusterAccess;
 use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE, make_role};
 use crate::spaces::database_exists;
 use crate::{db, literal};
@@ -145,32 +146,35 @@ pub async fn set_passwords(client: &Client, roles: &TenantRoles) -> Result<(), P
     client.batch_execute(&format!("begin; {read_write} {read_only} commit;")).await.map_err(db)
 }
 
-/// Removes the tenant's roles with all that is granted to them in the database
-/// of the connection. What they own themselves (temporary objects at the most)
-/// goes too. Removing them again changes nothing.
+/// Removes the tenant's roles with all that they own and all that is granted to
+/// them, in whatever database: other tenants can grant them rights on what is
+/// their own, and would hold them up for ever. Removing them again changes
+/// nothing.
 ///
 /// # Errors
-/// Where the cluster is away, or another database still has rights of theirs.
-pub async fn drop_roles(
-    maintenance: &Client,
-    shared: Option<(&Client, &DatabaseName)>,
-    tenant: TenantId,
-) -> Result<(), Problem> {
+/// Where the cluster is away.
+pub async fn drop_roles(access: &ClusterAccess, tenant: TenantId) -> Result<(), Problem> {
+    let maintenance = access.maintenance().await?;
     for name in [RoleName::of_tenant(tenant), RoleName::read_only_of_tenant(tenant)] {
         let there =
             maintenance.query_opt("select 1 from pg_roles where rolname = $1", &[&name.as_str()]).await;
         if there.map_err(db)?.is_none() {
             continue;
         }
-        if let Some((client, database)) = shared {
-            client
-                .batch_execute(&format!(
-                    "begin; drop owned by {name} cascade; revoke all on database {database} from {name}; commit;"
-                ))
-                .await
-                .map_err(db)?;
+        let drop_owned = format!("drop owned by {name} cascade");
+        for row in maintenance.query(DATABASES_OF_ROLE, &[&name.as_str()]).await.map_err(db)? {
+            let database = DatabaseName::from_stored(row.get(0));
+            access.own(&database).await?.batch_execute(&drop_owned).await.map_err(db)?;
         }
-        maintenance.batch_execute(&format!("drop role if exists {name}")).await.map_err(db)?;
+        // Here too, for the rights on whole databases.
+        maintenance.batch_execute(&format!("{drop_owned}; drop role if exists {name}")).await.map_err(db)?;
     }
     Ok(())
 }
+
+/// The databases in which a role owns something or has a right.
+const DATABASES_OF_ROLE: &str = "
+    select distinct d.datname::text from pg_shdepend s
+    join pg_database d on d.oid = s.dbid and d.datallowconn
+    where s.refclassid = 'pg_authid'::regclass
+      and s.refobjid = (select oid from pg_roles where rolname = $1)";

@@ -245,7 +245,9 @@ last_port = {last}
 
     /// Creates a tenant and waits for it.
     pub fn create(&self, slug: &str, tier: &str, region: &str) -> Value {
-        self.run(&["tenant", "create", slug, "--tier", tier, "--region", region, "-o", "json"]).json()
+        let said = self.run(&["tenant", "create", slug, "--tier", tier, "--region", region, "-o", "json"]);
+        assert!(said.ok, "{}\n{}", said.err, self.log());
+        said.json()
     }
 
     /// The URL of a tenant's default login.

@@ -1,0 +1,92 @@
+//! What the benchmarks share: a whole Insula on this machine, and its API.
+
+#![allow(dead_code)] // each benchmark uses its part
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A running `insula up`.
+pub struct Up {
+    process: Child,
+    /// What the ready file says.
+    pub ready: Value,
+    /// How long it took to be ready.
+    pub took: Duration,
+}
+
+impl Up {
+    pub fn start(folder: &Path, port_base: u16, demo: &str) -> Self {
+        let begun = Instant::now();
+        let process = Command::new(env!("CARGO_BIN_EXE_insula"))
+            .args(["up", "--data-dir", &folder.display().to_string()])
+            .args(["--port-base", &port_base.to_string(), "--demo", demo])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let file = folder.join("ready.json");
+        while !file.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(120), "insula up does not get ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ready = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        Self { process, ready, took: begun.elapsed() }
+    }
+
+    pub fn stop(&mut self) -> Duration {
+        let begun = Instant::now();
+        let pid = self.process.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.process.wait().unwrap();
+        begun.elapsed()
+    }
+}
+
+impl Drop for Up {
+    /// A benchmark that breaks off leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The admin API, as an operator.
+pub struct Api {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Api {
+    pub fn of(up: &Up) -> Self {
+        Self {
+            http: reqwest::Client::new(),
+            base: up.ready["http"].as_str().unwrap().to_owned(),
+            token: up.ready["operator"]["token"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    pub async fn call(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
+        response.json().await.unwrap()
+    }
+
+    pub async fn finish(&self, operation: Value) -> Value {
+        let id = operation["id"].as_str().unwrap().to_owned();
+        let mut operation = operation;
+        while !matches!(operation["status"].as_str(), Some("succeeded" | "undone" | "stuck")) {
+            operation = self.call(reqwest::Method::GET, &format!("/v1/operations/{id}?wait=30"), None).await;
+        }
+        assert_eq!(operation["status"], "succeeded", "{operation}");
+        operation
+    }
+}
