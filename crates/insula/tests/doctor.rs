@@ -48,9 +48,17 @@ async fn settings_of_roles_are_found_and_a_suspension_takes_them_away() {
         let id = world.create(slug, tier, "us-east-1")["id"].as_str().unwrap().replace('-', "");
         world.doctor_is_content();
         let us = world.us.connect("postgres").await;
-        us.batch_execute(&format!("alter role tenant_{id} set work_mem = '3MB'")).await.unwrap();
+        // Anywhere: a role may set for itself in databases that it cannot connect to.
+        let anywhere = format!(
+            "alter role tenant_{id} set work_mem = '3MB';
+             alter role tenant_{id} in database postgres set work_mem = '5MB';
+             alter role tenant_{id}_ro in database template1 set work_mem = '7MB'"
+        );
+        us.batch_execute(&anywhere).await.unwrap();
         let said = world.run(&["doctor", "-o", "json"]);
-        assert!(said.code == Some(1) && said.out.contains("work_mem=3MB"), "{slug}: {}", said.out);
+        for found in ["work_mem=3MB", "postgres: work_mem=5MB", "template1: work_mem=7MB"] {
+            assert!(said.code == Some(1) && said.out.contains(found), "{slug}: {}", said.out);
+        }
         assert!(world.run(&["tenant", "suspend", slug]).ok && world.run(&["tenant", "resume", slug]).ok);
         world.doctor_is_content();
     }

@@ -43,14 +43,16 @@ pub async fn purge_pool_rows(client: &mut Client, tenant: TenantId) -> Result<u6
     Ok(removed)
 }
 
-/// The shared tables, as quoted names.
+/// The shared tables in which rows are, as quoted names. Of a partitioned table
+/// these are its partitions: a `ctid` names one row of one of them, and in the
+/// partitioned table a row of each.
 pub(crate) async fn pool_tables(client: &Client) -> Result<Vec<String>, Problem> {
     let rows = client
         .query(
             "select format('%I.%I', n.nspname, c.relname) from pg_class c
              join pg_namespace n on n.oid = c.relnamespace
              join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped
-             where n.nspname = 'app' and c.relkind in ('r', 'p') order by 1",
+             where n.nspname = 'app' and c.relkind = 'r' order by 1",
             &[],
         )
         .await

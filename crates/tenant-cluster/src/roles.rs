@@ -8,7 +8,6 @@ use tokio_postgres::Client;
 
 use crate::access::ClusterAccess;
 use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE, make_role};
-use crate::spaces::database_exists;
 use crate::{db, literal};
 
 /// The group that all roles of tenants are members of, so that `pg_hba.conf` can
@@ -81,8 +80,6 @@ pub async fn create_roles(
     database: &DatabaseName,
     schema: &SchemaName,
 ) -> Result<(), Problem> {
-    // A database of the tenant's own is made after its roles.
-    let has_database = database_exists(client, database).await?;
     create_group(client).await?;
     let mut statements = String::from("begin;\n");
     for role in roles.both() {
@@ -96,8 +93,8 @@ pub async fn create_roles(
         ));
         // What the tenant has set for its own role does not outlive a suspension.
         statements.push_str(&format!("alter role {name} reset all;\n"));
-        if has_database {
-            statements.push_str(&format!("alter role {name} in database {database} reset all;\n"));
+        for set_in in databases_with_settings(client, name).await? {
+            statements.push_str(&format!("alter role {name} in database {set_in} reset all;\n"));
         }
         if isolation == Isolation::Schema {
             let path = search_path(schema);
@@ -119,6 +116,21 @@ pub async fn create_roles(
     }
     statements.push_str("commit;");
     client.batch_execute(&statements).await.map_err(db)
+}
+
+/// The databases, as quoted names, in which something is set for a role: it may
+/// set for itself in any, also in one that it cannot connect to.
+async fn databases_with_settings(client: &Client, role: &RoleName) -> Result<Vec<String>, Problem> {
+    let rows = client
+        .query(
+            "select quote_ident(d.datname) from pg_db_role_setting s
+             join pg_roles r on r.oid = s.setrole join pg_database d on d.oid = s.setdatabase
+             where r.rolname = $1",
+            &[&role.as_str()],
+        )
+        .await
+        .map_err(db)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Where a role with a schema of its own finds its tables.

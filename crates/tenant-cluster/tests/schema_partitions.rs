@@ -7,7 +7,7 @@ mod schema_support;
 #[allow(clippy::wildcard_imports)]
 use schema_support::*;
 
-use insula_tenant_cluster::schema;
+use insula_tenant_cluster::{purge_pool_rows, schema, survey_pool_tenants};
 
 const PARTITIONS: &str = "
     CREATE TABLE kinds (id int PRIMARY KEY);
@@ -60,6 +60,24 @@ async fn tenants_see_their_rows_through_every_partition() {
     let three = pool.tenant().await;
     three.run("INSERT INTO log VALUES (1, 11, NULL)").await;
     assert_eq!(three.one("SELECT count(*) FROM log").await, "1");
+}
+
+#[tokio::test]
+async fn a_purge_removes_no_row_of_another_tenant_from_any_partition() {
+    let mut pool = Pool::of("purge_partitions", PARTITIONS).await;
+    let (one, two) = (pool.tenant().await, pool.tenant().await);
+    // The same places in different partitions, the tenants crosswise.
+    for (first, second) in [(&one, &two), (&two, &one)] {
+        let day = if first.id == one.id { 5 } else { 15 };
+        first.run(&format!("INSERT INTO log VALUES (1, {day})")).await;
+        second.run(&format!("INSERT INTO log VALUES (2, {day})")).await;
+    }
+    let places = "SELECT count(DISTINCT ctid) FROM app.log";
+    let distinct: i64 = pool.admin.query_one(places, &[]).await.unwrap().get(0);
+    assert_eq!(distinct, 2, "canary: places repeat");
+    assert_eq!(purge_pool_rows(&mut pool.admin, one.id).await.unwrap(), 2);
+    assert_eq!(two.one("SELECT string_agg(id || ' ' || day, ', ' ORDER BY day) FROM log").await, "2 5, 1 15");
+    assert_eq!(survey_pool_tenants(&pool.admin).await.unwrap(), [two.id].into());
 }
 
 #[tokio::test]
