@@ -188,7 +188,7 @@ async fn an_interrupted_apply_goes_on() {
         world.create(slug, tier, "us-east-1");
     }
     let folder = format!("{}/../../examples/shop/schema", env!("CARGO_MANIFEST_DIR"));
-    for step in ["rehearse", "publish", "shared", "tenants", "audit"] {
+    for step in ["rehearse", "publish", "plan", "waves", "audit"] {
         for moment in ["before", "inside", "after"] {
             world.kill_9();
             let point = format!("schema.rollout:{step}:{moment}");

@@ -41,6 +41,23 @@ async fn operations_that_keep_failing_are_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_nobody_creates_any_more_is_found() {
+    let world = World::start().await;
+    world.create("acme", "free", "us-east-1");
+    world.doctor_is_content();
+    let catalog = world.catalog.connect("insula_catalog").await;
+    catalog.batch_execute("update tenants set status = 'provisioning'").await.unwrap();
+    let said = world.run(&["doctor", "-o", "json"]);
+    assert!(said.code == Some(1) && said.out.contains("no operation is at work on it"), "{}", said.out);
+    // With an operation under way it is between two states.
+    let run =
+        FAILING.replace("'of-nobody'", "subject").replace("interval '10 minutes'", "interval '1 second'");
+    catalog.batch_execute(&run).await.unwrap();
+    let said = world.run(&["doctor", "-o", "json"]);
+    assert!(!said.out.contains("no operation is at work on it"), "{}", said.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_of_roles_are_found_and_a_suspension_takes_them_away() {
     let world = World::start().await;
     world.apply_shop();

@@ -336,10 +336,11 @@ async fn what_a_tenant_has_set_for_its_role_is_undone_by_a_suspension() {
     let world = World::start().await;
     world.apply_shop();
     for (slug, tier) in [("acme", "free"), ("globex", "standard"), ("initech", "business")] {
-        world.create(slug, tier, "us-east-1");
-        let client = world.connect(slug).await;
-        client.batch_execute("alter role current_user set search_path = pg_catalog").await.unwrap();
-        client.batch_execute("alter role current_user password 'x'").await.unwrap();
+        let role = world.create(slug, tier, "us-east-1")["placement"]["role"].as_str().unwrap().to_owned();
+        // As the role itself could, past the front.
+        let us = world.us.connect("postgres").await;
+        let bend = format!("alter role {role} set search_path = pg_catalog; alter role {role} password 'x'");
+        us.batch_execute(&bend).await.unwrap();
         assert_eq!(world.run(&["doctor"]).code, Some(1), "{slug}: the doctor sees the password");
         assert!(world.run(&["tenant", "suspend", slug]).ok);
         assert!(world.run(&["tenant", "resume", slug]).ok);

@@ -9,7 +9,7 @@ mod operations;
 use std::collections::{BTreeMap, BTreeSet};
 
 use insula_api::{DoctorReport, Finding, FindingKind, Note};
-use insula_catalog::{ClusterRecord, TenantRecord};
+use insula_catalog::{CatalogClient, ClusterRecord, TenantRecord};
 use insula_domain::{TenantId, TenantStatus};
 use insula_problem::Problem;
 
@@ -60,6 +60,7 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
     let mut findings = Findings::default();
 
     operations::examine(control, &mut findings).await?;
+    half_made(&client, &tenants, &moving, &mut findings).await?;
     for cluster in &clusters {
         let here: Vec<&TenantRecord> = tenants
             .iter()
@@ -81,6 +82,29 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
         findings: findings.findings,
         notes: findings.notes,
     })
+}
+
+/// Every tenant that is being created has an operation that creates it.
+async fn half_made(
+    client: &CatalogClient,
+    tenants: &[TenantRecord],
+    moving: &BTreeSet<TenantId>,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    let is_half_made = |tenant: &TenantRecord| tenant.status == TenantStatus::Provisioning;
+    for tenant in tenants.iter().filter(|tenant| is_half_made(tenant) && !moving.contains(&tenant.id)) {
+        // Its operation may have ended since the tenants were read.
+        let now = client.tenant(tenant.id).await?;
+        let detail = "It is provisioning, and no operation is at work on it..";
+        findings.check(
+            !now.as_ref().is_some_and(is_half_made),
+            FindingKind::Orphan,
+            "catalog",
+            &format!("tenant {}", tenant.slug),
+            detail,
+        );
+    }
+    Ok(())
 }
 
 /// Every tenant is at home in its region's store, and nobody else is.

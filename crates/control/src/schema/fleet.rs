@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use insula_app_schema::{AppSchema, PlainMigration, PoolForm, PoolMigration, Refusals, check_all};
 use insula_catalog::{SchemaVersionRecord, TenantRecord};
-use insula_domain::{ClusterName, DatabaseName, Isolation, Placement, RoleName, SchemaVersion, TenantId};
+use insula_domain::{
+    ClusterName, DatabaseName, Isolation, Placement, RoleName, SchemaName, SchemaVersion, TenantId,
+};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, schema};
 
@@ -146,6 +148,16 @@ async fn bring_silo(
     schema::grant_rights(&client, &placement.schema, &placement.role, false).await?;
     schema::grant_rights(&client, &placement.schema, &RoleName::read_only_of_tenant(tenant.id), true).await?;
     Ok(forms.newest())
+}
+
+/// The version that the shared tables of a cluster have.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn pool_version(access: &ClusterAccess) -> Result<SchemaVersion, Problem> {
+    let client = access.shared(&DatabaseName::pool()).await?;
+    let applied = schema::applied_version(&client, &SchemaName::pool()).await?;
+    Ok(applied.map_or(SchemaVersion(0), |applied| applied.version))
 }
 
 /// The version that each tenant in the shared tables of a cluster has.

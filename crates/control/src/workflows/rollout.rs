@@ -139,7 +139,17 @@ async fn plan(run: Rollout) -> Result<u64, StepError> {
     let Some(rollout) = client.rollout(id).await.map_err(retried)? else {
         return Err(StepError::fail(Problem::internal(format!("there is no rollout {id}"))));
     };
-    let pools = shared_clusters(&client).await?.into_iter().filter(|cluster| cluster.schema_version < to);
+    // Shared tables may have the version, and rows that do not fit it yet.
+    let failures = client.schema_failures(None, i64::MAX).await.map_err(retried)?;
+    let unfit: BTreeSet<ClusterName> = failures
+        .into_iter()
+        .filter(|failure| failure.tenant.is_none())
+        .map(|failure| failure.cluster)
+        .collect();
+    let pools = shared_clusters(&client)
+        .await?
+        .into_iter()
+        .filter(|cluster| cluster.schema_version < to || unfit.contains(&cluster.name));
     let pools: BTreeSet<ClusterName> = pools.map(|cluster| cluster.name).collect();
     let behind = client.tenants_behind(to).await.map_err(retried)?;
     let behind: Vec<BehindTenant> = behind
@@ -331,9 +341,14 @@ async fn bring_pool(
 ) -> Result<(), Problem> {
     let access = control.clusters.access(cluster).await?;
     let forms = fleet::forms(control).await?;
-    let version = fleet::bring_shared(&access, &forms).await?;
-    mended(control, client, &AppTables::Pool(cluster.clone()), cluster, version).await?;
-    note_pool(control, client, cluster, version).await
+    let brought = fleet::bring_shared(&access, &forms).await;
+    if let Ok(version) = &brought {
+        mended(control, client, &AppTables::Pool(cluster.clone()), cluster, *version).await?;
+    }
+    // A version whose constraints rows of some tenants do not fit is there all
+    // the same, and holds for every new row.
+    note_pool(control, client, cluster, fleet::pool_version(&access).await?).await?;
+    brought.map(|_| ())
 }
 
 /// Writes down which version the shared tables have, and each tenant in them.
