@@ -14,7 +14,8 @@ pub struct PgProxyConfig {
     pub drain_timeout: Duration,
     /// Sessions at once, those being authenticated among them.
     pub sessions_max: usize,
-    /// Sessions being authenticated at once.
+    /// Sessions being authenticated at once. One address has as many places of
+    /// these as it leaves free at the most, so half of them.
     pub authenticating_max: usize,
     /// Whether clients that are not on this machine must use TLS. The user
     /// `token`, whose password travels as it is, must in any case.

@@ -1,7 +1,7 @@
 //! The front as a whole: what all sessions share, and the loop that lets
 //! clients in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +21,15 @@ use tracing::{Instrument, Span};
 use crate::cancel::CancelKeys;
 use crate::config::PgProxyConfig;
 use crate::counter::Counter;
+use crate::entrance::{Entrance, Ticket};
 use crate::fitting::LongTexts;
 use crate::measure::Measures;
 use crate::refusal::Refusal;
 use crate::session;
 use crate::tls::{FrontTls, connector};
 
-/// Clients that are turned away at once, at the same time; more are hung up on.
+/// Clients that are turned away at the same time. The others are told at once,
+/// without being asked what they want.
 const TURNED_AWAY_MAX: usize = 64;
 
 /// How long turning a client away may take.
@@ -74,8 +76,8 @@ pub(crate) struct Front {
     pub long_texts: LongTexts,
     pub measures: Measures,
     sessions: Arc<Semaphore>,
-    authenticating: Arc<Semaphore>,
-    turned_away: Arc<Semaphore>,
+    entrance: Arc<Entrance>,
+    turned_away: Arc<Entrance>,
 }
 
 impl std::fmt::Debug for Front {
@@ -90,7 +92,7 @@ pub(crate) struct Admission {
     /// As long as the session lasts.
     pub session: OwnedSemaphorePermit,
     /// Until the client is authenticated.
-    pub authenticating: OwnedSemaphorePermit,
+    pub entering: Ticket,
 }
 
 /// When sessions have to end.
@@ -119,8 +121,8 @@ impl PgProxy {
             long_texts: LongTexts::default(),
             measures: Measures::register(),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
-            authenticating: Arc::new(Semaphore::new(config.authenticating_max)),
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            entrance: Arc::new(Entrance::new(config.authenticating_max)),
+            turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
             config,
             parts,
         };
@@ -157,10 +159,9 @@ impl PgProxy {
 }
 
 impl Front {
-    fn admit(&self) -> Option<Admission> {
+    fn admit(&self, peer: IpAddr) -> Option<Admission> {
         let session = Arc::clone(&self.sessions).try_acquire_owned().ok()?;
-        let authenticating = Arc::clone(&self.authenticating).try_acquire_owned().ok()?;
-        Some(Admission { session, authenticating })
+        Some(Admission { session, entering: self.entrance.admit(peer)? })
     }
 }
 
@@ -193,7 +194,7 @@ impl Door {
         if self.stops.draining.is_cancelled() {
             return self.turn_away(stream, peer, Refusal::stopping());
         }
-        match self.front.admit() {
+        match self.front.admit(peer.ip()) {
             Some(admission) => {
                 let session =
                     session::serve(Arc::clone(&self.front), stream, peer, admission, self.stops.clone());
@@ -204,15 +205,19 @@ impl Door {
     }
 
     fn turn_away(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
-        if let Ok(permit) = Arc::clone(&self.front.turned_away).try_acquire_owned() {
-            let front = Arc::clone(&self.front);
-            let turned_away = async move {
-                let _ =
-                    timeout(TURN_AWAY_TIMEOUT, session::serve_no_more(&front, stream, peer, &refusal)).await;
-                drop(permit);
-            };
-            tokio::spawn(turned_away.instrument(span(peer)));
-        }
+        let Some(ticket) = self.front.turned_away.admit(peer.ip()) else {
+            return session::hang_up(&self.front, &stream, &refusal);
+        };
+        let (front, sent_away) = (Arc::clone(&self.front), ticket.sent_away());
+        let turned_away = async move {
+            let serving = session::serve_no_more(&front, stream, peer, &refusal);
+            tokio::select! {
+                _ = timeout(TURN_AWAY_TIMEOUT, serving) => {}
+                () = sent_away.cancelled() => {}
+            }
+            drop(ticket);
+        };
+        tokio::spawn(turned_away.instrument(span(peer)));
     }
 }
 

@@ -7,6 +7,7 @@ mod backend;
 mod cancel;
 mod config;
 mod counter;
+mod entrance;
 mod fitting;
 mod front;
 mod guard;

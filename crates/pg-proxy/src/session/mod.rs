@@ -13,12 +13,15 @@ mod secure;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+use insula_pg_wire::backend;
+use insula_problem::Code;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use self::relay::Opened;
 use self::secure::{Accepted, Begun, Secured};
+use crate::entrance::Ticket;
 use crate::front::{Admission, Front, Stops};
 use crate::link::{Link, LinkError};
 use crate::measure::Counted;
@@ -64,13 +67,17 @@ pub(crate) async fn serve(
     stops: Stops,
 ) {
     let deadline = Instant::now() + front.config.startup_timeout;
-    let Admission { session, authenticating } = admission;
-    let entering = (authenticating, Counted::new(&front.measures.authenticating));
+    let Admission { session, entering } = admission;
+    let sent_away = entering.sent_away();
+    let entering = (entering, Counted::new(&front.measures.authenticating));
     let secured = tokio::select! {
         secured = Accepted::new(stream, peer).secure(&front, deadline) => secured,
         () = stops.draining.cancelled() => return,
+        // It has said nothing, and another one has its place.
+        () = sent_away.cancelled() => return front.measures.refused(Code::Overloaded),
     };
     let Some((mut link, secured)) = secured else { return };
+    entering.0.has_asked();
     let opened = tokio::select! {
         opened = prepare(&front, &mut link, secured, deadline, entering) => opened,
         () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
@@ -98,7 +105,7 @@ async fn prepare(
     link: &mut Link,
     secured: Secured,
     deadline: Instant,
-    entering: (OwnedSemaphorePermit, Counted),
+    entering: (Ticket, Counted),
 ) -> Result<Option<Opened>, End> {
     let started = match secured.start(front)? {
         Begun::Session(started) => started,
@@ -126,6 +133,16 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
         }
     }
     Ok(())
+}
+
+/// Tells a client for whom there is not even room to be turned away in one
+/// write, which an empty connection takes.
+pub(crate) fn hang_up(front: &Front, stream: &TcpStream, refusal: &Refusal) {
+    front.measures.refused(refusal.code);
+    let mut message = BytesMut::new();
+    backend::put_error(&mut message, &refusal.fields());
+    // It may have gone already.
+    let _ = stream.try_write(&message);
 }
 
 /// Turns away a client for whom there is no room. A cancel request is served

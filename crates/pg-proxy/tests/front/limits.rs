@@ -85,3 +85,38 @@ async fn the_front_itself_is_bounded_and_says_so() {
     drop(slow);
     until_let_in(&world, &tenant).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let config = PgProxyConfig { authenticating_max: 20, ..PgProxyConfig::default() };
+    let world = World::start_with(config, None).await;
+    let tenant = world.tenant("acme").await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(Raw::connect(&world).await);
+    }
+    let begun = std::time::Instant::now();
+    let _inside = world.connect(&tenant).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "nobody has waited for a time-out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_no_room_is_always_told() {
+    let config = PgProxyConfig { authenticating_max: 4, ..PgProxyConfig::default() };
+    let world = World::start_with(config, None).await;
+    let tenant = world.tenant("acme").await;
+    // All ask and do not go on: first those on the way in, then those at the door.
+    let mut asking = Vec::new();
+    for _ in 0..4 {
+        let mut slow = Raw::connect(&world).await;
+        slow.start(&[("user", "acme")]).await;
+        asking.push(slow);
+    }
+    asking[0].next().await.expect("it is asked for its proof");
+    for _ in 0..100 {
+        asking.push(Raw::connect(&world).await);
+    }
+    for _ in 0..20 {
+        assert_eq!(refused(&world.config(&tenant)).await, pair("53300", "overloaded"));
+    }
+}
