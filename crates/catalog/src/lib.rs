@@ -87,7 +87,8 @@ impl Catalog {
     /// `catalog_unavailable` where the server is away, `overloaded` where all
     /// connections are in use.
     pub async fn client(&self) -> Result<CatalogClient, Problem> {
-        let object = self.pool.get().await.map_err(|error| pool_problem(Store::Catalog, error))?;
+        let object =
+            insula_sql_store::get(&self.pool).await.map_err(|error| pool_problem(Store::Catalog, error))?;
         Ok(CatalogClient::new(object))
     }
 

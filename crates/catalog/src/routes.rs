@@ -104,10 +104,7 @@ impl RouteFeed {
     }
 
     async fn read(&mut self, since: Option<i64>) -> Result<(), Problem> {
-        let mut object = self
-            .catalog
-            .pool()
-            .get()
+        let mut object = insula_sql_store::get(&self.catalog.pool())
             .await
             .map_err(|error| insula_sql_store::pool_problem(insula_sql_store::Store::Catalog, error))?;
         // One snapshot for all that is read.

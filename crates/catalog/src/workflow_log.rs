@@ -228,7 +228,7 @@ impl WorkflowLog {
     }
 
     async fn client(&self) -> Result<Object, LogError> {
-        self.pool.get().await.map_err(|error| LogError::Unavailable(error.into()))
+        insula_sql_store::get(&self.pool).await.map_err(|error| LogError::Unavailable(error.into()))
     }
 
     async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LogError> {

@@ -50,3 +50,46 @@ async fn known_tenants_go_on_and_changes_wait() {
     assert!(open.simple_query("select 1").await.is_err());
     world.doctor_is_content();
 }
+
+/// A server that is stopped takes connections and answers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_that_hangs_is_as_one_that_is_away() {
+    let world = World::start().await;
+    world.apply_shop();
+    world.create("acme", "free", "us-east-1");
+    let url = world.url("acme");
+    let open = world.connect("acme").await;
+
+    let stopped = signalled(&world, "STOP");
+    assert!(stopped > 2, "the server and its sessions");
+    let begun = Instant::now();
+    assert_eq!(world.http("GET", "/readyz", None, None).unwrap().0, 503);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let create = ["tenant", "create", "late", "--tier", "free", "--region", "us-east-1"];
+        world.run(&create).failed_with("catalog_unavailable");
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    }
+    open.query("select * from products", &[]).await.unwrap();
+    insula_testkit::connect(&url).await.query("select * from products", &[]).await.unwrap();
+
+    signalled(&world, "CONT");
+    let begun = Instant::now();
+    while world.http("GET", "/readyz", None, None).unwrap().0 != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not go on: {}", world.log());
+    }
+    world.create("late", "free", "us-east-1");
+    world.doctor_is_content();
+}
+
+/// Sends a signal to the catalog's server and all its sessions; how many got it.
+fn signalled(world: &World, signal: &str) -> usize {
+    let parent = world.catalog.pid().unwrap().to_string();
+    let children = std::process::Command::new("ps").args(["-o", "pid=", "--ppid", &parent]).output().unwrap();
+    let children = String::from_utf8(children.stdout).unwrap();
+    let all: Vec<_> = children.split_whitespace().chain([parent.as_str()]).collect();
+    let sent = std::process::Command::new("kill").arg(format!("-{signal}")).args(&all).status().unwrap();
+    assert!(sent.success());
+    all.len()
+}

@@ -149,7 +149,7 @@ impl RegionStore {
     }
 
     async fn object(&self) -> Result<Object, Problem> {
-        self.pool.get().await.map_err(|error| pool_problem(Store::Region, error))
+        insula_sql_store::get(&self.pool).await.map_err(|error| pool_problem(Store::Region, error))
     }
 }
 

@@ -14,6 +14,6 @@ pub use database::{EnsureDatabaseError, ensure_database};
 pub use error::{Store, is_unavailable, pool_problem, sql_problem};
 pub use listen::{Listener, Notice};
 pub use migrate::{MigrateError, Migration, applied_version, migrate};
-pub use pool::{PoolSize, pool};
+pub use pool::{PoolSize, get, pool};
 
 pub use deadpool_postgres::{Object, Pool};

@@ -124,7 +124,8 @@ impl ClusterAccess {
             .entry(database.to_owned())
             .or_insert_with(|| pool(&self.connector.with_database(database), POOL_SIZE))
             .clone();
-        let object = pool.get().await.map_err(|error| pool_problem(Store::Cluster, error))?;
+        let object =
+            insula_sql_store::get(&pool).await.map_err(|error| pool_problem(Store::Cluster, error))?;
         Ok(Connection::Pooled(object))
     }
 }

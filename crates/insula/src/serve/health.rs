@@ -3,13 +3,20 @@
 //! that are known go on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use insula_control::Control;
 use insula_control::http::{Check, Health};
+use insula_problem::{Code, Problem};
 use insula_route_map::RouteMap;
 use insula_settings::{Role, Settings};
 use insula_telemetry::{Metrics, names};
+use tokio::time::timeout;
+
+/// How long the catalog may take to answer a process that is to be ready:
+/// whoever asks has a time-out of a few seconds.
+const CATALOG_ANSWERS: Duration = Duration::from_millis(1_500);
 
 /// The checks and the metrics.
 pub fn health(
@@ -26,7 +33,9 @@ pub fn health(
         async move {
             let mut checks = Vec::new();
             if roles.contains(&Role::Control) || roles.contains(&Role::Worker) {
-                let answer = async { control.catalog.client().await?.newest_schema_version().await }.await;
+                let asked = async { control.catalog.client().await?.newest_schema_version().await };
+                let no_answer = || Problem::new(Code::CatalogUnavailable, "The catalog does not answer.");
+                let answer = timeout(CATALOG_ANSWERS, asked).await.unwrap_or_else(|_| Err(no_answer()));
                 let ok = answer.is_ok();
                 metrics::gauge!(names::STORE_UP, "store" => "catalog").set(f64::from(u8::from(ok)));
                 let detail = answer.err().map(|problem| problem.detail().to_owned());
