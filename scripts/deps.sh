@@ -107,6 +107,20 @@ install_drivers() {
     cp "$list" .venv/requirements.txt
 }
 
+# The migration tool of Node for the tests, in .npm; made again when the list changes.
+install_node_tools() {
+    local list=scripts/package.json
+    if [ -d .npm/node_modules/drizzle-orm ] && cmp -s "$list" .npm/package.json; then
+        return
+    fi
+    say "installing the packages of $list into .npm"
+    rm -rf .npm
+    mkdir .npm
+    cp "$list" .npm/package.json
+    npm install --prefix .npm --silent --no-audit --no-fund --no-package-lock --ignore-scripts ||
+        fail "npm could not install $list into .npm"
+}
+
 # A tool of cargo's, built from crates.io where it is missing.
 install_cargo_tool() {
     local name=$1 version=$2
@@ -126,10 +140,13 @@ main() {
     if ! have cc || ! have ar; then missing+=(build-essential); fi
     if [ "$purpose" = test ]; then
         have_venv || missing+=(python3 python3-venv)
+        have node || missing+=(nodejs)
+        have npm || missing+=(npm)
     fi
     [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
     if [ "$purpose" = test ]; then
         install_drivers
+        install_node_tools
         install_cargo_tool nextest "$NEXTEST_VERSION"
         install_cargo_tool deny "$DENY_VERSION"
     fi

@@ -19,9 +19,10 @@ def upgrade():
     op.create_table(
         "entries",
         sa.Column("id", sa.BigInteger, primary_key=True),
-        sa.Column("account_id", sa.ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+        sa.Column("account_id", sa.BigInteger, sa.ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
         sa.Column("cents", sa.BigInteger, nullable=False),
         sa.CheckConstraint("cents <> 0", name="cents_not_zero"),
     )
+    op.create_index("entries_account", "entries", ["account_id"])
     rates = op.create_table("rates", sa.Column("code", sa.String(3), primary_key=True), sa.Column("rate", sa.Numeric))
     op.bulk_insert(rates, [{"code": "EUR", "rate": 1}, {"code": "USD", "rate": 1.1}])
