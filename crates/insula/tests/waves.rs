@@ -197,3 +197,21 @@ async fn rows_of_three_tenants_hold_up_no_other_tenant_of_their_pool() {
     assert_eq!(pool.query_one(open, &[]).await.unwrap().get::<_, i64>(0), 0);
     world.doctor_is_content();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_transaction_of_one_tenant_does_not_hold_up_its_pool() {
+    let world = World::start().await;
+    assert!(apply(&world, &[("0001_a.sql", FIRST)], &[]).ok);
+    for slug in ["forgetful", "other"] {
+        world.create(slug, "free", "us-east-1");
+    }
+    let forgetful = world.connect("forgetful").await;
+    forgetful.batch_execute("begin; insert into a values (1, 'x')").await.unwrap();
+    let said = apply(&world, &[("0002_b.sql", "alter table a add column b int;")], &[]);
+    assert!(said.ok, "{}", said.err);
+    assert_eq!(["forgetful", "other"].map(|slug| version(&world, slug)), [2, 2]);
+    // Its session is gone, with what it had not committed.
+    assert!(forgetful.batch_execute("commit").await.is_err());
+    let again = world.connect("forgetful").await;
+    assert_eq!(again.query("select b from a", &[]).await.unwrap().len(), 0);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use insula_domain::{RoleName, TenantId};
+use insula_domain::{RoleName, SchemaName, TenantId};
 use insula_problem::Problem;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
@@ -54,6 +54,29 @@ async fn being_let_in(maintenance: &Client) -> Result<BTreeSet<(i32, String)>, P
         .await
         .map_err(db)?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Ends sessions of tenants that hold locks on the tables of a schema in the
+/// database of the connection and have been idle in their transaction for a
+/// while: whom they serve has forgotten them, and everybody else waits. How
+/// many that were.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn end_idle_holders(client: &Client, schema: &SchemaName, idle: Duration) -> Result<i64, Problem> {
+    let ended = client
+        .query_one(
+            "select count(pg_terminate_backend(a.pid)) from pg_stat_activity a
+             where a.datname = current_database() and a.usename ~ '^tenant_[0-9a-f]{32}(_ro)?$'
+               and a.state in ('idle in transaction', 'idle in transaction (aborted)')
+               and a.state_change < now() - make_interval(secs => $2)
+               and exists (select from pg_locks l join pg_class c on c.oid = l.relation
+                           where l.pid = a.pid and l.granted and c.relnamespace = to_regnamespace($1))",
+            &[&schema.as_str(), &idle.as_secs_f64()],
+        )
+        .await
+        .map_err(db)?;
+    Ok(ended.get(0))
 }
 
 async fn end_sessions(maintenance: &Client, tenant: TenantId) -> Result<i64, Problem> {

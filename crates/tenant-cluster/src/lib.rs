@@ -21,7 +21,7 @@ use insula_sql_store::{Store, sql_problem};
 
 pub use access::{ClusterAccess, Connection};
 pub use admission::{Rule, admits_tenants_from_anywhere, read_rules};
-pub use fence::{fence, unfence};
+pub use fence::{end_idle_holders, fence, unfence};
 pub use inspect::{Inspection, inspect};
 pub use prepare::{prepare_dedicated, prepare_shared, publish_template};
 pub use purge::purge_pool_rows;

@@ -3,6 +3,7 @@
 //! can be repeated; what is there already is left alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use insula_app_schema::{AppSchema, PlainMigration, PoolForm, PoolMigration, Refusals, check_all};
 use insula_catalog::{SchemaVersionRecord, TenantRecord};
@@ -158,6 +159,21 @@ pub async fn pool_version(access: &ClusterAccess) -> Result<SchemaVersion, Probl
     let client = access.shared(&DatabaseName::pool()).await?;
     let applied = schema::applied_version(&client, &SchemaName::pool()).await?;
     Ok(applied.map_or(SchemaVersion(0), |applied| applied.version))
+}
+
+/// Ends sessions that hold shared tables and have been idle in their
+/// transaction for longer than this; how many.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn end_idle_holders(
+    control: &Control,
+    cluster: &ClusterName,
+    idle: Duration,
+) -> Result<i64, Problem> {
+    let access = control.clusters.access(cluster).await?;
+    let client = access.shared(&DatabaseName::pool()).await?;
+    cluster::end_idle_holders(&client, &SchemaName::pool(), idle).await
 }
 
 /// The version that each tenant in the shared tables of a cluster has.

@@ -41,6 +41,12 @@ const TRIES: u32 = 15;
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// From this try on, sessions that hold shared tables and are idle in their
+/// transaction for longer than `IDLE` are ended: one tenant's forgotten
+/// transaction does not hold up the pool.
+const TRIES_BEFORE_ENDING: u32 = 4;
+const IDLE: Duration = Duration::from_secs(5);
+
 /// How many failures the end of the operation names; the rollout has them all.
 const NAMED_MAX: i64 = 100;
 
@@ -203,18 +209,18 @@ async fn waves(run: Rollout) -> Result<RolloutStatus, StepError> {
         let is_canary = first.wave == 0;
         let (mut away, mut failed) = (false, false);
         let tries = |tables: &str| tried.get(tables).copied().unwrap_or(0) + 1;
-        let wave: Vec<(RolloutPlacementRecord, bool)> = wave
+        let wave: Vec<(RolloutPlacementRecord, u32)> = wave
             .into_iter()
             .map(|placement| {
-                let is_last = tries(&placement.tables) >= TRIES;
-                (placement, is_last)
+                let attempt = tries(&placement.tables);
+                (placement, attempt)
             })
             .collect();
         let outcomes: Vec<(String, Result<Outcome, StepError>)> = stream::iter(wave)
-            .map(|(placement, is_last)| {
+            .map(|(placement, attempt)| {
                 let run = run.clone();
                 async move {
-                    let outcome = bring(&run, &placement, is_last).await;
+                    let outcome = bring(&run, &placement, attempt).await;
                     (placement.tables, outcome)
                 }
             })
@@ -268,7 +274,7 @@ async fn pause(run: &Rollout, why: &str) -> Result<RolloutStatus, StepError> {
 async fn bring(
     run: &Rollout,
     placement: &RolloutPlacementRecord,
-    is_last: bool,
+    attempt: u32,
 ) -> Result<Outcome, StepError> {
     let control = run.deps();
     let (id, tables) = (run.input().rollout, placement.app_tables());
@@ -295,7 +301,14 @@ async fn bring(
         set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done, None).await?;
         return Ok(Outcome::Done);
     }
-    if is_passing(problem.code()) && !is_last {
+    if is_passing(problem.code()) && attempt < TRIES {
+        if let AppTables::Pool(cluster) = &tables
+            && problem.code() == Code::Unavailable
+            && attempt >= TRIES_BEFORE_ENDING
+        {
+            let ended = fleet::end_idle_holders(control, cluster, IDLE).await.map_err(retried)?;
+            tracing::warn!(%cluster, ended, "ended idle transactions that hold the shared tables");
+        }
         return Ok(Outcome::Later(problem));
     }
     tracing::error!(%tables, cause = problem.chain(), "a version failed");

@@ -51,16 +51,11 @@ impl Failure {
     pub(super) fn into_problem(self, place: &Place<'_>) -> Problem {
         let Some(error) = self.error.as_db_error() else { return db(self.error) };
         if is_passing(error) {
-            let detail =
-                format!("{} has to wait for others that use the tables. It will be tried again.", place.text);
+            let detail = format!("{} has to wait for others that use the tables.", place.text);
             return Problem::new(Code::Unavailable, detail).retry_after(5);
         }
         if insula_sql_store::is_unavailable(&self.error) {
-            let detail = format!(
-                "{} has to wait for the cluster ({}). It will be tried again.",
-                place.text,
-                error.code().code()
-            );
+            let detail = format!("{} has to wait for the cluster ({}).", place.text, error.code().code());
             return Problem::new(Code::PlacementUnavailable, detail).retry_after(2);
         }
         migration_failed(error, place)
