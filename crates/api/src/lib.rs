@@ -21,7 +21,7 @@ pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatu
 pub use page::Page;
 pub use schema::{
     ApplySchema, AuditFinding, BlueprintStatus, BlueprintUrl, CaptureNote, CaptureSchema, CapturedSchema,
-    ObjectFinding, OpenBlueprint, PlacementVersion, RebuildBlueprint, Rollout, RolloutCounts,
-    RolloutPlacement, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus, SchemaVersionInfo,
+    CheckSchema, ObjectFinding, OpenBlueprint, PlacementVersion, RebuildBlueprint, Rollout, RolloutCounts,
+    RolloutPlacement, SchemaAudit, SchemaCheck, SchemaFailure, SchemaFile, SchemaStatus, SchemaVersionInfo,
 };
 pub use tenants::{AuditEntry, CreateTenant, Tenant, UpdateTenant};

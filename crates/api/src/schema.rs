@@ -95,6 +95,24 @@ pub struct ObjectFinding {
     pub detail: String,
 }
 
+/// Asks what is to be said of an app schema before it is applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSchema {
+    /// All files, those that were applied before too.
+    pub files: Vec<SchemaFile>,
+}
+
+/// What is to be said of an app schema before it is applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SchemaCheck {
+    /// The files that would become new versions.
+    pub new: Vec<String>,
+    /// What in them breaks the application version that still runs, with file
+    /// and line.
+    pub warnings: Vec<String>,
+}
+
 /// Asks for the blueprint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,7 @@ use insula_domain::TenantStatus;
 use insula_problem::Problem;
 use serde_json::json;
 
+use crate::schema::blueprint;
 use crate::{Control, placements};
 
 /// How much was brought to the newest generation.
@@ -42,6 +43,7 @@ pub async fn rekey(control: &Control) -> Result<Rekeyed, Problem> {
         change.commit().await?;
         done.clusters += 1;
     }
+    blueprint::rekey(control).await?;
     for mut tenant in client.all_tenants().await? {
         let settled = matches!(tenant.status, TenantStatus::Active | TenantStatus::Suspended);
         if tenant.key_generation == newest || !settled {

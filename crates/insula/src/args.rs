@@ -326,6 +326,12 @@ pub enum SchemaCommand {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Read a folder as `apply` would, and tell what breaks the application that still runs.
+    #[command(after_help = "Example:\n  insula schema check schema")]
+    Check {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Show the versions, and the placements that are behind.
     Status,
     /// Show where a version failed, with what PostgreSQL said of the rows there.

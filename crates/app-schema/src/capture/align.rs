@@ -131,20 +131,16 @@ impl Root {
         let mut taken = Taken::default();
         let mut seen = BTreeSet::new();
         while let Some(firing) = queue.front().copied() {
-            let What::Rows(rows) = &firing.what else {
-                if !is_nested(firing) {
-                    break;
-                }
-                taken.nested.push(firing);
-                queue.pop_front();
-                continue;
-            };
             if is_nested(firing) {
                 if later.iter().any(|other| other.calls(firing)) {
                     break;
                 }
                 taken.nested.push(firing);
-            } else if self.changes(firing) && seen.insert((&firing.tag, &rows.table)) {
+                queue.pop_front();
+                continue;
+            }
+            let What::Rows(rows) = &firing.what else { break };
+            if self.changes(firing) && seen.insert((&firing.tag, &rows.table)) {
                 taken.own.push(firing);
             } else if later.iter().any(|other| other.changes(firing)) {
                 break;

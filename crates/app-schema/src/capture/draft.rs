@@ -74,7 +74,7 @@ fn catch_up_between(pieces: Vec<Piece>) -> (Vec<Piece>, BTreeMap<String, i64>) {
         let is_needed = |(name, (table, _)): &(&String, &(String, i64))| match &piece.kind {
             PieceKind::Decision => true,
             PieceKind::Definition => [table, *name].iter().any(|name| piece.text.contains(name.as_str())),
-            PieceKind::Rows(..) => false,
+            PieceKind::Change | PieceKind::Rows(..) => false,
         };
         let needed: Vec<String> = behind.iter().filter(is_needed).map(|(name, _)| name.clone()).collect();
         for name in needed {

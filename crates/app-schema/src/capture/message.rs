@@ -10,6 +10,8 @@ use super::align::{Root, Taken, innermost_statement};
 use super::normalise::{Normalised, normalise};
 use super::rows::{self, RowsText};
 use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What};
+use crate::builtins::TABLE_FREE;
+use crate::facts::{Facts, Name};
 use crate::source::{Source, excerpt};
 use crate::syntax::{Statement, statements};
 
@@ -35,6 +37,8 @@ pub(super) enum PieceKind {
     Definition,
     /// A statement that decides over rows, and may draw ids.
     Decision,
+    /// A statement that changes rows, and draws no ids.
+    Change,
     /// Rows that are written out, with the table, and where its sequences stood then.
     Rows(String, Vec<(String, i64)>),
 }
@@ -118,7 +122,7 @@ impl Reader<'_> {
     fn definition(&self, taken: &Taken<'_>, out: &mut Pieces) {
         let Some(seq) = taken.own.first().map(|firing| firing.seq) else { return };
         if let Some(seq) = self.definition_is_ours(&taken.own, self.text(), out).then_some(seq) {
-            self.push(seq, self.text(), &self.statement.node, out);
+            self.push(seq, self.text(), &self.statement.node, PieceKind::Definition, out);
         }
     }
 
@@ -155,7 +159,7 @@ impl Reader<'_> {
     }
 
     /// A statement, once it is known that it belongs into the version.
-    fn push(&self, seq: i64, text: &str, node: &NodeEnum, out: &mut Pieces) {
+    fn push(&self, seq: i64, text: &str, node: &NodeEnum, kind: PieceKind, out: &mut Pieces) {
         match normalise(text, node, self.recording.role) {
             Normalised::LeftOut(why) => out.note(text, why),
             Normalised::Taken { sql, notes } => {
@@ -163,8 +167,6 @@ impl Reader<'_> {
                     out.note(text, note);
                 }
                 let text = if self.comment.is_empty() { sql } else { format!("{}\n{sql}", self.comment) };
-                let is_data = crate::plain::is_data(node) || matches!(node, NodeEnum::TruncateStmt(_));
-                let kind = if is_data { PieceKind::Decision } else { PieceKind::Definition };
                 out.pieces.push(Piece { seq, text, rows: 0, kind, refused: None });
             }
         }
@@ -203,7 +205,9 @@ impl Reader<'_> {
             out.inserted.extend(inserted)
         }
         if !by_row {
-            self.push(first.seq, self.text(), &self.statement.node, out);
+            let draws = own.iter().any(|(firing, _)| firing.tag == "INSERT") || !taken.nested.is_empty();
+            let kind = if draws { PieceKind::Decision } else { PieceKind::Change };
+            self.push(first.seq, self.text(), &self.statement.node, kind, out);
             return;
         }
         let skips_conflicts = has_key(&self.statement.json, "on_conflict_clause");
@@ -231,7 +235,7 @@ impl Reader<'_> {
         let changes_rows = taken.nested.iter().any(|firing| is_rows(&firing));
         let defines = taken.nested.iter().any(|firing| !is_rows(&firing));
         if !defines && !is_do {
-            self.push(first.seq, self.text(), &self.statement.node, out);
+            self.push(first.seq, self.text(), &self.statement.node, PieceKind::Decision, out);
             return;
         }
         if changes_rows {
@@ -268,7 +272,7 @@ impl Reader<'_> {
             let [statement] = parsed.as_slice() else { continue };
             if self.definition_is_ours(&own, text, out) {
                 let reader = Reader { recording: self.recording, sql: text, statement, comment: "" };
-                reader.push(firing.seq, reader.text(), &statement.node, out);
+                reader.push(firing.seq, reader.text(), &statement.node, PieceKind::Definition, out);
                 out.note(self.text(), "what it has defined is written out");
             }
         }
@@ -284,8 +288,9 @@ fn is_by_row(statement: &Statement) -> bool {
             let values = insert.select_stmt.as_ref().and_then(|select| select.node.as_ref());
             let is_constant = match values {
                 None => true,
-                Some(NodeEnum::SelectStmt(select)) => !select.values_lists.is_empty(),
-                Some(_) => false,
+                Some(NodeEnum::SelectStmt(select)) if !select.values_lists.is_empty() => true,
+                // As in SELECT * FROM unnest('{1,2}'::int[]).
+                Some(_) => reads_nothing(&statement.json["InsertStmt"]["select_stmt"]),
             };
             let decides = insert.on_conflict_clause.is_some()
                 || insert.with_clause.is_some()
@@ -294,6 +299,15 @@ fn is_by_row(statement: &Statement) -> bool {
         }
         _ => has_parameters,
     }
+}
+
+/// Whether a query makes the same rows everywhere: it reads no table, and calls
+/// nothing that could.
+fn reads_nothing(query: &Value) -> bool {
+    let facts = Facts::of(query);
+    let is_known =
+        |name: &Name| name.schema.is_none() && TABLE_FREE.binary_search(&name.name.as_str()).is_ok();
+    facts.relations.is_empty() && facts.functions.iter().all(is_known)
 }
 
 /// Whether a tree has something under a key, at any level.

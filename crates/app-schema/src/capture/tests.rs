@@ -97,6 +97,43 @@ fn sequences_follow_rows_and_not_statements() {
         "{}",
         by_row.sql
     );
-    let by_statement = draft(&[insert(1, "INSERT INTO t SELECT 1", "t", 1)], &[], &moved);
+    let by_statement = draft(&[insert(1, "INSERT INTO t SELECT a FROM u", "t", 1)], &[], &moved);
     assert!(!by_statement.sql.contains("setval"), "{}", by_statement.sql);
+}
+
+#[test]
+fn queries_that_read_nothing_are_constants() {
+    let by_row =
+        |text: &str| draft(&[insert(1, text, "t", 1)], &[], &[]).sql.contains("INSERT INTO t (a) VALUES");
+    for text in [
+        "INSERT INTO t (a) VALUES (1)",
+        "INSERT INTO t DEFAULT VALUES",
+        "INSERT INTO t (a) SELECT * FROM UNNEST(('{1}'::int2[])::integer[]) RETURNING t.a",
+        "INSERT INTO t SELECT g FROM generate_series(1, 1) g",
+        "INSERT INTO t SELECT 1",
+    ] {
+        assert!(by_row(text), "{text}");
+    }
+    for text in [
+        "INSERT INTO t SELECT a FROM u",
+        "INSERT INTO t SELECT own()",
+        "INSERT INTO t SELECT public.lower('1')",
+        "INSERT INTO t VALUES ((SELECT max(a) FROM u))",
+        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+        "WITH q AS (SELECT 1 AS a) INSERT INTO t SELECT a FROM q",
+    ] {
+        assert!(!by_row(text), "{text}");
+    }
+}
+
+#[test]
+fn what_a_block_does_is_not_taken_for_a_statements_before_it() {
+    let text =
+        "INSERT INTO t VALUES (1); DO $$ BEGIN CREATE TYPE e AS ENUM ('a'); END $$; INSERT INTO t VALUES (1)";
+    let context = "SQL statement \"CREATE TYPE e AS ENUM ('a')\"\nPL/pgSQL function inline_code_block line 1 at SQL statement";
+    let detail = r#"[{"schema": "public", "identity": "public.e"}]"#;
+    let made = firing(2, text, "CREATE TYPE", context, "ddl", detail);
+    let draft = draft(&[insert(1, text, "t", 1), made, insert(3, text, "t", 1)], &[], &[]);
+    assert_eq!((draft.statements, draft.refusals.len()), (3, 0), "{}", draft.sql);
+    assert!(draft.sql.contains("\nCREATE TYPE e AS ENUM ('a');\n"), "{}", draft.sql);
 }

@@ -113,6 +113,7 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(schema::schema_status))
         .routes(routes!(schema::schema_failures))
         .routes(routes!(schema::schema_audit))
+        .routes(routes!(schema::check_schema))
         .routes(routes!(schema::open_blueprint))
         .routes(routes!(schema::rebuild_blueprint))
         .routes(routes!(schema::capture_schema))

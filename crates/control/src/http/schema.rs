@@ -7,8 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use insula_api::{
-    ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, OpenBlueprint, Operation, Page,
-    RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaStatus, SchemaVersionInfo,
+    ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, CheckSchema, OpenBlueprint, Operation, Page,
+    RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaCheck, SchemaFailure, SchemaStatus,
+    SchemaVersionInfo,
 };
 use insula_domain::{OperationId, RolloutPlacementStatus};
 use insula_problem::{Code, Problem};
@@ -214,6 +215,26 @@ pub async fn retry_rollout(
 
 fn rollout_id(id: &str) -> Result<OperationId, Problem> {
     id.parse().map_err(|_| Problem::new(Code::RolloutNotFound, "There is no such rollout."))
+}
+
+/// Check the app schema
+///
+/// The files are read and proved as by a rollout; the answer tells what in the
+/// new ones breaks the application that still runs. Nothing is taken.
+#[utoipa::path(
+    post, path = "/v1/schema/checks", tag = "schema", security(("operator" = [])),
+    request_body = CheckSchema,
+    responses(
+        (status = 200, body = SchemaCheck),
+        (status = "4XX", body = insula_api::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn check_schema(
+    State(control): State<Arc<Control>>,
+    _operator: Operator,
+    Body(request): Body<CheckSchema>,
+) -> Result<Json<SchemaCheck>, ApiError> {
+    Ok(Json(schema::apply::examine(&control, request).await?))
 }
 
 /// The way to the blueprint

@@ -2,8 +2,10 @@
 //! told at once; what only PostgreSQL can tell is rehearsed by the rollout
 //! before anything is published.
 
-use insula_api::ApplySchema;
-use insula_app_schema::{AppSchema, AppliedVersion, FolderError, Refusals, check_all};
+use insula_api::{ApplySchema, CheckSchema, SchemaCheck, SchemaFile};
+use insula_app_schema::{
+    AppSchema, AppliedVersion, FolderError, PlainMigration, Refusals, check_all, warnings,
+};
 use insula_catalog::{Author, CatalogClient, RolloutRecord, SchemaVersionRecord};
 use insula_domain::{OperationId, RolloutStatus, SchemaVersion, Slug, TenantId};
 use insula_problem::{Code, Problem};
@@ -19,6 +21,30 @@ use crate::workflows::rollout::{RolloutInput, rollout_kind};
 /// Placements of a wave, where the request does not say.
 const WAVE_SIZE: u32 = 100;
 
+/// Reads the files, and refuses what cannot be taken in every form.
+fn read(files: Vec<SchemaFile>) -> Result<(AppSchema, Vec<PlainMigration>), Problem> {
+    let files = files.into_iter().map(|file| (file.name, file.sql.into_bytes())).collect();
+    let app = AppSchema::from_files(files).map_err(|error| folder_problem(&error))?;
+    let plain = check_all(app.migrations()).map_err(|refusals| refused(&refusals))?;
+    pool_form(&plain).map_err(|refusals| refused(&refusals))?;
+    Ok((app, plain))
+}
+
+/// Reads the files as [`apply`] does, and tells what in the new versions breaks
+/// the application that still runs. Nothing is taken.
+///
+/// # Errors
+/// As [`apply`], as far as the files alone tell.
+pub async fn examine(control: &Control, request: CheckSchema) -> Result<SchemaCheck, Problem> {
+    let (_, plain) = read(request.files)?;
+    let newest = control.catalog.client().await?.newest_schema_version().await?;
+    let new = plain.iter().filter(|migration| migration.version() > newest);
+    Ok(SchemaCheck {
+        new: new.clone().map(|migration| migration.migration().file_name()).collect(),
+        warnings: new.flat_map(warnings).map(|warning| warning.to_string()).collect(),
+    })
+}
+
 /// Takes the files as the app schema and begins the rollout of what is new.
 /// With nothing new the rollout looks whether every placement is current.
 ///
@@ -28,11 +54,7 @@ const WAVE_SIZE: u32 = 100;
 /// is under way; `tenant_not_found` for a canary that is not there.
 pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> Result<OperationId, Problem> {
     let wave_size = wave_size(request.wave_size)?;
-    let files = request.files.into_iter().map(|file| (file.name, file.sql.into_bytes())).collect();
-    let app = AppSchema::from_files(files).map_err(|error| folder_problem(&error))?;
-    let plain = check_all(app.migrations()).map_err(|refusals| refused(&refusals))?;
-    pool_form(&plain).map_err(|refusals| refused(&refusals))?;
-
+    let (app, _) = read(request.files)?;
     let mut client = control.catalog.client().await?;
     let canaries = canaries(&client, &request.canaries).await?;
     let taken: Vec<AppliedVersion> = client

@@ -84,18 +84,17 @@ pub async fn url(
     let generation = control.keys.current_generation();
     let password = control.keys.blueprint_password(&cluster.name, generation).map_err(Problem::internal)?;
     let verifier = ScramVerifier::for_login(&password, control.entropy.as_ref()).to_text();
-    if known.is_some() {
-        blueprint::set_password(&access, &verifier).await?;
-    } else {
-        blueprint::create(&access, &verifier).await?;
-    }
     let located = Located { cluster, access, password };
+    if known.is_some() {
+        // One that is gone is not made anew in passing.
+        blueprint::set_password(&located.access, &verifier).await?;
+        located.open().await?;
+    }
+    blueprint::create(&located.access, &verifier).await?;
     if known.is_none() {
         let opened = located.open().await?;
-        opened.take().await?;
+        opened.take_in_turn().await?;
         opened.bring(&fleet::forms(control).await?.plain).await?;
-    } else {
-        located.open().await?;
     }
     let change = client.change(author).await?;
     change.set_blueprint(&located.cluster.name, generation).await?;
@@ -145,6 +144,26 @@ fn shown(located: &Located) -> BlueprintUrl {
     let (role, password) = (blueprint::ROLE, percent(password.expose()));
     let url = format!("postgres://{role}:{password}@{host}:{}/{role}{mode}", cluster.port);
     BlueprintUrl { cluster: cluster.name.clone(), url }
+}
+
+/// Gives the blueprint's role the password of the newest master key.
+///
+/// # Errors
+/// Where the catalog or the cluster is away.
+pub async fn rekey(control: &Control) -> Result<(), Problem> {
+    let newest = control.keys.current_generation();
+    let mut client = control.catalog.client().await?;
+    let Some(record) = client.blueprint().await?.filter(|record| record.key_generation != newest) else {
+        return Ok(());
+    };
+    let access = control.clusters.access(&record.cluster).await?;
+    let password = control.keys.blueprint_password(&record.cluster, newest).map_err(Problem::internal)?;
+    let verifier = ScramVerifier::for_login(&password, control.entropy.as_ref()).to_text();
+    blueprint::set_password(&access, &verifier).await?;
+    let change = client.change(control.worker()).await?;
+    change.set_blueprint(&record.cluster, newest).await?;
+    change.audit("blueprint.rekey", None, SUBJECT, &json!({"key_generation": newest})).await?;
+    change.commit().await
 }
 
 /// Builds the blueprint again from the versions.
@@ -240,9 +259,10 @@ pub async fn follow(control: &Control) -> Result<(), Problem> {
 /// there are some in any case.
 async fn compare(control: &Control, located: &Located) -> Result<Option<Vec<BlueprintDrift>>, Problem> {
     let forms = fleet::forms(control).await?;
-    let opened = located.open().await?;
-    opened.take().await?;
+    let mut opened = located.open().await?;
+    opened.take_in_turn().await?;
     opened.bring(&forms.plain).await?;
+    opened.forget(forms.newest()).await?;
     let newest = opened.versions().await?.last().map(|version| version.version);
     if newest > Some(forms.newest()) || opened.first_uncaptured().await?.is_some() {
         return Ok(None);

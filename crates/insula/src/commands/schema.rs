@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use insula_api::{
-    ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, OpenBlueprint, Operation, Page,
-    RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaFailure, SchemaFile, SchemaStatus,
+    ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, CheckSchema, OpenBlueprint, Operation, Page,
+    RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaCheck, SchemaFailure, SchemaFile,
+    SchemaStatus,
 };
 use insula_domain::{InvalidName, RolloutStatus, Slug};
 use reqwest::Method;
@@ -20,7 +21,10 @@ const BYTES_MAX: u64 = 3 << 20;
 pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Result<(), Failure> {
     match command {
         SchemaCommand::Apply { dir, wave_size, canary, wait } => {
-            let request = ApplySchema { files: read_folder(&dir)?, wave_size, canaries: slugs(&canary)? };
+            let files = read_folder(&dir)?;
+            let check = check(client, files.clone()).await?;
+            tell_warnings(&check.warnings);
+            let request = ApplySchema { files, wave_size, canaries: slugs(&canary)? };
             let operation: Operation = client.send(Method::POST, "/v1/schema/rollouts", &request).await?;
             if wait.no_wait {
                 return super::operations::show(format, &operation);
@@ -28,6 +32,15 @@ pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Res
             let operation = output::follow(client, operation, format).await?;
             status(client, format).await?;
             tell_end(client, &operation).await
+        }
+        SchemaCommand::Check { dir } => {
+            let check = check(client, read_folder(&dir)?).await?;
+            if format == Format::Json {
+                return output::json(&check);
+            }
+            tell_warnings(&check.warnings);
+            output::line(&format!("{} new versions, {} warnings", check.new.len(), check.warnings.len()));
+            Ok(())
         }
         SchemaCommand::Status => status(client, format).await,
         SchemaCommand::Failures => failures(client, format).await,
@@ -50,6 +63,16 @@ pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Res
             let path = write_file(&dir, &captured.file)?;
             show_captured(format, &captured, &path)
         }
+    }
+}
+
+async fn check(client: &Client, files: Vec<SchemaFile>) -> Result<SchemaCheck, Failure> {
+    client.send(Method::POST, "/v1/schema/checks", &CheckSchema { files }).await
+}
+
+fn tell_warnings(warnings: &[String]) {
+    for warning in warnings {
+        output::note(&format!("warning: {warning}"));
     }
 }
 
@@ -243,9 +266,7 @@ fn show_captured(format: Format, captured: &CapturedSchema, path: &Path) -> Resu
     for note in &captured.notes {
         output::note(&format!("note: {}: {}", note.statement, note.note));
     }
-    for warning in &captured.warnings {
-        output::note(&format!("warning: {warning}"));
-    }
+    tell_warnings(&captured.warnings);
     for refusal in &captured.refusals {
         output::note(&format!("refused: {refusal}"));
     }

@@ -11,11 +11,13 @@ mod bring;
 mod place;
 mod record;
 
+use std::collections::BTreeMap;
+
 use insula_app_schema::capture::{Firing, MovedSequence};
 use insula_domain::{DatabaseName, SchemaVersion};
 use insula_problem::{Code, Problem};
-use std::collections::BTreeMap;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::access::{ClusterAccess, Connection};
 use crate::db;
@@ -119,13 +121,27 @@ impl<'a> Blueprint<'a> {
     /// # Errors
     /// `blueprint_busy` where somebody else has it.
     pub async fn take(&self) -> Result<(), Problem> {
-        let row = self
-            .admin
-            .query_one("select pg_try_advisory_lock(hashtextextended('insula blueprint', 0))", &[])
-            .await
-            .map_err(db)?;
-        if row.get(0) {
-            return Ok(());
+        self.take_within("1ms").await
+    }
+
+    /// The same, and waits for a capture that is under way.
+    ///
+    /// # Errors
+    /// `blueprint_busy` where somebody else has it for long.
+    pub async fn take_in_turn(&self) -> Result<(), Problem> {
+        self.take_within("60s").await
+    }
+
+    async fn take_within(&self, time: &str) -> Result<(), Problem> {
+        let lock = format!(
+            "set lock_timeout = '{time}';
+             select pg_advisory_lock(hashtextextended('insula blueprint', 0));
+             set lock_timeout = 0"
+        );
+        match self.admin.batch_execute(&lock).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+            Err(error) => return Err(db(error)),
         }
         let detail = "Another capture is under way, or a version is being brought to the blueprint.";
         Err(Problem::new(Code::BlueprintBusy, detail).retry_after(2))
@@ -155,7 +171,12 @@ impl<'a> Blueprint<'a> {
 
     /// A session as the blueprint's own role.
     async fn session(&self, database: &DatabaseName) -> Result<Connection, Problem> {
-        self.access.as_role(ROLE, self.password, database).await
+        self.access.as_role(ROLE, self.password, database).await.map_err(|problem| {
+            let detail = format!(
+                "The role {ROLE} does not come into its database. `insula schema blueprint-url` sets its password again."
+            );
+            Problem::new(problem.code(), detail).retry_after(2).caused_by(problem)
+        })
     }
 }
 

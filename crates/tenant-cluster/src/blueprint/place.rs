@@ -60,6 +60,7 @@ async fn make_roles(maintenance: &Client, verifier: &str) -> Result<(), Problem>
     maintenance
         .batch_execute(&format!(
             "begin;\n{}{}
+             alter role {ROLE} reset all;
              alter role {ROLE} connection limit {CONNECTIONS} password {};
              grant {ROLE} to {RECORDER};
              commit",

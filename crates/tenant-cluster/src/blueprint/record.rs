@@ -1,5 +1,6 @@
 //! Reading what was recorded, and marking it as captured.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use insula_app_schema::Migration;
@@ -15,9 +16,8 @@ use crate::db;
 /// How long to wait for a tool's transaction to end.
 const WAIT: &str = "10s";
 
-/// The most that is read at once: a developer who has done more has not
-/// captured for a long time.
-const FIRINGS: i64 = 100_000;
+/// The most statements that one capture takes.
+const FIRINGS_MAX: i64 = 100_000;
 
 impl Blueprint<'_> {
     /// Reads what was recorded and not captured, at a moment at which no
@@ -37,8 +37,14 @@ impl Blueprint<'_> {
                 _ => db(error),
             });
         }
-        let rows = transaction.query(FIRINGS_SQL, &[&FIRINGS]).await.map_err(db)?;
-        let firings = rows.iter().map(firing).collect::<Result<Vec<_>, _>>()?;
+        let rows = transaction.query(TEXTS_SQL, &[]).await.map_err(db)?;
+        let texts: HashMap<String, Arc<str>> =
+            rows.iter().map(|row| (row.get(0), Arc::from(row.get::<_, &str>(1)))).collect();
+        let rows = transaction.query(FIRINGS_SQL, &[&(FIRINGS_MAX + 1)]).await.map_err(db)?;
+        let firings = rows.iter().map(|row| firing(row, &texts)).collect::<Result<Vec<_>, _>>()?;
+        if firings.len() as i64 > FIRINGS_MAX {
+            return Err(too_much());
+        }
         let standing = standing(transaction.client()).await?;
         let sequences = transaction.query(MOVED_SQL, &[]).await.map_err(db)?;
         let sequences = sequences
@@ -148,6 +154,28 @@ impl Blueprint<'_> {
         Ok(())
     }
 
+    /// Forgets what was recorded for versions that are published: they cannot be
+    /// captured again.
+    ///
+    /// # Errors
+    /// Where the cluster is away.
+    pub async fn forget(&mut self, published: SchemaVersion) -> Result<(), Problem> {
+        let transaction = self.admin.transaction().await.map_err(db)?;
+        transaction
+            .execute("delete from insula_capture.log where version <= $1", &[&published.0])
+            .await
+            .map_err(db)?;
+        transaction
+            .execute(
+                "delete from insula_capture.texts t
+                 where not exists (select from insula_capture.log l where l.xid = t.xid and l.text_hash = t.hash)",
+                &[],
+            )
+            .await
+            .map_err(db)?;
+        transaction.commit().await.map_err(db)
+    }
+
     /// Takes back captures after a version, so that they are captured again.
     ///
     /// # Errors
@@ -190,12 +218,20 @@ async fn standing(client: &Client) -> Result<Vec<(u32, Option<i64>)>, Problem> {
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-fn firing(row: &Row) -> Result<Firing, Problem> {
+fn too_much() -> Problem {
+    let detail = format!(
+        "There are more than {FIRINGS_MAX} statements since the last capture. Build the blueprint again, and capture more often."
+    );
+    Problem::new(Code::CaptureRefused, detail)
+}
+
+fn firing(row: &Row, texts: &HashMap<String, Arc<str>>) -> Result<Firing, Problem> {
+    let text = texts.get(row.get::<_, &str>("text")).cloned();
     let what = What::read(row.get("kind"), row.get("detail")).map_err(Problem::internal)?;
     Ok(Firing {
         seq: row.get("seq"),
         message: Arc::from(row.get::<_, &str>("message")),
-        text: Arc::from(row.get::<_, &str>("text")),
+        text: text.ok_or_else(|| Problem::internal("a recorded statement has no text"))?,
         tag: row.get("tag"),
         context: row.get("context"),
         what,
@@ -203,11 +239,17 @@ fn firing(row: &Row) -> Result<Firing, Problem> {
 }
 
 const FIRINGS_SQL: &str = "
-select l.seq, format('%s %s %s', l.pid, l.at, l.text_hash) as message, t.text, l.kind, l.tag, l.context,
-       l.detail::text as detail
+select l.seq, format('%s %s %s', l.pid, l.at, l.text_hash) as message, l.text_hash as text, l.kind, l.tag,
+       l.context, l.detail::text as detail
 from insula_capture.log l
-join insula_capture.texts t on t.xid = l.xid and t.hash = l.text_hash
 where l.version is null order by l.seq limit $1";
+
+/// The texts of those, each once.
+const TEXTS_SQL: &str = "
+select distinct on (t.hash) t.hash, t.text
+from insula_capture.texts t
+where exists (select from insula_capture.log l
+              where l.version is null and l.xid = t.xid and l.text_hash = t.hash)";
 
 /// Sequences that stand elsewhere than when the last version was captured or
 /// brought, with the tables that draw from them.

@@ -92,6 +92,7 @@ pub(crate) async fn apply_as_owner(
     let mut statements: Vec<String> = limits().into();
     statements.extend_from_slice(first);
     statements.extend(extensions(&SchemaName::of_silo(), migration));
+    statements.push(format!("set local search_path = {}", search_path(&SchemaName::of_silo())));
     let text = PlainText::new(&statements, migration, "");
     let (file, applied) = (migration.migration().file_name(), migration.applied());
     batch::run(transaction.client(), &text.sql).await.map_err(|failure| text.problem(failure))?;
