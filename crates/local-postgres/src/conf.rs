@@ -56,6 +56,9 @@ const COMMON: &[(&str, &str)] = &[
     // Several servers share one machine.
     ("shared_buffers", "128MB"),
     ("max_wal_size", "1GB"),
+    // What the temporary files of one session may take on the disk that all
+    // share: only a superuser may set another limit.
+    ("temp_file_limit", "5GB"),
     ("jit", "off"),
     ("password_encryption", "scram-sha-256"),
     ("timezone", "UTC"),
@@ -94,6 +97,7 @@ mod tests {
     fn a_durable_server_keeps_its_promises_and_a_test_server_need_not() {
         let mut spec = spec();
         let durable = render(&spec, &version("15.1"));
+        assert!(durable.contains("temp_file_limit = '5GB'\n"), "{durable}");
         assert!(!durable.contains("fsync") && !durable.contains("s3cret"), "{durable}");
         assert!(
             durable.contains("wal_level = 'logical'\n") && durable.contains("cluster_name = 'catalog'\n")

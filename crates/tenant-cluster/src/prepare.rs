@@ -12,7 +12,7 @@ use crate::access::{ClusterAccess, MAINTENANCE};
 use crate::roles::create_group;
 use crate::schema;
 use crate::scratch::drop_abandoned;
-use crate::spaces::{database_exists, drop_database, ensure_closed_database};
+use crate::spaces::{database_exists, drop_database, ensure_closed_database, limit_temporary_files};
 use crate::{db, literal};
 
 /// Held while a template database is made.
@@ -27,12 +27,13 @@ const LOCK_TIMEOUT: &str = "30s";
 pub async fn prepare_shared(access: &ClusterAccess) -> Result<(), Problem> {
     let maintenance = access.maintenance().await?;
     close_maintenance(&maintenance).await?;
-    drop_abandoned(&maintenance).await?;
+    drop_abandoned(&*access.own(&DatabaseName::from_stored(MAINTENANCE.to_owned())).await?).await?;
     create_group(&maintenance).await?;
     schema::create_group_roles(&maintenance).await?;
     let (pool, schemas) = (DatabaseName::pool(), DatabaseName::schemas());
     for database in [&pool, &schemas] {
         ensure_closed_database(&maintenance, database).await?;
+        limit_temporary_files(&maintenance, database).await?;
     }
     maintenance
         .batch_execute(&format!(

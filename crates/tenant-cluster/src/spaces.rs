@@ -9,6 +9,9 @@ use tokio_postgres::Client;
 use crate::db;
 use crate::schema::drop_owner;
 
+/// What the temporary files of one session may take.
+const TEMPORARY_FILES: &str = "5GB";
+
 fn roles_of(tenant: TenantId) -> [RoleName; 2] {
     [RoleName::of_tenant(tenant), RoleName::read_only_of_tenant(tenant)]
 }
@@ -76,20 +79,50 @@ pub async fn open_database(
              grant connect, temporary on database {database} to {read_only}; commit;"
         ))
         .await
+        .map_err(db)?;
+    limit_temporary_files(maintenance, database).await
+}
+
+/// Bounds the temporary files of each session in a database, on a server that
+/// has no bound of its own: one tenant would fill the disk of all. Only a
+/// superuser may set another limit.
+///
+/// # Errors
+/// Where the cluster is away.
+pub(crate) async fn limit_temporary_files(
+    maintenance: &Client,
+    database: &DatabaseName,
+) -> Result<(), Problem> {
+    maintenance
+        .batch_execute(&format!(
+            "do $$ begin
+                 if current_setting('temp_file_limit') = '-1' then
+                     alter database {database} set temp_file_limit = '{TEMPORARY_FILES}';
+                 end if;
+             end $$"
+        ))
+        .await
         .map_err(db)
 }
 
 /// Makes an empty database, where it is not there, and closes it to everybody
-/// who gets no right to connect.
+/// who gets no right to connect. Nobody gets in before it is closed.
 pub(crate) async fn ensure_closed_database(
     maintenance: &Client,
     database: &DatabaseName,
 ) -> Result<(), Problem> {
     if !database_exists(maintenance, database).await? {
-        let create = format!("create database {database} template template0 encoding 'UTF8'");
+        let create =
+            format!("create database {database} template template0 encoding 'UTF8' allow_connections false");
         maintenance.batch_execute(&create).await.map_err(db)?;
     }
-    maintenance.batch_execute(&format!("revoke all on database {database} from public")).await.map_err(db)
+    maintenance
+        .batch_execute(&format!(
+            "begin; revoke all on database {database} from public;
+             alter database {database} with allow_connections true; commit;"
+        ))
+        .await
+        .map_err(db)
 }
 
 /// Removes a database with the sessions that are in it.
@@ -104,9 +137,21 @@ pub async fn drop_database(maintenance: &Client, database: &DatabaseName) -> Res
 ///
 /// # Errors
 /// Where the cluster is away.
-pub(crate) async fn database_exists(client: &Client, database: &DatabaseName) -> Result<bool, Problem> {
+pub async fn database_exists(client: &Client, database: &DatabaseName) -> Result<bool, Problem> {
     let row = client
         .query_opt("select 1 from pg_database where datname = $1", &[&database.as_str()])
+        .await
+        .map_err(db)?;
+    Ok(row.is_some())
+}
+
+/// Whether a schema is in the database of the connection.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn schema_exists(client: &Client, schema: &SchemaName) -> Result<bool, Problem> {
+    let row = client
+        .query_opt("select 1 from pg_namespace where nspname = $1", &[&schema.as_str()])
         .await
         .map_err(db)?;
     Ok(row.is_some())
