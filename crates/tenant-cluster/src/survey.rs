@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::db;
 use crate::purge::pool_tables;
 use crate::schema::pool_template_tenant;
+use crate::scratch;
 
 /// A role that is named like a tenant's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Survey {
     pub roles: Vec<SurveyedRole>,
     /// Databases named like tenants' or templates.
     pub databases: BTreeSet<DatabaseName>,
+    /// Scratch databases that nobody uses any more.
+    pub abandoned: Vec<DatabaseName>,
     /// Tenants whose schema has a role that owns it.
     pub schema_owners: BTreeSet<TenantId>,
 }
@@ -55,14 +58,15 @@ pub async fn survey(maintenance: &Client) -> Result<Survey, Problem> {
                     array(select g.rolname::text from pg_auth_members m join pg_roles g on g.oid = m.roleid
                           where m.member = r.oid order by 1),
                     array(select d.datname::text from pg_database d
-                          where d.datallowconn and has_database_privilege(r.oid, d.oid, 'connect') order by 1),
+                          where d.datallowconn and d.datname !~ $1
+                            and has_database_privilege(r.oid, d.oid, 'connect') order by 1),
                     array(select coalesce(d.datname || ': ', '') || c.setting
                           from pg_db_role_setting s left join pg_database d on d.oid = s.setdatabase,
                                unnest(s.setconfig) as c (setting)
                           where s.setrole = r.oid order by 1)
              from pg_roles r join pg_authid a on a.oid = r.oid
              where r.rolname ~ '^tenant_[0-9a-f]{32}(_ro)?$' order by 1",
-            &[],
+            &[&scratch::NAMES],
         )
         .await
         .map_err(db)?;
@@ -103,7 +107,26 @@ pub async fn survey(maintenance: &Client) -> Result<Survey, Problem> {
         .iter()
         .map(|row| row.get::<_, String>(0).parse().map_err(|error: uuid::Error| Problem::internal(error)))
         .collect::<Result<_, _>>()?;
-    Ok(Survey { roles, databases, schema_owners })
+    let abandoned = scratch::abandoned(maintenance).await?;
+    Ok(Survey { roles, databases, abandoned, schema_owners })
+}
+
+/// Sequences of shared tables whose numbers have four bytes or fewer, and that
+/// have given out more than half of them: each with the last one and the greatest.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn survey_short_sequences(client: &Client) -> Result<Vec<(String, i64, i64)>, Problem> {
+    let rows = client
+        .query(
+            "select format('%I.%I', schemaname, sequencename), last_value, max_value from pg_sequences
+             where schemaname = 'app' and data_type <> 'bigint'::regtype and last_value > max_value / 2
+             order by 1",
+            &[],
+        )
+        .await
+        .map_err(db)?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 /// The tenants that have a schema in the database of schemas.

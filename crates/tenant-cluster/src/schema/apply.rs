@@ -3,7 +3,7 @@
 //! alone, so that every call can be repeated.
 
 use insula_app_schema::{
-    AppliedVersion, EXTENSION_SCHEMA, PlainMigration, PoolMigration, PoolStatement, Runs,
+    AppliedVersion, EXTENSION_SCHEMA, POOL_SCHEMA, PlainMigration, PoolMigration, PoolStatement, Runs,
 };
 use insula_domain::{RoleName, SchemaName};
 use insula_problem::Problem;
@@ -14,7 +14,7 @@ use super::batch::{self, Failure};
 use super::copy_targets;
 use super::failure::Place;
 use super::owner::{make_owner, owner_of};
-use super::support::{POOL_OWNER, POOL_TEMPLATE};
+use super::support::{POOL_OWNER, POOL_READ_WRITE, POOL_TEMPLATE};
 use super::version::{Todo, applied_version, note, todo};
 use crate::db;
 
@@ -188,8 +188,26 @@ pub async fn apply_pool(client: &mut Client, migration: &PoolMigration) -> Resul
         for part in parts(&migration.statements, &roles, &migration.applied) {
             part.run(transaction.client(), migration).await?;
         }
+        transaction.batch_execute(&keep_identities()).await.map_err(db)?;
     }
     transaction.commit().await.map_err(|error| at_end(error, place()))
+}
+
+/// An identity column takes its numbers whoever inserts, so that nobody needs a
+/// right on its sequence; with one a tenant could use up the numbers of all.
+fn keep_identities() -> String {
+    format!(
+        "do $$ declare owned regclass; begin
+             for owned in
+                 select c.oid from pg_catalog.pg_class c
+                 join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
+                   and d.refclassid = 'pg_catalog.pg_class'::regclass and d.deptype = 'i'
+                 where c.relkind = 'S' and c.relnamespace = '{POOL_SCHEMA}'::regnamespace
+             loop
+                 execute pg_catalog.format('revoke all on sequence %s from {POOL_READ_WRITE}', owned);
+             end loop;
+         end $$"
+    )
 }
 
 /// The roles as which the data of a version is run: the template's and those

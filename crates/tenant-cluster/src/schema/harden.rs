@@ -8,8 +8,9 @@ use crate::db;
 
 /// Functions, as patterns of LIKE, that work on things which belong to the
 /// whole database and know no tenant: large objects, advisory locks,
-/// notifications, and messages in the log.
-const SHARED_BY_ALL: [&str; 9] = [
+/// notifications, messages in the log, and the statistics of tables and sessions
+/// (the views `pg_stat_…` call them as whoever reads the view).
+const SHARED_BY_ALL: [&str; 10] = [
     "lo\\_%",
     "loread",
     "lowrite",
@@ -19,6 +20,7 @@ const SHARED_BY_ALL: [&str; 9] = [
     "pg\\_logical\\_emit\\_message",
     "pg\\_export\\_snapshot",
     "pg\\_listening\\_channels",
+    "pg\\_stat\\_get\\_%",
 ];
 
 /// Takes from PUBLIC what tenants could reach each other through. For databases
