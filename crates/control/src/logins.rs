@@ -117,6 +117,65 @@ pub async fn default_url(control: &Control, author: Author, tenant: &str) -> Res
     Ok(LoginUrl { url: url(control, &login.name, &secret) })
 }
 
+/// The name of the login of [`read_only_url`], behind the tenant's.
+const READ_ONLY: &str = "read-only";
+
+/// The URL of the tenant's login that only reads, whose secret is derived. The
+/// first call makes it.
+///
+/// # Errors
+/// `login_taken` where somebody has made a login of that name with a secret of
+/// its own; `tenant_status_conflict` where the tenant gets no logins now.
+pub async fn read_only_url(control: &Control, author: Author, tenant: &str) -> Result<LoginUrl, Problem> {
+    let mut client = control.catalog.client().await?;
+    let tenant = find(&client, tenant).await?;
+    let name = named(&tenant.slug, READ_ONLY)?;
+    let there = client.logins(tenant.id).await?.into_iter().find(|login| login.name == name);
+    let derived = |login: &LoginRecord| {
+        control
+            .keys
+            .login_secret(login.id, login.key_generation, login.secret_generation)
+            .map_err(Problem::internal)
+    };
+    let Some(login) = there else {
+        if !matches!(tenant.status, TenantStatus::Active | TenantStatus::Suspended) {
+            return Err(Problem::new(
+                Code::TenantStatusConflict,
+                format!("The tenant {} is {} and gets no new logins.", tenant.slug, tenant.status),
+            ));
+        }
+        let id = LoginId::generate(control.clock.as_ref(), control.entropy.as_ref());
+        let login = LoginRecord {
+            name,
+            read_only: true,
+            descendants: false,
+            is_default: false,
+            ..default_login(control, id, tenant.id, &tenant.slug)?
+        };
+        let change = client.change(author).await?;
+        change.add_login(&login).await?;
+        let detail = json!({"read_only": true, "descendants": false});
+        change.audit("login.create", Some(tenant.id), login.name.as_str(), &detail).await?;
+        change.commit().await?;
+        control.front_knows(|snapshot| snapshot.login_by_id(id).is_some()).await;
+        return Ok(LoginUrl { url: url(control, &login.name, &derived(&login)?) });
+    };
+    let secret = derived(&login)?;
+    let is_ours = login.read_only
+        && login.verifier.parse::<ScramVerifier>().is_ok_and(|verifier| verifier.verifies(&secret));
+    if !is_ours {
+        let detail = format!(
+            "The login {} was made with a secret of its own, which was shown once. Revoke it, and ask again.",
+            login.name
+        );
+        return Err(Problem::new(Code::LoginTaken, detail));
+    }
+    let change = client.change(author).await?;
+    change.audit("login.show", Some(tenant.id), login.name.as_str(), &json!({})).await?;
+    change.commit().await?;
+    Ok(LoginUrl { url: url(control, &login.name, &secret) })
+}
+
 /// Mints a token for the front: a statement, signed and short-lived, that its
 /// bearer may work as the tenant.
 ///

@@ -6,10 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use insula_api::{CreateLogin, CreatedLogin, Login, LoginUrl, MintToken, MintedToken, Page};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::auth::Operator;
 use super::error::ApiError;
-use super::extract::{Body, Named};
+use super::extract::{Body, Named, Values};
 use crate::{Control, logins};
 
 /// List a tenant's database logins
@@ -89,18 +91,34 @@ pub async fn mint_token(
     Ok((StatusCode::CREATED, Json(minted)))
 }
 
+/// Which login's URL.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct UrlQuery {
+    /// That of the login `read-only`, which the first call makes, instead of the default one's.
+    #[serde(default)]
+    read_only: bool,
+}
+
 /// The URL of the default login
 ///
 /// Its secret is derived and can be shown again; each showing is in the audit.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/url", tag = "logins", security(("operator" = [])),
-    params(("tenant" = String, Path, description = "Slug or id")),
+    params(("tenant" = String, Path, description = "Slug or id"), UrlQuery),
     responses((status = 200, body = LoginUrl))
 )]
 pub async fn login_url(
     State(control): State<Arc<Control>>,
     operator: Operator,
     Named(tenant): Named<String>,
+    Values(query): Values<UrlQuery>,
 ) -> Result<Json<LoginUrl>, ApiError> {
-    Ok(Json(logins::default_url(&control, operator.author(&control), &tenant).await?))
+    let author = operator.author(&control);
+    let url = if query.read_only {
+        logins::read_only_url(&control, author, &tenant).await
+    } else {
+        logins::default_url(&control, author, &tenant).await
+    };
+    Ok(Json(url?))
 }

@@ -108,11 +108,11 @@ async fn url(
     read_only: bool,
 ) -> Result<(), Failure> {
     let tenant = segment(slug);
-    if login.is_none() && !read_only {
-        let url: LoginUrl = client.order(Method::POST, &format!("/v1/tenants/{tenant}/url")).await?;
+    let Some(name) = login else {
+        let query = if read_only { "?read_only=true" } else { "" };
+        let url: LoginUrl = client.order(Method::POST, &format!("/v1/tenants/{tenant}/url{query}")).await?;
         return print_url(format, &url);
-    }
-    let name = login.unwrap_or_else(|| "read-only".to_owned());
+    };
     let request = CreateLogin { name, read_only, descendants: false };
     let created: CreatedLogin =
         client.send(Method::POST, &format!("/v1/tenants/{tenant}/logins"), &request).await?;

@@ -3,7 +3,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -35,6 +35,7 @@ impl Folder {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&lock_path)
             .with_context(|| lock_path.display().to_string())?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
@@ -52,6 +53,15 @@ impl Folder {
             folder.empty().await?;
         }
         Ok(folder)
+    }
+
+    /// Leaves nothing behind of a folder that has no key yet: nothing was begun in it.
+    pub fn leave_if_new(&self) {
+        if !self.path("master.key").exists() {
+            let _ = std::fs::remove_file(self.path("lock"));
+            // Only an empty one goes.
+            let _ = std::fs::remove_dir(&self.root);
+        }
     }
 
     /// A path in the folder.

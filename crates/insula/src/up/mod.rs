@@ -50,9 +50,10 @@ pub async fn up(arguments: &Up) -> anyhow::Result<()> {
     let started = Instant::now();
     let stop = crate::signals::stop_on_signal()?;
     let folder = Folder::open(&arguments.data_dir, arguments.fresh).await?;
+    let mut settings = listening(arguments);
+    let listeners = Listeners::bind(&settings).inspect_err(|_| folder.leave_if_new())?;
     let keys = Arc::new(folder.master_keys()?);
-    let mut settings = settings(arguments, &keys)?;
-    let listeners = Listeners::bind(&settings)?;
+    add_stores(&mut settings, arguments, &keys)?;
     let (_telemetry, metrics) = telemetry(&settings)?;
 
     let installation = Installation::find(pg_bin().as_deref())?;
@@ -196,8 +197,9 @@ fn specs(arguments: &Up, folder: &Folder, keys: &MasterKeys) -> anyhow::Result<V
     Ok(specs)
 }
 
-/// The settings that `serve` would have to be given for the same.
-fn settings(arguments: &Up, keys: &MasterKeys) -> anyhow::Result<Settings> {
+/// The settings that `serve` would have to be given for the same, but for the
+/// stores.
+fn listening(arguments: &Up) -> Settings {
     let base = arguments.port_base;
     let loopback = |port| -> Vec<SocketAddr> {
         [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|ip| (ip, port).into()).into()
@@ -214,6 +216,12 @@ fn settings(arguments: &Up, keys: &MasterKeys) -> anyhow::Result<Settings> {
     settings.workflow.lease = HumanDuration::from_secs(5);
     settings.workflow.poll = HumanDuration::from_secs(1);
     settings.log.filter = std::env::var("INSULA_LOG__FILTER").unwrap_or_else(|_| "warn".to_owned());
+    settings
+}
+
+/// The stores, which need the keys.
+fn add_stores(settings: &mut Settings, arguments: &Up, keys: &MasterKeys) -> anyhow::Result<()> {
+    let base = arguments.port_base;
     settings.catalog.url = SecretText::new(url(keys, "catalog", base + CATALOG, "insula_catalog")?);
     for (port, (region, groups)) in (base + FIRST_REGION..).zip(REGIONS) {
         let server = shared_cluster(region)?;
@@ -226,7 +234,7 @@ fn settings(arguments: &Up, keys: &MasterKeys) -> anyhow::Result<Settings> {
             pool_size: 8,
         });
     }
-    Ok(settings)
+    Ok(())
 }
 
 /// Makes the databases of the stores.
