@@ -29,8 +29,10 @@ pub use roles::{
     NewRole, TENANTS, TenantRoles, create_roles, drop_roles, enroll_tenants, role_settings, set_passwords,
 };
 pub use scratch::Scratch;
-pub use spaces::{create_database, create_schema, drop_database, drop_schema, open_database};
-pub use survey::{Survey, SurveyedRole, survey, survey_pool_tenants, survey_schemas};
+pub use spaces::{
+    create_database, create_schema, database_exists, drop_database, drop_schema, open_database, schema_exists,
+};
+pub use survey::{Survey, SurveyedRole, survey, survey_pool_tenants, survey_schemas, survey_short_sequences};
 
 /// The problem that an error of a cluster's driver is.
 pub(crate) fn db(error: tokio_postgres::Error) -> Problem {

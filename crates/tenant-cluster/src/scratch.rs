@@ -1,20 +1,29 @@
-//! Scratch databases: made to try or to read something, and removed. A crash
-//! may leave one behind; whoever makes a server ready removes those.
+//! Scratch databases: made to try or to read something, and removed, also
+//! where whoever waits for it goes away. Their maker holds a lock for as long
+//! as they are used: one without is what a crash left behind, and goes when the
+//! next one is made.
 
 use insula_app_schema::PlainMigration;
 use insula_domain::{DatabaseName, SchemaName};
 use insula_problem::Problem;
+use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use crate::access::ClusterAccess;
+use crate::access::{ClusterAccess, Connection, MAINTENANCE};
 use crate::schema::RowsDoNotFit;
 use crate::spaces::{drop_database, ensure_closed_database};
 use crate::{db, schema};
 
-/// A scratch database.
+/// The names of scratch databases, as a pattern of PostgreSQL.
+pub(crate) const NAMES: &str = "^insula_scratch_[0-9a-f]{32}$";
+
+/// A scratch database. Where it is let go of without [`Scratch::drop`], a task
+/// of its own removes it.
 #[derive(Debug)]
 pub struct Scratch {
     database: DatabaseName,
+    /// The session that has the lock; none when the database is being removed.
+    keeper: Option<Connection>,
 }
 
 impl Scratch {
@@ -23,14 +32,23 @@ impl Scratch {
     /// # Errors
     /// Where the cluster is away.
     pub async fn empty(access: &ClusterAccess) -> Result<Self, Problem> {
-        let maintenance = access.maintenance().await?;
-        let row = maintenance
-            .query_one("select 'insula_scratch_' || replace(gen_random_uuid()::text, '-', '')", &[])
+        // The lock is of the session: it is given back with it, however it ends.
+        let keeper = access.own(&DatabaseName::from_stored(MAINTENANCE.to_owned())).await?;
+        drop_abandoned(&keeper).await?;
+        let row = keeper
+            .query_one(
+                "with made as (
+                     select 'insula_scratch_' || replace(gen_random_uuid()::text, '-', '') as name)
+                 select name, pg_advisory_lock(hashtextextended(name, 0)) from made",
+                &[],
+            )
             .await
             .map_err(db)?;
-        let database = DatabaseName::from_stored(row.get(0));
-        ensure_closed_database(&maintenance, &database).await?;
-        Ok(Self { database })
+        let scratch = Self { database: DatabaseName::from_stored(row.get(0)), keeper: Some(keeper) };
+        if let Some(keeper) = &scratch.keeper {
+            ensure_closed_database(keeper, &scratch.database).await?;
+        }
+        Ok(scratch)
     }
 
     /// One with the migrations in the plain form. Where one fails, nothing is left.
@@ -50,7 +68,7 @@ impl Scratch {
         match applied.await {
             Ok(()) => Ok(scratch),
             Err(problem) => {
-                scratch.drop(access).await?;
+                scratch.drop().await?;
                 Err(RowsDoNotFit::in_full(problem))
             }
         }
@@ -66,24 +84,61 @@ impl Scratch {
     ///
     /// # Errors
     /// Where the cluster is away.
-    pub async fn drop(self, access: &ClusterAccess) -> Result<(), Problem> {
-        let maintenance = access.maintenance().await?;
-        drop_database(&maintenance, &self.database).await
+    pub async fn drop(mut self) -> Result<(), Problem> {
+        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        let database = self.database.clone();
+        // Whoever waits may go away; the removal goes on.
+        let removed = tokio::spawn(async move { drop_database(&keeper, &database).await });
+        removed.await.map_err(Problem::internal)?
     }
 }
 
-/// Removes scratch databases in which nobody is.
-pub(crate) async fn drop_abandoned(maintenance: &Client) -> Result<(), Problem> {
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let (Some(keeper), Ok(runtime)) = (self.keeper.take(), Handle::try_current()) else { return };
+        let database = self.database.clone();
+        runtime.spawn(async move {
+            if let Err(problem) = drop_database(&keeper, &database).await {
+                tracing::warn!(%database, error = problem.chain(), "a scratch database is left for the next");
+            }
+        });
+    }
+}
+
+/// Scratch databases whose maker is gone.
+///
+/// # Errors
+/// Where the cluster is away.
+pub(crate) async fn abandoned(maintenance: &Client) -> Result<Vec<DatabaseName>, Problem> {
     let rows = maintenance
         .query(
-            "select datname::text from pg_database d where datname ~ '^insula_scratch_[0-9a-f]{32}$'
-             and not exists (select from pg_stat_activity a where a.datname = d.datname)",
-            &[],
+            "select d.datname::text from pg_database d
+             where d.datname ~ $1
+               and not exists (select from pg_stat_activity a where a.datid = d.oid)
+               and not exists (
+                   select from pg_locks l
+                   where l.locktype = 'advisory' and l.objsubid = 1
+                     and l.database = (select oid from pg_database where datname = current_database())
+                     and (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(d.datname::text, 0))
+             order by 1",
+            &[&NAMES],
         )
         .await
         .map_err(db)?;
-    for row in rows {
-        drop_database(maintenance, &DatabaseName::from_stored(row.get(0))).await?;
+    Ok(rows.iter().map(|row| DatabaseName::from_stored(row.get(0))).collect())
+}
+
+/// Removes them. `session` must be no pooled one: it keeps a lock of each.
+pub(crate) async fn drop_abandoned(session: &Client) -> Result<(), Problem> {
+    for database in abandoned(session).await? {
+        // A second one at it at the same time leaves it to the first.
+        let locked = session
+            .query_one("select pg_try_advisory_lock(hashtextextended($1, 0))", &[&database.as_str()])
+            .await
+            .map_err(db)?;
+        if locked.get(0) {
+            drop_database(session, &database).await?;
+        }
     }
     Ok(())
 }

@@ -13,7 +13,8 @@ use crate::Control;
 /// Examine the live system
 ///
 /// Compares the catalog with what is really on the clusters and in the region
-/// stores. It reads and changes nothing.
+/// stores, and changes nothing of either. On a cluster with tenants of their own
+/// places it makes a database for the comparison, and removes it.
 #[utoipa::path(
     post, path = "/v1/doctor", tag = "doctor", security(("operator" = [])),
     responses((status = 200, body = DoctorReport))

@@ -6,21 +6,22 @@ use std::collections::BTreeSet;
 
 use insula_api::{AuditFinding, SchemaAudit};
 use insula_catalog::{ClusterRecord, TenantRecord};
-use insula_domain::{DatabaseName, Isolation, SchemaName, SchemaVersion, TenantId, TenantStatus};
+use insula_domain::{DatabaseName, Isolation, Placement, SchemaName, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
 use insula_tenant_cluster::schema::{self, Finding, SchemaFingerprint};
-use insula_tenant_cluster::{ClusterAccess, Connection, Scratch};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch};
 
 use super::fleet::{Forms, forms};
 use crate::Control;
 
-/// Audits the fleet.
+/// Audits the fleet. A cluster that cannot be read is a finding among the others.
 ///
 /// # Errors
-/// Where the catalog or a cluster is away.
+/// Where the catalog is away.
 pub async fn audit(control: &Control) -> Result<SchemaAudit, Problem> {
     let client = control.catalog.client().await?;
     let (clusters, tenants) = (client.clusters().await?, client.all_tenants().await?);
+    let moving = control.operations.subjects_under_way().await?;
     let mut whole = SchemaAudit { placements: 0, findings: Vec::new() };
     for record in &clusters {
         let here: Vec<&TenantRecord> = tenants
@@ -29,9 +30,13 @@ pub async fn audit(control: &Control) -> Result<SchemaAudit, Problem> {
                 tenant.placement.as_ref().is_some_and(|placement| placement.cluster == record.name)
             })
             .collect();
-        let part = self::cluster(control, record, &here, &BTreeSet::new(), true).await?;
-        whole.placements += part.placements;
-        whole.findings.extend(part.findings);
+        match self::cluster(control, record, &here, &moving, true).await {
+            Ok(part) => {
+                whole.placements += part.placements;
+                whole.findings.extend(part.findings);
+            }
+            Err(problem) => whole.add(record.name.as_str(), vec![unread("cluster", &problem)]),
+        }
     }
     Ok(whole)
 }
@@ -74,16 +79,51 @@ pub async fn cluster(
         if expected.is_none() {
             expected = Some(expected_fingerprint(&access, &forms).await?);
         }
-        let client = match placement.isolation {
-            Isolation::Schema => access.shared(&placement.database).await?,
-            _ => access.own(&placement.database).await?,
+        let Some(expected) = &expected else { continue };
+        let findings = match silo(&access, placement, expected).await {
+            Ok(findings) => findings,
+            Err(problem) => vec![unread("placement", &problem)],
         };
-        if let Some(expected) = &expected {
-            let findings = schema::audit_silo(&client, &placement.schema, expected).await?;
+        // An operation may have begun since, and may have taken the place away.
+        if findings.is_empty() || !is_moving(control, tenant.id).await? {
             part.add(tenant.slug.as_str(), findings);
         }
     }
     Ok(part)
+}
+
+/// The form of a place that one tenant has.
+async fn silo(
+    access: &ClusterAccess,
+    placement: &Placement,
+    expected: &SchemaFingerprint,
+) -> Result<Vec<Finding>, Problem> {
+    let missing =
+        |what: &str| vec![Finding { object: what.to_owned(), detail: "It is not there.".to_owned() }];
+    if !cluster::database_exists(&*access.maintenance().await?, &placement.database).await? {
+        return Ok(missing(&format!("database {}", placement.database)));
+    }
+    let client = match placement.isolation {
+        Isolation::Schema => access.shared(&placement.database).await?,
+        _ => access.own(&placement.database).await?,
+    };
+    if !cluster::schema_exists(&client, &placement.schema).await? {
+        return Ok(missing(&format!("schema {}", placement.schema)));
+    }
+    schema::audit_silo(&client, &placement.schema, expected).await
+}
+
+/// Whether an operation is at work on the tenant, or has removed it.
+async fn is_moving(control: &Control, tenant: TenantId) -> Result<bool, Problem> {
+    if control.operations.subjects_under_way().await?.contains(&tenant) {
+        return Ok(true);
+    }
+    let now = control.catalog.client().await?.tenant(tenant).await?;
+    Ok(now.is_none_or(|tenant| tenant.status == TenantStatus::Deleted))
+}
+
+fn unread(object: &str, problem: &Problem) -> Finding {
+    Finding { object: object.to_owned(), detail: format!("It could not be read: {}", problem.chain()) }
 }
 
 fn behind(version: SchemaVersion, forms: &Forms) -> Finding {
@@ -140,6 +180,6 @@ async fn expected_fingerprint(access: &ClusterAccess, forms: &Forms) -> Result<S
         schema::fingerprint(&client, &SchemaName::of_silo()).await
     };
     let fingerprint = read.await;
-    scratch.drop(access).await?;
+    scratch.drop().await?;
     fingerprint
 }

@@ -204,7 +204,7 @@ pub async fn shared_tables(control: &Control, placement: &Placement) -> Result<C
 /// # Errors
 /// `migration_failed` with file and line, `schema_audit_failed`.
 pub async fn rehearse(access: &ClusterAccess, forms: &Forms) -> Result<(), Problem> {
-    Scratch::plain(access, &forms.plain).await?.drop(access).await?;
+    Scratch::plain(access, &forms.plain).await?.drop().await?;
     let scratch = Scratch::empty(access).await?;
     let tried = async {
         let mut client = access.own(scratch.database()).await?;
@@ -216,7 +216,7 @@ pub async fn rehearse(access: &ClusterAccess, forms: &Forms) -> Result<(), Probl
         schema::audit_pool(&client, &forms.pool).await
     };
     let tried = tried.await;
-    scratch.drop(access).await?;
+    scratch.drop().await?;
     // Nobody's rows but the developer's own are there.
     let findings = tried.map_err(schema::RowsDoNotFit::in_full)?;
     match findings.first() {

@@ -150,6 +150,38 @@ fn in_names(error: &DbError) -> String {
     text
 }
 
+/// What the server said behind a problem, without values of rows: the names
+/// that it gives, its words where they can be of objects alone, its SQLSTATE.
+#[must_use]
+pub fn said_by_server(problem: &Problem) -> Option<String> {
+    let mut next = std::error::Error::source(problem);
+    while let Some(cause) = next {
+        let error = cause.downcast_ref::<tokio_postgres::Error>();
+        if let Some(error) = error.and_then(tokio_postgres::Error::as_db_error) {
+            return Some(in_words(error));
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// Classes whose messages are about objects, sessions and the server, where
+/// they come from a statement of ours and from no function that it called.
+const OF_OBJECTS: [&str; 9] = ["08", "2B", "3D", "3F", "42", "53", "55", "57", "58"];
+
+fn in_words(error: &DbError) -> String {
+    let code = error.code().code();
+    let of_objects = OF_OBJECTS.iter().any(|class| code.starts_with(class))
+        && error.where_().is_none()
+        && error.routine() != Some("exec_stmt_raise");
+    if !of_objects {
+        return format!("{} ({code})", in_names(error));
+    }
+    let detail = error.detail().map(|detail| format!(". {}", detail.trim_end_matches('.')));
+    let text = format!("{}{}", error.message(), detail.unwrap_or_default()).replace('\n', "; ");
+    format!("{text} ({code})")
+}
+
 /// What can be said beside the error, and the statement.
 fn advice(error: &DbError, statement: &str) -> String {
     let mut text = String::new();

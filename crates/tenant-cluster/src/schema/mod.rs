@@ -31,7 +31,7 @@ pub use audit_pool::audit_pool;
 pub use concurrent::apply_plain;
 pub use copy_targets::COPY_SCHEMA;
 pub use data::{HeldPool, apply_pool_data, hold_pool, pool_versions};
-pub use failure::RowsDoNotFit;
+pub use failure::{RowsDoNotFit, said_by_server};
 pub use fingerprint::{SchemaFingerprint, fingerprint};
 pub use harden::harden_database;
 pub(crate) use owner::make_role;
