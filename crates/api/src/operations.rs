@@ -77,6 +77,9 @@ pub struct Step {
     /// When it ended.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
+    /// What went wrong in its last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<OperationError>,
 }
 
 /// Why an operation did not succeed.

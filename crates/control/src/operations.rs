@@ -10,7 +10,7 @@ use insula_catalog::workflow_log::{OperationFilter, ResumeError, WorkflowLog};
 use insula_catalog::{Author, Change};
 use insula_domain::{OperationId, TenantId};
 use insula_problem::{Code, Problem};
-use insula_workflow::{NewRun, RunStatus, StartError, Waker};
+use insula_workflow::{NewRun, OperationStep, RunError, RunStatus, StartError, Waker};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -205,6 +205,7 @@ pub fn log_problem(error: insula_workflow::LogError) -> Problem {
 /// The operation as the API shows it.
 #[must_use]
 pub fn shown(operation: insula_workflow::Operation) -> Operation {
+    let error = operation.error.clone().or_else(|| trouble(&operation)?.error.clone());
     Operation {
         id: operation.id,
         kind: operation.kind,
@@ -232,11 +233,24 @@ pub fn shown(operation: insula_workflow::Operation) -> Operation {
                 attempts: step.attempts,
                 started_at: step.started_at,
                 ended_at: step.ended_at,
+                error: step.error.map(told),
             })
             .collect(),
-        error: operation.error.map(|error| OperationError { code: error.code, detail: error.detail }),
+        error: error.map(told),
         output: operation.output.filter(|output| !output.is_null()),
         created_at: operation.created_at,
         ended_at: operation.ended_at,
     }
+}
+
+/// The step at which an operation is, where its last attempt failed.
+#[must_use]
+pub fn trouble(operation: &insula_workflow::Operation) -> Option<&OperationStep> {
+    use insula_workflow::StepStatus::{Done, Undone};
+    let at_work = |step: &&OperationStep| !matches!(step.status, Done | Undone) && step.error.is_some();
+    operation.steps.iter().find(at_work)
+}
+
+fn told(error: RunError) -> OperationError {
+    OperationError { code: error.code, detail: error.detail }
 }

@@ -47,7 +47,7 @@ impl TenantStatus {
     pub fn change_to(self, next: Self) -> Result<Self, StatusChangeRefused> {
         use TenantStatus::{Active, Deleted, Deleting, Provisioning, Suspended};
         match (self, next) {
-            (Provisioning, Active | Deleted)
+            (Provisioning, Active | Deleting | Deleted)
             | (Active, Suspended)
             | (Suspended, Active | Deleting)
             | (Deleting, Active | Deleted) => Ok(next),
@@ -89,9 +89,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_these_seven_steps_exist() {
+    fn only_these_eight_steps_exist() {
         let allowed = [
             (Provisioning, Active),
+            (Provisioning, Deleting),
             (Provisioning, Deleted),
             (Active, Suspended),
             (Suspended, Active),

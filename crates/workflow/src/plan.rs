@@ -27,6 +27,10 @@ impl Retry {
     pub const PATIENT: Self =
         Self { attempts: 22, first_wait: Duration::from_millis(100), longest_wait: Duration::from_secs(60) };
 
+    /// For what must come to its end by itself, however long something is away:
+    /// there is no other end that an operator could give it.
+    pub const ENDLESS: Self = Self { attempts: u32::MAX, ..Self::PATIENT };
+
     /// How long to wait after so many failures. `jitter` is a random number:
     /// it takes away up to half, so that runs that failed together do not come
     /// back together.

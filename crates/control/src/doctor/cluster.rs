@@ -156,6 +156,15 @@ fn databases(
             "The catalog has no tenant for it here.",
         );
     }
+    for database in &survey.abandoned {
+        let object = format!("database {database}");
+        findings.add(
+            Orphan,
+            place,
+            &object,
+            "Whoever made it to read something is gone. An audit removes it.",
+        );
+    }
     let shared =
         if record.tenant.is_some() { vec![] } else { vec![DatabaseName::pool(), DatabaseName::schemas()] };
     for database in shared {
@@ -182,7 +191,15 @@ async fn shared_databases(
         let holds = schemas.contains(id) && wanted.contains(id);
         findings.check(holds, kind, place, &format!("schema of {id}"), "Catalog and cluster differ.");
     }
-    let rows = cluster::survey_pool_tenants(&*access.shared(&DatabaseName::pool()).await?).await?;
+    let pool = access.shared(&DatabaseName::pool()).await?;
+    for (sequence, last, most) in cluster::survey_short_sequences(&pool).await? {
+        let detail = format!(
+            "It has given out {last} of {most} numbers, which all tenants of the pool share. A column of type bigint \
+             has more."
+        );
+        findings.add(Difference, place, &format!("sequence {sequence}"), &detail);
+    }
+    let rows = cluster::survey_pool_tenants(&pool).await?;
     let pooled = of_model(Isolation::Pool);
     for id in rows.iter().filter(|id| !moving.contains(id)) {
         findings.check(

@@ -1,6 +1,8 @@
 //! The doctor: compares what the catalog says with what is really on the
 //! clusters and in the region stores, and lists every difference and every
-//! orphan. It reads and changes nothing.
+//! orphan. It changes nothing of what it examines; to know what the versions
+//! make on a cluster it makes a scratch database there and removes it, and with
+//! it those that a crash left behind.
 
 mod cluster;
 mod expected;
@@ -56,11 +58,11 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
     let client = control.catalog.client().await?;
     let tenants = client.all_tenants().await?;
     let clusters = client.clusters().await?;
-    let moving = control.operations.subjects_under_way().await?;
+    let mut moving = control.operations.subjects_under_way().await?;
     let mut findings = Findings::default();
 
     operations::examine(control, &mut findings).await?;
-    half_made(&client, &tenants, &moving, &mut findings).await?;
+    moving.extend(half_made(&client, &tenants, &moving, &mut findings).await?);
     for cluster in &clusters {
         let here: Vec<&TenantRecord> = tenants
             .iter()
@@ -84,27 +86,39 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
     })
 }
 
-/// Every tenant that is being created has an operation that creates it.
+/// Every tenant that is being created has an operation that creates it, and
+/// every one that is being deleted has one, or a time at which it is purged.
+/// Gives back those of which that is not so: what is there of them is not known.
 async fn half_made(
     client: &CatalogClient,
     tenants: &[TenantRecord],
     moving: &BTreeSet<TenantId>,
     findings: &mut Findings,
-) -> Result<(), Problem> {
-    let is_half_made = |tenant: &TenantRecord| tenant.status == TenantStatus::Provisioning;
+) -> Result<Vec<TenantId>, Problem> {
+    let is_half_made = |tenant: &TenantRecord| match tenant.status {
+        TenantStatus::Provisioning => true,
+        TenantStatus::Deleting => tenant.purge_at.is_none(),
+        _ => false,
+    };
+    let mut found = Vec::new();
     for tenant in tenants.iter().filter(|tenant| is_half_made(tenant) && !moving.contains(&tenant.id)) {
         // Its operation may have ended since the tenants were read.
         let now = client.tenant(tenant.id).await?;
-        let detail = "It is provisioning, and no operation is at work on it..";
+        let half_made = now.as_ref().is_some_and(is_half_made);
+        found.extend(half_made.then_some(tenant.id));
+        let detail = format!(
+            "It is {}, and no operation is at work on it. insula tenant delete removes what is there.",
+            tenant.status
+        );
         findings.check(
-            !now.as_ref().is_some_and(is_half_made),
+            !half_made,
             FindingKind::Orphan,
             "catalog",
             &format!("tenant {}", tenant.slug),
-            detail,
+            &detail,
         );
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Every tenant is at home in its region's store, and nobody else is.

@@ -8,6 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::Findings;
 use crate::Control;
+use crate::operations::trouble;
 
 /// An operation that is this old and has a step that failed so often is one
 /// that keeps failing: the first tries follow each other in seconds, and a
@@ -36,7 +37,14 @@ pub async fn examine(control: &Control, findings: &mut Findings) -> Result<(), P
 
 fn stuck(operation: &Operation) -> String {
     let why = operation.error.as_ref().map(|error| format!("{}: {}", error.code, error.detail));
-    format!("{} on {} is stuck. {}", operation.kind, operation.subject, why.unwrap_or_default())
+    let step = trouble(operation).map(|step| format!(" at {} after {} attempts", step.name, step.attempts));
+    format!(
+        "{} on {} is stuck{}. {}",
+        operation.kind,
+        operation.subject,
+        step.unwrap_or_default(),
+        why.unwrap_or_default()
+    )
 }
 
 fn failing(operation: &Operation, now: OffsetDateTime) -> Option<String> {

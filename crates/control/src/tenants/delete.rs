@@ -45,11 +45,18 @@ pub async fn delete(
             format!("Other tenants are under {}. Delete them, or put them elsewhere, first.", tenant.slug),
         ));
     }
+    // One that was never made whole, or is already going, has nothing to keep. Where an operation is
+    // still at work on it, no other one is started.
+    let half_gone = tenant.status == TenantStatus::Deleting && tenant.purge_at.is_none();
+    let half_made = tenant.status == TenantStatus::Provisioning || half_gone;
+    let retention = if half_made { Duration::ZERO } else { retention };
     if tenant.status == TenantStatus::Active {
         change.set_status(id, TenantStatus::Active, TenantStatus::Suspended).await?;
     }
     let status = if tenant.status == TenantStatus::Active { TenantStatus::Suspended } else { tenant.status };
-    change.set_status(id, status, TenantStatus::Deleting).await?;
+    if !half_gone {
+        change.set_status(id, status, TenantStatus::Deleting).await?;
+    }
     let purge_at = (!retention.is_zero()).then(|| change.at() + retention);
     change.set_purge_at(id, purge_at).await?;
     let detail = json!({"retention_seconds": retention.as_secs()});

@@ -32,6 +32,7 @@ pub fn registry(control: &Arc<Control>) -> Result<Registry, InvalidWorkflow> {
 /// what is wrong inside us may be a race; what the request asks for in vain
 /// stays in vain.
 fn retried(problem: Problem) -> StepError {
+    let problem = for_operators(problem);
     match problem.code() {
         Code::Unavailable
         | Code::CatalogUnavailable
@@ -41,4 +42,17 @@ fn retried(problem: Problem) -> StepError {
         | Code::Internal => StepError::retry(problem),
         _ => StepError::fail(problem),
     }
+}
+
+/// What is wrong inside us in words that an operator can do something with: the
+/// server's, where they hold no value of a row. Operations are operators' alone.
+fn for_operators(problem: Problem) -> Problem {
+    if problem.code() != Code::Internal {
+        return problem;
+    }
+    let detail = match insula_tenant_cluster::schema::said_by_server(&problem) {
+        Some(said) => format!("PostgreSQL said: {said}."),
+        None => "Something went wrong inside Insula. The operation's id finds it in the log.".to_owned(),
+    };
+    Problem::new(Code::Internal, detail).caused_by(problem)
 }

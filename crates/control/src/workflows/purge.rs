@@ -1,11 +1,12 @@
 //! `tenant.purge`: everything of a deleted tenant goes. There is no way back
 //! from the first step on, so nothing has an undo, and what fails is tried
-//! again until it is done.
+//! again until it is done, in the end once a minute. The doctor names a purge
+//! that keeps failing, and why.
 
 use std::time::Duration;
 
 use insula_domain::{AppTables, Isolation, TenantStatus};
-use insula_workflow::{Kind, Run, Step, StepError, Workflow};
+use insula_workflow::{Kind, Retry, Run, Step, StepError, Workflow};
 use serde_json::json;
 
 use super::retried;
@@ -21,13 +22,29 @@ const LONG: Duration = Duration::from_secs(4 * 3600);
 #[must_use]
 pub fn workflow() -> Workflow<Control, TenantInput> {
     Workflow::new("tenant.purge", 1)
-        .step(Step::without_undo("fence", "nobody may write what is being removed", fence_step))
+        .step(
+            Step::without_undo("fence", "nobody may write what is being removed", fence_step)
+                .retry(Retry::ENDLESS),
+        )
         .point_of_no_return()
-        .step(Step::without_undo("rows", "the tenant's rows, schema or database", rows).timeout(LONG))
-        .step(Step::without_undo("roles", "the tenant's roles, when nothing depends on them any more", roles))
-        .step(Step::without_undo("cluster", "the server that was the tenant's alone", cluster))
-        .step(Step::without_undo("home", "what the region kept of the tenant", home))
-        .step(Step::without_undo("bury", "the tombstone: the slug is free, the id never is", bury))
+        .step(
+            Step::without_undo("rows", "the tenant's rows, schema or database", rows)
+                .retry(Retry::ENDLESS)
+                .timeout(LONG),
+        )
+        .step(
+            Step::without_undo("roles", "the tenant's roles, when nothing depends on them any more", roles)
+                .retry(Retry::ENDLESS),
+        )
+        .step(
+            Step::without_undo("cluster", "the server that was the tenant's alone", cluster)
+                .retry(Retry::ENDLESS),
+        )
+        .step(Step::without_undo("home", "what the region kept of the tenant", home).retry(Retry::ENDLESS))
+        .step(
+            Step::without_undo("bury", "the tombstone: the slug is free, the id never is", bury)
+                .retry(Retry::ENDLESS),
+        )
 }
 
 /// What is needed to start runs.

@@ -59,20 +59,28 @@ pub fn show(format: Format, operation: &Operation) -> Result<(), Failure> {
             ("error", or_dash(error.as_ref())),
         ],
     )?;
-    output::list(format, &operation.steps, &["step", "status", "attempts", "started", "took"], |step| {
-        let status = format!("{:?}", step.status).to_lowercase();
-        let took = match (step.started_at, step.ended_at) {
-            (Some(start), Some(end)) => format!("{} ms", (end - start).whole_milliseconds()),
-            _ => "-".to_owned(),
-        };
-        vec![
-            step.name.clone(),
-            status,
-            step.attempts.to_string(),
-            step.started_at.map_or("-".to_owned(), time),
-            took,
-        ]
-    })
+    output::list(
+        format,
+        &operation.steps,
+        &["step", "status", "attempts", "started", "took", "last error"],
+        |step| {
+            let status = format!("{:?}", step.status).to_lowercase();
+            let took = match (step.started_at, step.ended_at) {
+                (Some(start), Some(end)) => format!("{} ms", (end - start).whole_milliseconds()),
+                _ => "-".to_owned(),
+            };
+            vec![
+                step.name.clone(),
+                status,
+                step.attempts.to_string(),
+                step.started_at.map_or("-".to_owned(), time),
+                took,
+                or_dash(
+                    step.error.as_ref().map(|error| format!("{}: {}", error.code, error.detail)).as_ref(),
+                ),
+            ]
+        },
+    )
 }
 
 /// `insula audit …`
