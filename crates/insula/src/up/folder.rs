@@ -156,3 +156,29 @@ fn make(root: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(root).with_context(|| root.display().to_string())?;
     std::fs::set_permissions(root, Permissions::from_mode(0o711)).with_context(|| root.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_in_which_nothing_was_begun_is_left_as_it_was() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("new");
+        let folder = Folder::open(&root, false).await.unwrap();
+        let mode = std::fs::metadata(root.join("lock")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        folder.leave_if_new();
+        assert!(!root.exists());
+        drop(folder);
+        // One with something in it keeps that, and one with a key keeps everything.
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("mine"), "x").unwrap();
+        Folder::open(&root, false).await.unwrap().leave_if_new();
+        assert!(root.join("mine").exists() && !root.join("lock").exists());
+        let folder = Folder::open(&root, false).await.unwrap();
+        folder.master_keys().unwrap();
+        folder.leave_if_new();
+        assert!(root.join("lock").exists() && root.join("master.key").exists());
+    }
+}
