@@ -37,7 +37,7 @@ pub use operators::OperatorToken;
 pub use rollouts::{RolloutPlacementRecord, RolloutRecord};
 pub use routes::{RouteFeed, follow_routes};
 pub use schema_failures::{NewSchemaFailure, SchemaFailureRecord};
-pub use schema_versions::SchemaVersionRecord;
+pub use schema_versions::{SchemaVersionRecord, TableKeys};
 pub use tenants::{NewTenant, TenantFilter, TenantRecord};
 
 /// The catalog's own schema, oldest first.
@@ -56,6 +56,7 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 5, name: "rollouts", sql: include_str!("../migrations/0005_rollouts.sql") },
     Migration { version: 6, name: "blueprint", sql: include_str!("../migrations/0006_blueprint.sql") },
+    Migration { version: 7, name: "schema_keys", sql: include_str!("../migrations/0007_schema_keys.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

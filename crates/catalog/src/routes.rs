@@ -13,11 +13,13 @@ use insula_domain::{LoginId, TenantId};
 use insula_problem::Problem;
 use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Update};
 use insula_sql_store::Listener;
+use tokio_postgres::types::Json;
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::rows::{parsed, unsigned};
+use crate::schema_versions::TableKeys;
 use crate::tenants::placement_of;
 use crate::{Catalog, db};
 
@@ -165,6 +167,7 @@ async fn read_update(transaction: &Transaction<'_>, since: Option<i64>) -> Resul
         )
         .await
         .map_err(db)?;
+    let keys = certain_keys(transaction).await?;
     let removed_logins = logins
         .iter()
         .filter(|row| row.get("gone"))
@@ -178,12 +181,40 @@ async fn read_update(transaction: &Transaction<'_>, since: Option<i64>) -> Resul
             .map(login_of)
             .collect::<Result<_, _>>()?,
         endpoints: endpoints.iter().map(endpoint_of).collect::<Result<_, _>>()?,
+        keys: Some(keys),
     };
     let update = match since {
         None => Update::Whole { revision, rows },
         Some(_) => Update::Delta { revision, rows, removed_logins },
     };
     Ok((update, seen))
+}
+
+/// The primary keys of tables in all versions that a pool may have: the newest
+/// that is everywhere, and those after it.
+async fn certain_keys(transaction: &Transaction<'_>) -> Result<TableKeys, Problem> {
+    let rows = transaction
+        .query(
+            "select keys from schema_versions
+             where published_at is not null and version >= coalesce(
+                 (select max(version) from schema_versions where rolled_out_at is not null), 1)",
+            &[],
+        )
+        .await
+        .map_err(db)?;
+    let versions: Option<Vec<TableKeys>> =
+        rows.iter().map(|row| row.get::<_, Option<Json<TableKeys>>>(0).map(|keys| keys.0)).collect();
+    Ok(agreed(&versions.unwrap_or_default()))
+}
+
+/// The keys in which all versions agree that have a table, or a view, of the
+/// name.
+fn agreed(versions: &[TableKeys]) -> TableKeys {
+    let all = versions.iter().flatten();
+    let agree = |name: &String, key: &Vec<String>| {
+        !key.is_empty() && versions.iter().all(|version| version.get(name).is_none_or(|other| other == key))
+    };
+    all.filter(|(name, key)| agree(name, key)).map(|(name, key)| (name.clone(), key.clone())).collect()
 }
 
 fn route_of(row: &Row) -> Result<Route, Problem> {
@@ -223,4 +254,36 @@ fn endpoint_of(row: &Row) -> Result<ClusterEndpoint, Problem> {
         max_connections: None,
         revision: row.get("revision"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(tables: &[(&str, &[&str])]) -> TableKeys {
+        let owned = |columns: &[&str]| columns.iter().map(|column| (*column).to_owned()).collect();
+        tables.iter().map(|(table, key)| ((*table).to_owned(), owned(key))).collect()
+    }
+
+    #[test]
+    fn a_key_is_certain_where_all_versions_agree() {
+        assert_eq!(agreed(&[]), TableKeys::new());
+        let old = version(&[
+            ("same", &["a"]),
+            ("other", &["a"]),
+            ("gone", &["a"]),
+            ("view", &[]),
+            ("lost", &["a"]),
+        ]);
+        let new = version(&[
+            ("same", &["a"]),
+            ("other", &["b"]),
+            ("new", &["a", "b"]),
+            ("view", &["a"]),
+            ("lost", &[]),
+        ]);
+        let wanted = version(&[("same", &["a"]), ("gone", &["a"]), ("new", &["a", "b"])]);
+        assert_eq!(agreed(&[old.clone(), new.clone()]), wanted);
+        assert_eq!(agreed(&[new, old]), wanted);
+    }
 }

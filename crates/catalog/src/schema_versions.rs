@@ -1,11 +1,17 @@
 //! The versions of the app schema, as their developer wrote them.
 
+use std::collections::BTreeMap;
+
 use insula_domain::SchemaVersion;
 use insula_problem::Problem;
 use time::OffsetDateTime;
+use tokio_postgres::types::Json;
 
 use crate::change::{CatalogClient, Change};
 use crate::db;
+
+/// Columns of primary keys by table. Tables without one, and views, have none.
+pub type TableKeys = BTreeMap<String, Vec<String>>;
 
 /// A version of the app schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +24,9 @@ pub struct SchemaVersionRecord {
     pub sha256: String,
     /// The file.
     pub sql: String,
+    /// The primary keys of its tables, as their developer wrote them; `None`
+    /// where it was taken before they were kept.
+    pub keys: Option<TableKeys>,
     /// When it was taken.
     pub created_at: OffsetDateTime,
     /// When every placement that was to have it had it.
@@ -40,7 +49,7 @@ impl CatalogClient {
         let rows = self
             .raw()
             .query(
-                "select version, name, sha256, sql, created_at, rolled_out_at from schema_versions
+                "select version, name, sha256, sql, created_at, rolled_out_at, keys from schema_versions
                  where $1 or published_at is not null order by version",
                 &[&drafts],
             )
@@ -55,6 +64,7 @@ impl CatalogClient {
                 sql: row.get(3),
                 created_at: row.get(4),
                 rolled_out_at: row.get(5),
+                keys: row.get::<_, Option<Json<TableKeys>>>(6).map(|keys| keys.0),
             })
             .collect())
     }
@@ -103,9 +113,16 @@ impl Change<'_> {
         for version in versions {
             self.raw()
                 .execute(
-                    "insert into schema_versions (version, name, sha256, sql, created_at)
-                     values ($1, $2, $3, $4, $5) on conflict (version) do nothing",
-                    &[&version.version.0, &version.name, &version.sha256, &version.sql, &version.created_at],
+                    "insert into schema_versions (version, name, sha256, sql, created_at, keys)
+                     values ($1, $2, $3, $4, $5, $6) on conflict (version) do nothing",
+                    &[
+                        &version.version.0,
+                        &version.name,
+                        &version.sha256,
+                        &version.sql,
+                        &version.created_at,
+                        &version.keys.as_ref().map(Json),
+                    ],
                 )
                 .await
                 .map_err(db)?;

@@ -13,4 +13,4 @@ pub use followers::Follower;
 pub use map::RouteMap;
 pub use merge::{Applied, Refused, Rows, Update};
 pub use route::{ClusterEndpoint, LoginRoute, Route};
-pub use snapshot::{Snapshot, TREE_DEPTH_MAX};
+pub use snapshot::{Snapshot, TREE_DEPTH_MAX, TableKeys};

@@ -8,7 +8,7 @@ use insula_domain::{Epoch, LoginId, TenantId};
 use thiserror::Error;
 
 use crate::route::{ClusterEndpoint, LoginRoute, Route};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, TableKeys};
 
 /// Rows of the catalog, each with its own revision.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,9 @@ pub struct Rows {
     pub logins: Vec<LoginRoute>,
     /// Clusters.
     pub endpoints: Vec<ClusterEndpoint>,
+    /// The primary keys that tables of pools have for certain, where they were
+    /// read.
+    pub keys: Option<TableKeys>,
 }
 
 /// What is handed in.
@@ -92,6 +95,9 @@ pub(crate) fn merge(before: &Snapshot, update: Update) -> (Snapshot, Applied) {
 }
 
 fn take_rows(after: &mut Snapshot, applied: &mut Applied, rows: Rows) {
+    if let Some(keys) = rows.keys.filter(|keys| *keys != *after.keys) {
+        after.keys = Arc::new(keys);
+    }
     for endpoint in rows.endpoints {
         if after.endpoints.get(&endpoint.name).is_none_or(|known| known.revision < endpoint.revision) {
             after.endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));

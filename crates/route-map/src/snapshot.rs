@@ -1,6 +1,6 @@
 //! One immutable state of the map, with its lookups.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use insula_domain::{ClusterName, LoginId, LoginName, Slug, TenantId, TenantStatus};
@@ -10,6 +10,9 @@ use crate::route::{ClusterEndpoint, LoginRoute, Route};
 /// Tenants above one another that are walked at most: a cycle, which the
 /// catalog never makes, then ends too.
 pub const TREE_DEPTH_MAX: usize = 32;
+
+/// Columns of primary keys by table.
+pub type TableKeys = BTreeMap<String, Vec<String>>;
 
 /// One immutable state of the map.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +26,7 @@ pub struct Snapshot {
     pub(crate) endpoints: HashMap<ClusterName, Arc<ClusterEndpoint>>,
     /// When removed logins were removed, so that nothing older revives them.
     pub(crate) removed_logins: HashMap<LoginId, i64>,
+    pub(crate) keys: Arc<TableKeys>,
 }
 
 impl Snapshot {
@@ -59,6 +63,13 @@ impl Snapshot {
     #[must_use]
     pub fn login_by_id(&self, id: LoginId) -> Option<&Arc<LoginRoute>> {
         self.logins.get(&id)
+    }
+
+    /// The primary keys that tables of pools have for certain, whichever version
+    /// of the app schema a pool has, as their developer wrote them.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<TableKeys> {
+        &self.keys
     }
 
     /// How a cluster is reached.

@@ -19,7 +19,7 @@ mod table;
 mod trigger;
 mod truncate;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use insula_domain::SchemaVersion;
 use pg_query::NodeEnum;
@@ -88,6 +88,9 @@ pub struct PoolMigration {
     pub conditions: Vec<RowCondition>,
     /// What the app schema holds once it is applied.
     pub shape: PoolShape,
+    /// The columns of its tables' primary keys, as their developer wrote them;
+    /// none for a table without one, and for a view.
+    pub keys: BTreeMap<String, Vec<String>>,
 }
 
 /// The things that an app schema holds, by name, for the catalog audit.
@@ -160,8 +163,8 @@ impl PoolForm {
         let (model, statements, conditions) = rewriter.finish()?;
         self.model = model;
         self.version = plain.version();
-        let shape = self.model.shape();
-        Ok(PoolMigration { applied: plain.applied(), file, statements, conditions, shape })
+        let (shape, keys) = (self.model.shape(), self.model.primary_keys());
+        Ok(PoolMigration { applied: plain.applied(), file, statements, conditions, shape, keys })
     }
 
     /// Rewrites all versions from the first.

@@ -224,6 +224,13 @@ pub(crate) struct View {
 }
 
 impl Model {
+    /// The columns of the primary keys of its tables, without the tenant's.
+    pub(crate) fn primary_keys(&self) -> BTreeMap<String, Vec<String>> {
+        let of_table = |table: &Table| table.primary_key().map(<[String]>::to_vec).unwrap_or_default();
+        let tables = self.tables.iter().map(|(name, table)| (name.clone(), of_table(table)));
+        tables.chain(self.views.keys().map(|view| (view.clone(), Vec::new()))).collect()
+    }
+
     /// What it holds, by name.
     pub(crate) fn shape(&self) -> PoolShape {
         let types = self.composites.iter().chain(&self.enums).chain(self.domains.keys());

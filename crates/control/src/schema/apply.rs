@@ -4,7 +4,7 @@
 
 use insula_api::{ApplySchema, CheckSchema, SchemaCheck, SchemaFile};
 use insula_app_schema::{
-    AppSchema, AppliedVersion, FolderError, PlainMigration, Refusals, check_all, warnings,
+    AppSchema, AppliedVersion, FolderError, PlainMigration, PoolMigration, Refusals, check_all, warnings,
 };
 use insula_catalog::{Author, CatalogClient, RolloutRecord, SchemaVersionRecord};
 use insula_domain::{OperationId, RolloutStatus, SchemaVersion, Slug, TenantId};
@@ -21,13 +21,16 @@ use crate::workflows::rollout::{RolloutInput, rollout_kind};
 /// Placements of a wave, where the request does not say.
 const WAVE_SIZE: u32 = 100;
 
+/// An app schema, and its versions in both forms.
+type Read = (AppSchema, Vec<PlainMigration>, Vec<PoolMigration>);
+
 /// Reads the files, and refuses what cannot be taken in every form.
-fn read(files: Vec<SchemaFile>) -> Result<(AppSchema, Vec<PlainMigration>), Problem> {
+fn read(files: Vec<SchemaFile>) -> Result<Read, Problem> {
     let files = files.into_iter().map(|file| (file.name, file.sql.into_bytes())).collect();
     let app = AppSchema::from_files(files).map_err(|error| folder_problem(&error))?;
     let plain = check_all(app.migrations()).map_err(|refusals| refused(&refusals))?;
-    pool_form(&plain).map_err(|refusals| refused(&refusals))?;
-    Ok((app, plain))
+    let pool = pool_form(&plain).map_err(|refusals| refused(&refusals))?;
+    Ok((app, plain, pool))
 }
 
 /// Reads the files as [`apply`] does, and tells what in the new versions breaks
@@ -36,7 +39,7 @@ fn read(files: Vec<SchemaFile>) -> Result<(AppSchema, Vec<PlainMigration>), Prob
 /// # Errors
 /// As [`apply`], as far as the files alone tell.
 pub async fn examine(control: &Control, request: CheckSchema) -> Result<SchemaCheck, Problem> {
-    let (_, plain) = read(request.files)?;
+    let (_, plain, _) = read(request.files)?;
     let newest = control.catalog.client().await?.newest_schema_version().await?;
     let new = plain.iter().filter(|migration| migration.version() > newest);
     Ok(SchemaCheck {
@@ -54,7 +57,7 @@ pub async fn examine(control: &Control, request: CheckSchema) -> Result<SchemaCh
 /// is under way; `tenant_not_found` for a canary that is not there.
 pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> Result<OperationId, Problem> {
     let wave_size = wave_size(request.wave_size)?;
-    let (app, _) = read(request.files)?;
+    let (app, _, pool) = read(request.files)?;
     let mut client = control.catalog.client().await?;
     let canaries = canaries(&client, &request.canaries).await?;
     let taken: Vec<AppliedVersion> = client
@@ -70,6 +73,7 @@ pub async fn apply(control: &Control, author: Author, request: ApplySchema) -> R
     let drafts: Vec<SchemaVersionRecord> = pending
         .iter()
         .map(|migration| SchemaVersionRecord {
+            keys: pool.iter().find(|form| form.version() == migration.version).map(|form| form.keys.clone()),
             version: migration.version,
             name: migration.file_name(),
             sha256: migration.sha256.clone(),

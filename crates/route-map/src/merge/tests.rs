@@ -62,7 +62,11 @@ fn endpoint(name: &str, port: u16, revision: i64) -> ClusterEndpoint {
 }
 
 pub(crate) fn delta(revision: i64, tenants: Vec<Route>, logins: Vec<LoginRoute>) -> Update {
-    Update::Delta { revision, rows: Rows { tenants, logins, endpoints: vec![] }, removed_logins: vec![] }
+    Update::Delta {
+        revision,
+        rows: Rows { tenants, logins, endpoints: vec![], keys: None },
+        removed_logins: vec![],
+    }
 }
 
 fn removed(revision: i64, number: u128) -> Update {
@@ -129,7 +133,7 @@ fn a_whole_state_removes_what_is_absent_but_nothing_newer() {
         vec![route(1, "old", 2), route(2, "newer", 9), route(3, "stays", 3)],
         vec![login(1, "old", 1, 2), login(2, "newer", 2, 9)],
     )]);
-    let rows = Rows { tenants: vec![route(3, "stays", 3)], logins: vec![], endpoints: vec![] };
+    let rows = Rows { tenants: vec![route(3, "stays", 3)], logins: vec![], endpoints: vec![], keys: None };
     let (snapshot, applied) = merge(&before, Update::Whole { revision: 5, rows });
     assert!(snapshot.route_by_slug("old").is_none() && snapshot.login("old").is_none());
     assert!(snapshot.route_by_slug("newer").is_some() && snapshot.login("newer").is_some());
