@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use insula_domain::TenantId;
 use insula_pg_wire::backend::{error_fields, parse_parameter_status, put_error_fields};
 use insula_pg_wire::frontend::put_text;
-use insula_pool_sql::{Edits, Settings, Shifts};
+use insula_pool_sql::{Edits, Keys, Settings, Shifts, may_have_group};
+use insula_route_map::RouteMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::counter::{Counter, Place};
@@ -101,6 +102,8 @@ enum Sent {
 pub(crate) struct Fitting {
     tenant: TenantId,
     long_texts: LongTexts,
+    /// Knows the keys of the tables.
+    routes: Arc<RouteMap>,
     conforming: bool,
     encoding: Encoding,
     sent: Sent,
@@ -110,10 +113,11 @@ pub(crate) struct Fitting {
 }
 
 impl Fitting {
-    pub fn new(tenant: TenantId, long_texts: LongTexts) -> Self {
+    pub fn new(tenant: TenantId, long_texts: LongTexts, routes: Arc<RouteMap>) -> Self {
         Self {
             tenant,
             long_texts,
+            routes,
             conforming: true,
             encoding: Encoding::Utf8,
             sent: Sent::Unchanged(0),
@@ -158,7 +162,11 @@ impl Fitting {
         if self.encoding == Encoding::Mixed && !text.is_ascii() {
             return None;
         }
-        insula_pool_sql::edits(text, Settings { conforming: self.conforming })
+        let settings = Settings { conforming: self.conforming };
+        if !may_have_group(text) {
+            return insula_pool_sql::edits(text, settings, &Keys::new());
+        }
+        insula_pool_sql::edits(text, settings, self.routes.snapshot().keys())
     }
 
     /// A text goes out, changed or not.
@@ -221,7 +229,7 @@ mod tests {
 
     fn fitting() -> Fitting {
         let tenant = "0190163d-8694-739b-aea5-966c26f8ad91".parse().unwrap();
-        Fitting::new(tenant, LongTexts::default())
+        Fitting::new(tenant, LongTexts::default(), Arc::new(RouteMap::new()))
     }
 
     const UPSERT: &[u8] = b"insert into t values (1) on conflict (a) do nothing";

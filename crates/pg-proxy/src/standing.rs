@@ -118,7 +118,7 @@ mod tests {
         Rows {
             tenants: vec![route(1, "parent", None), route(2, "child", Some(1)), route(3, "other", None)],
             logins: vec![login],
-            endpoints: vec![],
+            ..Rows::default()
         }
     }
 

@@ -20,8 +20,10 @@ impl Edits {
         self.0.extend(edits);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The changes as they follow one another, if there are any.
+    pub(crate) fn in_order(mut self) -> Option<Self> {
+        self.0.sort_by_key(|edit| edit.start);
+        (!self.0.is_empty()).then_some(self)
     }
 
     /// The pieces of the changed text.

@@ -10,11 +10,14 @@
 mod conflict;
 mod copy;
 mod edits;
+mod group;
 mod lexemes;
 #[cfg(test)]
 mod tests;
 
 pub use edits::{Edit, Edits, Shifts};
+
+use std::collections::BTreeMap;
 
 use conflict::Conflict;
 use copy::Copy;
@@ -27,6 +30,13 @@ const TABLES: &str = "app";
 /// The schema of the views through which `COPY FROM` goes.
 const COPY_VIEWS: &str = "insula_copy";
 
+/// Longer texts are not read for `GROUP BY`.
+const GROUPED_BYTES_MAX: usize = 64 * 1024;
+
+/// The columns of the primary keys of the app schema's tables, as their
+/// developer wrote them, by the tables' names.
+pub type Keys = BTreeMap<String, Vec<String>>;
+
 /// How the server will read a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -38,11 +48,14 @@ pub struct Settings {
 /// What there is to change in a text, whose encoding must be one in which no
 /// ASCII byte is a part of another character. `None` where there is nothing.
 #[must_use]
-pub fn edits(text: &[u8], settings: Settings) -> Option<Edits> {
-    if !may_need_edits(text) {
-        return None;
-    }
+pub fn edits(text: &[u8], settings: Settings, keys: &Keys) -> Option<Edits> {
     let mut edits = Edits::default();
+    if may_have_group(text) && !keys.is_empty() {
+        edits.extend(group::edits(text, settings, keys));
+    }
+    if !may_have_others(text) {
+        return edits.in_order();
+    }
     let mut conflict = Conflict::default();
     let mut lexemes = Lexemes::new(text, settings);
     let mut begins_statement = true;
@@ -54,12 +67,18 @@ pub fn edits(text: &[u8], settings: Settings) -> Option<Edits> {
         begins_statement = lexeme.is_symbol(b';');
     }
     // A text with an open quotation is refused by the server.
-    (!lexemes.is_broken() && !edits.is_empty()).then_some(edits)
+    if lexemes.is_broken() { None } else { edits.in_order() }
 }
 
-/// Whether the text has one of the words in it, somewhere: a look that costs
-/// less than reading it.
-fn may_need_edits(text: &[u8]) -> bool {
+/// Whether a text is to be read for `GROUP BY`, with what is known of keys.
+#[must_use]
+pub fn may_have_group(text: &[u8]) -> bool {
+    text.len() <= GROUPED_BYTES_MAX && has(text, [b'p', b'P'], 4, b"group")
+}
+
+/// Whether the text has one of the other words in it, somewhere: a look that
+/// costs less than reading it.
+fn may_have_others(text: &[u8]) -> bool {
     has(text, [b'f', b'F'], 3, b"conflict") || has(text, [b'y', b'Y'], 3, b"copy")
 }
 

@@ -5,9 +5,18 @@ use pg_query::NodeEnum;
 use proptest::prelude::*;
 
 use crate::lexemes::Lexemes;
-use crate::{Settings, edits};
+use crate::{Keys, Settings};
 
 const CONFORMING: Settings = Settings { conforming: true };
+
+fn edits(text: &[u8], settings: Settings) -> Option<crate::Edits> {
+    let key = |table: &str, columns: &[&str]| {
+        (table.to_owned(), columns.iter().map(|column| (*column).to_owned()).collect())
+    };
+    let keys: Keys =
+        [key("u", &["id"]), key("p", &["id"]), key("Lines", &["order", "Line"]), key("none", &[])].into();
+    crate::edits(text, settings, &keys)
+}
 
 fn changed(text: &str) -> String {
     let changed = edits(text.as_bytes(), CONFORMING).map(|edits| edits.apply(text.as_bytes()));
@@ -68,6 +77,70 @@ fn conflicts_find_their_index() {
         "insert into t values (1) on conflict (id",
         "insert into t values (1) on conflict (id) do nothing '",
         "x.on conflict (id) do nothing",
+    ] {
+        check(text);
+    }
+}
+
+#[test]
+fn groups_by_a_key_have_the_tenant() {
+    for text in [
+        "select u.*, count(p.id) from u left join p on p.a = u.id group by ‹u.tenant_id, ›u.id",
+        "SELECT \"u\".\"id\", COUNT(\"p\".\"id\") FROM \"u\" LEFT OUTER JOIN \"p\" ON (\"u\".\"id\" = \"p\".\"a\") \
+         GROUP BY ‹\"u\".tenant_id, ›\"u\".\"id\" HAVING COUNT(\"p\".\"id\") > 1 ORDER BY \"u\".\"name\" ASC LIMIT 3",
+        "select * from u group by ‹u.tenant_id, ›id",
+        "select * from U x group by ‹x.tenant_id, ›X.ID, x.name",
+        "select * from app.u as \"X y\" where a in (1, 2) group by ‹\"X y\".tenant_id, ›\"X y\".id;",
+        "select * from u a, p b group by b.x, a.id, lower(a.b), 1"
+            .replace("by b", "by ‹a.tenant_id, ›b")
+            .as_str(),
+        "select * from u a cross join p b group by ‹a.tenant_id, b.tenant_id, ›a.id, b.id",
+        "select * from \"Lines\" l group by ‹l.tenant_id, ›l.\"Line\", l.order",
+        "select extract(year from u.t), u.a is distinct from 1, 1 as from from u group by ‹u.tenant_id, ›u.id",
+        "select * from (select u.id, u.a from u group by ‹u.tenant_id, ›u.id) s join u on u.id = s.id \
+         group by s.id, ‹›u.id"
+            .replace("by s.id, ‹›", "by ‹u.tenant_id, ›s.id, ")
+            .as_str(),
+        "with w as (select u.* from u group by ‹u.tenant_id, ›u.id) select * from w group by w.id",
+        "select * from u group by ‹u.tenant_id, ›id union select * from p group by ‹p.tenant_id, ›id",
+        "insert into t select u.id from u group by ‹u.tenant_id, ›u.id on conflict (‹tenant_id, ›id) do nothing",
+        "select * from u join lateral (select 1 from p where p.a = u.id) x on true group by ‹u.tenant_id, ›u.id",
+        "select * from u tablesample system (10) group by ‹u.tenant_id, ›u.id",
+        "select * from generate_series(1, 2) g, u group by ‹u.tenant_id, ›u.id, g",
+        "select * from u group by distinct ‹u.tenant_id, ›u.id",
+        // Of what is not the whole key, or not surely of the table, nothing is said.
+        "select * from \"Lines\" l group by l.order",
+        "select * from u group by u.name",
+        "select * from u, p group by id",
+        "select * from none group by none.id",
+        "select * from other u group by u.id",
+        "select * from u (id, b) group by u.id",
+        "select * from u as x (id, b) group by x.id",
+        "select * from u(1) group by u.id",
+        "select * from (select 1 as id) u group by u.id",
+        "select * from (u join p on true) group by u.id",
+        "select * from x.u group by u.id",
+        "select * from only u group by u.id",
+        "select * from rows from (f()) u group by u.id",
+        "select * from u, x.u group by u.id, x.id".replace("x.u", "app.u").as_str(),
+        "select * from \"U\" group by \"U\".id",
+        "select * from U&\"\\0075\" group by id",
+        "with u as (select 1 as id) select * from u group by u.id",
+        "with recursive u (id) as materialized (select 1) select * from u group by u.id",
+        "select * from p where exists (select 1 from p x group by u.id)",
+        "select * from u group by rollup (u.id)",
+        "select * from u group by u.id, cube (u.a)",
+        "select * from u group by u.id, grouping sets ((u.a), ())",
+        "select * from u group by u.id, ()",
+        "select * from u group by u.id, tenant_id",
+        "select * from u group by (u.id, u.a)",
+        "select * from u group by u.id + 1",
+        "select * from u group by id.x",
+        "select * from u where ']' = '[' group by a[u.id]",
+        "select * from u group by",
+        "select 'from u group by u.id' from u",
+        "select * from u group by u.id)",
+        "select * from u group by u.id '",
     ] {
         check(text);
     }
@@ -251,6 +324,7 @@ fn plain_statement(statement: Option<NodeEnum>) -> String {
             }
             NodeEnum::InsertStmt(insert)
         }
+        Some(NodeEnum::SelectStmt(select)) => NodeEnum::SelectStmt(without_tenant(select)),
         Some(NodeEnum::CopyStmt(mut copy)) => {
             if let Some(relation) = copy.relation.as_mut().filter(|_| copy.is_from) {
                 relation.schemaname.clear();
@@ -269,4 +343,17 @@ fn plain_statement(statement: Option<NodeEnum>) -> String {
         out.push_str(kept);
     }
     out
+}
+
+fn is_tenant_of_a_table(node: &pg_query::Node) -> bool {
+    let Some(NodeEnum::ColumnRef(column)) = &node.node else { return false };
+    let last = column.fields.last().and_then(|field| field.node.as_ref());
+    matches!(last, Some(NodeEnum::String(name)) if name.sval == "tenant_id")
+}
+
+fn without_tenant(mut select: Box<pg_query::protobuf::SelectStmt>) -> Box<pg_query::protobuf::SelectStmt> {
+    select.group_clause.retain(|node| !is_tenant_of_a_table(node));
+    select.larg = select.larg.map(without_tenant);
+    select.rarg = select.rarg.map(without_tenant);
+    select
 }

@@ -214,7 +214,8 @@ impl Routed {
         if self.target.placement.isolation != Isolation::Pool {
             return guard;
         }
-        let mut fitting = Fitting::new(self.standing.tenant, front.long_texts.clone());
+        let mut fitting =
+            Fitting::new(self.standing.tenant, front.long_texts.clone(), Arc::clone(&front.parts.routes));
         let settings = greeting.iter().filter(|message| message.tag == backend::tag::PARAMETER_STATUS);
         settings.for_each(|message| fitting.setting(&message.body));
         guard.with_fitting(fitting)

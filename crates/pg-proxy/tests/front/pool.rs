@@ -199,3 +199,35 @@ async fn long_upserts_are_held_up_to_a_bound() {
         }
     }
 }
+
+#[tokio::test]
+async fn groups_by_a_primary_key_take_in_its_rows_columns() {
+    let world = World::start().await;
+    let [acme, globex] = tenants(&world).await;
+    let (ours, theirs) = (world.connect(&acme).await, world.connect(&globex).await);
+    for client in [&ours, &theirs] {
+        client.batch_execute("insert into t (a, b) values (1, 'x'), (2, 'y')").await.unwrap();
+    }
+    let texts = [
+        "select t.b || count(o.a) from t left join t o on o.a > t.a group by t.a order by t.a limit 1",
+        "select \"T\".b || count(*) from app.t as \"T\" where \"T\".a = 1 group by \"T\".a having count(*) > 0",
+        "with w as (select b || count(*) as n from t group by a order by a) select n from w limit 1",
+    ];
+    // The canary: without the keys PostgreSQL refuses.
+    for text in texts {
+        let error = ours.query_one(text, &[]).await.unwrap_err();
+        assert_eq!(words(&error).0, "42803", "{text}");
+    }
+    let keys = [("t".to_owned(), vec!["a".to_owned()])].into();
+    world.push(insula_route_map::Rows { keys: Some(keys), ..Default::default() });
+    for client in [&ours, &theirs] {
+        for text in texts {
+            assert_eq!(one(client, text).await, "x1", "{text}");
+        }
+    }
+    // A query of the table's name stays what it is.
+    assert_eq!(one(&ours, "with t as (select 1 as a) select count(*)::text from t group by t.a").await, "1");
+    // No group is split, with rows that are not there either.
+    let nothing = "select count(*)::text from t left join t o on o.a = t.a + 10 group by o.a";
+    assert_eq!(one(&ours, nothing).await, "2");
+}

@@ -163,7 +163,7 @@ impl World {
             max_sessions: None,
             revision: self.next_revision(),
         };
-        self.push(Rows { tenants: vec![route.clone()], logins: vec![login.clone()], endpoints: vec![] });
+        self.push(Rows { tenants: vec![route.clone()], logins: vec![login.clone()], ..Rows::default() });
         Tenant { id, route, login, secret: secret.expose().to_owned() }
     }
 
