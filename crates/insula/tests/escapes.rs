@@ -109,6 +109,22 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ("the log", "select pg_logical_emit_message(false, 'p', 'x')"),
     ("comments and encodings", "/* x */ sEt/**/rOlE {role}; select * from customers"),
     (
+        "the views of COPY",
+        "select * from insula_copy.customers; copy insula_copy.customers to stdout; delete from insula_copy.customers",
+    ),
+    (
+        "an upsert of the victim's key",
+        "insert into customers (id, email, name) values (777, 'victim@example.com', 'x') on conflict (id) do update set name = customers.name || 'x' returning name; insert into customers (id, email, name, tenant_id) values (777, 'y', 'x', '{id}') on conflict (id) do update set name = 'x' returning *",
+    ),
+    (
+        "an upsert with the victim's tenant",
+        "insert into customers (id, email, name) values (777, 'victim@example.com', 'x') on conflict (/* ( */ id, tenant_id) where tenant_id = '{id}' do update set name = 'x', tenant_id = '{id}' returning *",
+    ),
+    (
+        "a grouping with crafted names",
+        "select c.* from customers \"c\"\".x\" group by id; select \"c;select\".* from customers as \"c;select\" group by \"c;select\".id; select * from customers as U&\"\\0063\" group by id; select é.* from customers é group by é.id; with insula_copy as (select 1 as id) select * from insula_copy group by insula_copy.id",
+    ),
+    (
         "several at once",
         "begin; savepoint a; set local role {role}; rollback to a; select * from customers; commit",
     ),

@@ -211,6 +211,14 @@ last_port = {last}
         }
     }
 
+    /// The most memory that the process has had, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let process = self.process.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Waits until the process has ended by itself; whether it did in time.
     pub fn ended(&mut self, longest: Duration) -> bool {
         let begun = Instant::now();
