@@ -140,6 +140,14 @@ async fn insula_up_admits_tenants_from_the_front_alone_also_after_its_folder_has
     let refused = refused_by_tcp(&up.superuser_url(0), "insula_schemas").await;
     assert!(refused.contains("pg_hba.conf rejects"), "{refused}");
     answers(&up.said(&["tenant", "url", "acme"])).await;
+    // Migration tools come in over TCP, to the blueprint alone.
+    let blueprint = up.said(&["schema", "blueprint-url"]);
+    assert!(blueprint.contains("@127.0.0.1:"), "{blueprint}");
+    answers(&blueprint).await;
+    let (server, _) = blueprint.rsplit_once('/').unwrap();
+    let other = tokio_postgres::connect(&format!("{server}/insula_schemas"), NoTls).await;
+    let refused = other.err().unwrap().as_db_error().unwrap().message().to_owned();
+    assert!(refused.contains("pg_hba.conf rejects"), "{refused}");
     up.said(&["doctor"]);
 
     // A folder of before: reached over TCP, roles that are in no group.

@@ -89,6 +89,7 @@ async fn the_master_key_can_be_rotated() {
     world.create("acme", "free", "us-east-1");
     world.create("initech", "business", "us-east-1");
     let url = world.url("acme");
+    let blueprint = world.run(&["schema", "blueprint-url"]).out.trim().to_owned();
     let key = world.folder.join("master.key").display().to_string();
     let said = world.run(&["master-key", "rotate", &key]);
     assert!(said.ok, "{}", said.err);
@@ -104,6 +105,10 @@ async fn the_master_key_can_be_rotated() {
     // The login keeps its secret; the roles have passwords of the new generation.
     assert_eq!(world.url("acme"), url);
     insula_testkit::connect(&url).await.query("select 1", &[]).await.unwrap();
+    assert!(tokio_postgres::connect(&blueprint, tokio_postgres::NoTls).await.is_err(), "the old password");
+    world.run(&["schema", "capture"]).failed_with("nothing_to_capture");
+    let renewed = world.run(&["schema", "blueprint-url"]).out.trim().to_owned();
+    insula_testkit::connect(&renewed).await.query("select 1 from customers", &[]).await.unwrap();
     world.create("late", "standard", "us-east-1");
     world.doctor_is_content();
 }
