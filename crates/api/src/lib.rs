@@ -16,12 +16,13 @@ pub use insula_problem::{FieldProblem, ProblemBody};
 pub use logins::{
     ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl, MintToken, MintedToken,
 };
-pub use offers::{PutPlan, PutTier};
+pub use offers::{PutPlan, PutTier, TierAfterPut};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;
 pub use schema::{
     ApplySchema, AuditFinding, BlueprintStatus, BlueprintUrl, CaptureNote, CaptureSchema, CapturedSchema,
-    CheckSchema, ObjectFinding, OpenBlueprint, PlacementVersion, RebuildBlueprint, Rollout, RolloutCounts,
-    RolloutPlacement, SchemaAudit, SchemaCheck, SchemaFailure, SchemaFile, SchemaStatus, SchemaVersionInfo,
+    CheckSchema, DriftDifference, ObjectFinding, OpenBlueprint, PlacementVersion, RebuildBlueprint, Rollout,
+    RolloutCounts, RolloutPlacement, SchemaAudit, SchemaCheck, SchemaFailure, SchemaFile, SchemaStatus,
+    SchemaVersionInfo, TenantDrift,
 };
 pub use tenants::{AuditEntry, CreateTenant, Tenant, UpdateTenant};

@@ -1,6 +1,6 @@
 //! Tiers and plans; reading them gives the domain's own types.
 
-use insula_domain::{Isolation, UserPoolKind};
+use insula_domain::{Isolation, OperationId, Tier, UserPoolKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +14,23 @@ pub struct PutTier {
     pub user_pool: UserPoolKind,
     /// The plan of its tenants.
     pub plan: String,
+    /// Whether its tenants may make objects of their own. Where it is not given
+    /// it stays as it is, and is no for a new tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_objects: Option<bool>,
+}
+
+/// A tier as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TierAfterPut {
+    /// The tier.
+    #[serde(flatten)]
+    pub tier: Tier,
+    /// The operation that gives its tenants the right to objects of their own,
+    /// or takes it, where that has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub operation: Option<OperationId>,
 }
 
 /// A plan as it shall be; a limit that is not given is none.

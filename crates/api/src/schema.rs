@@ -1,7 +1,8 @@
 //! The app schema: its versions and where they are.
 
 use insula_domain::{
-    ClusterName, Isolation, OperationId, RolloutPlacementStatus, RolloutStatus, SchemaVersion, Slug,
+    ClusterName, Isolation, OperationId, OwnObject, RolloutPlacementStatus, RolloutStatus, SchemaVersion,
+    Slug,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -228,6 +229,42 @@ pub struct SchemaAudit {
     pub placements: u32,
     /// What was found.
     pub findings: Vec<AuditFinding>,
+}
+
+/// What differs between a tenant's tables and the version that it has, and what
+/// it made itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TenantDrift {
+    /// The tenant.
+    pub tenant: Slug,
+    /// Its isolation model.
+    pub isolation: Isolation,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its version, with which its tables are compared.
+    pub version: SchemaVersion,
+    /// What is missing, changed or not expected in the app schema's tables.
+    pub differences: Vec<DriftDifference>,
+    /// Whether its tier lets it make objects of its own.
+    pub may_own: bool,
+    /// The objects that it made itself, a thousand at the most.
+    pub own: Vec<OwnObject>,
+    /// How many more there are.
+    pub own_more: u32,
+    /// Which of those listed would have no place after a move to where tenants share tables.
+    pub in_the_way_of_a_pool: Vec<String>,
+    /// Why it could not be read; nothing is known about it then.
+    #[serde(default)]
+    pub unread: Option<String>,
+}
+
+/// A difference from the version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DriftDifference {
+    /// The object, as in `column orders.id`.
+    pub object: String,
+    /// What is different.
+    pub detail: String,
 }
 
 /// A version's way over the fleet.

@@ -57,6 +57,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "rollouts", sql: include_str!("../migrations/0005_rollouts.sql") },
     Migration { version: 6, name: "blueprint", sql: include_str!("../migrations/0006_blueprint.sql") },
     Migration { version: 7, name: "schema_keys", sql: include_str!("../migrations/0007_schema_keys.sql") },
+    Migration { version: 8, name: "own_objects", sql: include_str!("../migrations/0008_own_objects.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

@@ -35,6 +35,7 @@ fn tier_of(row: &Row) -> Result<Tier, Problem> {
         isolation: parsed(row, "isolation")?,
         user_pool: if user_pool == "shared" { UserPoolKind::Shared } else { UserPoolKind::Dedicated },
         plan: parsed(row, "plan")?,
+        own_objects: row.try_get("own_objects").map_err(db)?,
     })
 }
 
@@ -125,6 +126,19 @@ impl Change<'_> {
         Ok(row.get(0))
     }
 
+    /// The tier by its name, its row locked until the end of the transaction.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn lock_tier(&self, name: &TierName) -> Result<Option<Tier>, Problem> {
+        let row = self
+            .raw()
+            .query_opt("select * from tiers where name = $1 for update", &[&name.as_str()])
+            .await
+            .map_err(db)?;
+        row.as_ref().map(tier_of).transpose()
+    }
+
     /// Adds a tier or changes it; `true` where it is new. Tenants that are on
     /// the tier keep their placement; limits follow the plan at once.
     ///
@@ -134,16 +148,18 @@ impl Change<'_> {
         let row = self
             .raw()
             .query_one(
-                "insert into tiers (name, isolation, user_pool, plan, position)
-                 values ($1, $2, $3, $4, (select coalesce(max(position), 0) + 1 from tiers))
+                "insert into tiers (name, isolation, user_pool, plan, own_objects, position)
+                 values ($1, $2, $3, $4, $5, (select coalesce(max(position), 0) + 1 from tiers))
                  on conflict (name) do update set isolation = excluded.isolation,
-                     user_pool = excluded.user_pool, plan = excluded.plan, revision = tiers.revision + 1
+                     user_pool = excluded.user_pool, plan = excluded.plan,
+                     own_objects = excluded.own_objects, revision = tiers.revision + 1
                  returning revision = 1",
                 &[
                     &tier.name.as_str(),
                     &tier.isolation.as_str(),
                     &tier.user_pool.as_str(),
                     &tier.plan.as_str(),
+                    &tier.own_objects,
                 ],
             )
             .await

@@ -42,12 +42,28 @@ pub struct TenantRecord {
     pub placement: Option<Placement>,
     /// The isolation model that it has, or is being created with.
     pub isolation: Option<Isolation>,
+    /// Whether its tier lets it make objects of its own.
+    pub tier_own_objects: bool,
     /// When it was created.
     pub created_at: OffsetDateTime,
     /// While it is being deleted: until when its data is kept.
     pub purge_at: Option<OffsetDateTime>,
     /// Grows with every change.
     pub revision: i64,
+}
+
+impl TenantRecord {
+    /// Whether it may make objects of its own where it is.
+    #[must_use]
+    pub fn may_own(&self) -> bool {
+        self.tier_own_objects && self.isolation.is_some_and(|isolation| isolation != Isolation::Pool)
+    }
+
+    /// The schema for objects of its own, where there may be one.
+    #[must_use]
+    pub fn own_schema(&self) -> Option<SchemaName> {
+        SchemaName::of_own_objects(self.id, self.isolation?)
+    }
 }
 
 /// What a new tenant starts with.
@@ -92,9 +108,10 @@ pub struct TenantFilter {
 
 const SELECT: &str = "
     select t.id, t.slug, t.name, t.parent, up.slug as parent_slug, t.tier, t.region, t.residency, t.status,
-           t.schema_version, t.key_generation, t.created_at, t.purge_at, t.revision,
+           t.schema_version, t.key_generation, t.created_at, t.purge_at, t.revision, ti.own_objects,
            p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch
     from tenants t
+    join tiers ti on ti.name = t.tier
     left join tenants up on up.id = t.parent
     left join placements p on p.tenant_id = t.id ";
 
@@ -114,6 +131,7 @@ fn tenant_of(row: &Row) -> Result<TenantRecord, Problem> {
         key_generation: unsigned("key_generation", row.get::<_, i32>("key_generation"))?,
         placement: placement_of(row)?,
         isolation: parsed_opt(row, "isolation")?,
+        tier_own_objects: row.get("own_objects"),
         created_at: row.get("created_at"),
         purge_at: row.get("purge_at"),
         revision: row.get("revision"),

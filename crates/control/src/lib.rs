@@ -11,6 +11,7 @@ pub mod http;
 pub mod janitor;
 mod logins;
 mod operations;
+mod own_objects;
 mod placements;
 mod provisioner;
 mod reference;
@@ -19,6 +20,7 @@ pub mod rekey;
 mod repeats;
 pub mod schema;
 pub mod tenants;
+mod tiers;
 pub mod workflows;
 
 pub use clusters::{ClusterDirectory, percent};

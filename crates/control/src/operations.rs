@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::Control;
+use crate::workflows::own_objects::is_tier;
 
 /// How often a waiting call looks, whatever was notified.
 const LOOK: Duration = Duration::from_millis(500);
@@ -54,7 +55,11 @@ impl Operations {
         match started {
             Ok(_) => Ok(()),
             Err(StartError::Busy { subject, operation }) => Err(Problem::new(
-                if subject == crate::schema::SUBJECT { Code::SchemaBusy } else { Code::TenantBusy },
+                match subject.as_str() {
+                    crate::schema::SUBJECT => Code::SchemaBusy,
+                    tier if is_tier(tier) => Code::TierBusy,
+                    _ => Code::TenantBusy,
+                },
                 format!("Operation {operation} is under way. Try again when it has ended."),
             )
             .retry_after(1)),

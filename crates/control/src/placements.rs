@@ -7,6 +7,7 @@ use insula_problem::Problem;
 use insula_tenant_cluster::{self as cluster, ClusterAccess, NewRole, TenantRoles};
 
 use crate::Control;
+use crate::own_objects;
 use crate::schema::fleet;
 
 /// The placement and the way to its cluster; none where the tenant has (still,
@@ -131,8 +132,10 @@ pub async fn remove_rows(control: &Control, tenant: &TenantRecord) -> Result<u64
             cluster::purge_pool_rows(&mut client, tenant.id).await
         }
         Isolation::Schema => {
-            let client = access.shared(&placement.database).await?;
-            cluster::drop_schema(&client, &placement.schema).await.map(|()| 0)
+            let own = tenant.own_schema();
+            cluster::drop_schemas(&access, &placement.database, &placement.schema, own.as_ref())
+                .await
+                .map(|()| 0)
         }
         Isolation::Database => {
             let maintenance = access.maintenance().await?;
@@ -161,6 +164,7 @@ pub async fn fence(control: &Control, tenant: &TenantRecord) -> Result<i64, Prob
 /// Where the cluster is away.
 pub async fn unfence(control: &Control, tenant: &TenantRecord) -> Result<(), Problem> {
     create_roles(control, tenant).await?;
+    own_objects::settle(control, tenant.id).await?;
     let (_, access) = must_be_placed(control, tenant).await?;
     let maintenance = access.maintenance().await?;
     cluster::unfence(&maintenance, tenant.id).await

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{SchemaVersion, TenantId};
+use crate::isolation::Isolation;
 
 macro_rules! pg_name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -92,6 +93,19 @@ impl SchemaName {
     #[must_use]
     pub fn of_silo() -> Self {
         Self("public".to_owned())
+    }
+}
+
+impl SchemaName {
+    /// The schema in which a tenant may make objects of its own, where its tier
+    /// lets it. Where tenants share tables there is none.
+    #[must_use]
+    pub fn of_own_objects(id: TenantId, isolation: Isolation) -> Option<Self> {
+        match isolation {
+            Isolation::Pool => None,
+            Isolation::Schema => Some(Self(format!("t_{}_own", id.simple()))),
+            Isolation::Database | Isolation::Cluster => Some(Self("own".to_owned())),
+        }
     }
 }
 

@@ -40,6 +40,10 @@ pub struct Tier {
     pub user_pool: UserPoolKind,
     /// The tenant's limits.
     pub plan: PlanName,
+    /// Whether the tenant may make objects of its own, in a schema of its own.
+    /// Never where tenants share tables.
+    #[serde(default)]
+    pub own_objects: bool,
 }
 
 #[allow(clippy::expect_used)] // literals, covered by the test below
@@ -57,7 +61,13 @@ pub fn default_tiers() -> Vec<Tier> {
         ("enterprise", Isolation::Cluster, UserPoolKind::Dedicated),
     ]
     .into_iter()
-    .map(|(name, isolation, user_pool)| Tier { name: word(name), isolation, user_pool, plan: word(name) })
+    .map(|(name, isolation, user_pool)| Tier {
+        name: word(name),
+        isolation,
+        user_pool,
+        plan: word(name),
+        own_objects: false,
+    })
     .collect()
 }
 

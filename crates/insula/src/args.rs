@@ -333,7 +333,16 @@ pub enum SchemaCommand {
         dir: PathBuf,
     },
     /// Show the versions, and the placements that are behind.
-    Status,
+    #[command(after_help = "Examples:\n  insula schema status\n  insula schema status --drift --tenant acme")]
+    Status {
+        /// Read the tables of the tenants that have their own: what differs from their version, and what they made
+        /// themselves.
+        #[arg(long)]
+        drift: bool,
+        /// With --drift: this tenant alone.
+        #[arg(long, requires = "drift")]
+        tenant: Option<String>,
+    },
     /// Show where a version failed, with what PostgreSQL said of the rows there.
     ///
     /// That holds values of tenants' rows: each showing is in the audit.
@@ -516,7 +525,7 @@ pub enum TierCommand {
     List,
     /// Add or change a tier.
     #[command(
-        after_help = "Example:\n  insula tier set team --isolation schema --user-pool shared --plan standard"
+        after_help = "Example:\n  insula tier set team --isolation schema --user-pool shared --plan standard --own-objects"
     )]
     Set {
         /// Its name.
@@ -530,6 +539,12 @@ pub enum TierCommand {
         /// The plan.
         #[arg(long)]
         plan: String,
+        /// Whether its tenants may make objects of their own, in a schema of their own; stays as it is where it is
+        /// not given. Not with the isolation model pool.
+        #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+        own_objects: Option<bool>,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 

@@ -57,6 +57,8 @@ codes! {
     TenantNotFound, "tenant_not_found", 404, "There is no such tenant";
     SlugTaken, "slug_taken", 409, "The slug is taken";
     UnknownTier, "unknown_tier", 400, "There is no such tier";
+    OwnObjectsRefused, "own_objects_refused", 409, "Tenants that share tables make no objects";
+    TierBusy, "tier_busy", 409, "Another operation on the tier is under way";
     UnknownPlan, "unknown_plan", 400, "There is no such plan";
     UnknownRegion, "unknown_region", 400, "There is no such region";
     UnknownRegionGroup, "unknown_region_group", 400, "There is no such region group";

@@ -62,6 +62,13 @@ impl Problem {
         self
     }
 
+    /// Adds a sentence for the reader.
+    #[must_use]
+    pub fn adding(mut self, sentence: &str) -> Self {
+        self.detail = format!("{} {sentence}", self.detail.trim_end());
+        self
+    }
+
     /// Adds a part of the request that is at fault, by JSON pointer (RFC 6901).
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@ mod admission;
 pub mod blueprint;
 mod fence;
 mod inspect;
+mod own;
 mod prepare;
 mod purge;
 mod roles;
@@ -23,14 +24,17 @@ pub use access::{ClusterAccess, Connection};
 pub use admission::{Rule, admits_tenants_from_anywhere, read_rules};
 pub use fence::{end_idle_holders, fence, unfence};
 pub use inspect::{Inspection, inspect};
+pub use own::{Inventory, OwnSpace, audit_own, dependents, explain, own_objects, settle_own};
 pub use prepare::{prepare_dedicated, prepare_shared, publish_template};
 pub use purge::purge_pool_rows;
 pub use roles::{
-    NewRole, TENANTS, TenantRoles, create_roles, drop_roles, enroll_tenants, role_settings, set_passwords,
+    NewRole, TENANTS, TenantRoles, create_roles, drop_role, drop_roles, enroll_tenants, role_settings,
+    set_passwords,
 };
 pub use scratch::Scratch;
 pub use spaces::{
-    create_database, create_schema, database_exists, drop_database, drop_schema, open_database, schema_exists,
+    create_database, create_schema, database_exists, drop_database, drop_schemas, open_database,
+    schema_exists,
 };
 pub use survey::{Survey, SurveyedRole, survey, survey_pool_tenants, survey_schemas, survey_short_sequences};
 

@@ -3,8 +3,9 @@
 
 use insula_app_schema::EXTENSION_SCHEMA;
 use insula_domain::{DatabaseName, Isolation, RoleName, SchemaName, TenantId};
-use insula_problem::Problem;
+use insula_problem::{Code, Problem};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::access::ClusterAccess;
 use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE, make_role};
@@ -13,6 +14,9 @@ use crate::{db, literal};
 /// The group that all roles of tenants are members of, so that `pg_hba.conf` can
 /// name them. It has no right, and none should be given to it.
 pub const TENANTS: &str = "insula_tenants";
+
+/// How often a role is dropped that others grant rights to meanwhile.
+const DROP_TRIES: u32 = 5;
 
 /// A role to be made.
 #[derive(Debug, Clone)]
@@ -97,7 +101,7 @@ pub async fn create_roles(
             statements.push_str(&format!("alter role {name} in database {set_in} reset all;\n"));
         }
         if isolation == Isolation::Schema {
-            let path = search_path(schema);
+            let path = search_path(isolation, schema, None);
             statements
                 .push_str(&format!("alter role {name} in database {database} set search_path = {path};\n"));
         }
@@ -133,19 +137,30 @@ async fn databases_with_settings(client: &Client, role: &RoleName) -> Result<Vec
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Where a role with a schema of its own finds its tables.
-fn search_path(schema: &SchemaName) -> String {
-    format!("{schema}, {EXTENSION_SCHEMA}")
+/// Where a role finds the app's tables, what extensions bring, and last the
+/// tenant's own objects, which so never come in the way of the others.
+pub(crate) fn search_path(isolation: Isolation, schema: &SchemaName, own: Option<&SchemaName>) -> String {
+    let own = own.map_or_else(String::new, |own| format!(", {own}"));
+    match isolation {
+        Isolation::Schema => format!("{schema}, {EXTENSION_SCHEMA}{own}"),
+        _ => format!("{schema}{own}"),
+    }
 }
 
-/// What is set for a tenant's role, as a survey shows it. The tenant can set
-/// more for its own role, until it is suspended.
+/// What is set for a tenant's role, as a survey shows it; `own` is the schema
+/// of its own objects, where it has one. The tenant can set more for its own
+/// role, until it is suspended.
 #[must_use]
-pub fn role_settings(isolation: Isolation, database: &DatabaseName, schema: &SchemaName) -> Vec<String> {
-    match isolation {
-        Isolation::Schema => vec![format!("{database}: search_path={}", search_path(schema))],
-        _ => Vec::new(),
+pub fn role_settings(
+    isolation: Isolation,
+    database: &DatabaseName,
+    schema: &SchemaName,
+    own: Option<&SchemaName>,
+) -> Vec<String> {
+    if isolation == Isolation::Schema || own.is_some() {
+        return vec![format!("{database}: search_path={}", search_path(isolation, schema, own))];
     }
+    Vec::new()
 }
 
 /// Gives the tenant's roles other passwords.
@@ -158,35 +173,54 @@ pub async fn set_passwords(client: &Client, roles: &TenantRoles) -> Result<(), P
     client.batch_execute(&format!("begin; {read_write} {read_only} commit;")).await.map_err(db)
 }
 
-/// Removes the tenant's roles with all that they own and all that is granted to
-/// them, in whatever database: other tenants can grant them rights on what is
-/// their own, and would hold them up for ever. Removing them again changes
-/// nothing.
+/// Removes the tenant's roles; see [`drop_role`].
 ///
 /// # Errors
-/// Where the cluster is away.
+/// As there.
 pub async fn drop_roles(access: &ClusterAccess, tenant: TenantId) -> Result<(), Problem> {
-    let maintenance = access.maintenance().await?;
     for name in [RoleName::of_tenant(tenant), RoleName::read_only_of_tenant(tenant)] {
-        let there =
-            maintenance.query_opt("select 1 from pg_roles where rolname = $1", &[&name.as_str()]).await;
-        if there.map_err(db)?.is_none() {
-            continue;
-        }
-        let drop_owned = format!("drop owned by {name} cascade");
-        for row in maintenance.query(DATABASES_OF_ROLE, &[&name.as_str()]).await.map_err(db)? {
-            let database = DatabaseName::from_stored(row.get(0));
-            access.own(&database).await?.batch_execute(&drop_owned).await.map_err(db)?;
-        }
-        // Here too, for the rights on whole databases.
-        maintenance.batch_execute(&format!("{drop_owned}; drop role if exists {name}")).await.map_err(db)?;
+        drop_role(access, &name).await?;
     }
     Ok(())
 }
 
-/// The databases in which a role owns something or has a right.
-const DATABASES_OF_ROLE: &str = "
-    select distinct d.datname::text from pg_shdepend s
-    join pg_database d on d.oid = s.dbid and d.datallowconn
-    where s.refclassid = 'pg_authid'::regclass
-      and s.refobjid = (select oid from pg_roles where rolname = $1)";
+/// Removes a role with all that it owns and all that was granted to it, by
+/// whomever and in whichever database of the server: another tenant may have
+/// granted it rights on objects of its own. Doing so again changes nothing.
+///
+/// # Errors
+/// Where the cluster is away, or others give the role rights all the time.
+pub async fn drop_role(access: &ClusterAccess, name: &RoleName) -> Result<(), Problem> {
+    let maintenance = access.maintenance().await?;
+    for _ in 0..DROP_TRIES {
+        for database in databases_with(&maintenance, name).await? {
+            let client = access.own(&database).await?;
+            let drop = format!("set lock_timeout = '10s'; drop owned by {name} cascade");
+            client.batch_execute(&drop).await.map_err(db)?;
+        }
+        match maintenance.batch_execute(&format!("drop role if exists {name}")).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {}
+            Err(error) => return Err(db(error)),
+        }
+    }
+    let detail = format!("The role {name} is granted rights while it is removed. Try again.");
+    Err(Problem::new(Code::Unavailable, detail).retry_after(5))
+}
+
+/// The databases in which something depends on a role.
+async fn databases_with(maintenance: &Client, name: &RoleName) -> Result<Vec<DatabaseName>, Problem> {
+    let rows = maintenance
+        .query(
+            "select distinct coalesce(d.datname, current_database())::text
+             from pg_shdepend s
+             join pg_roles r on r.oid = s.refobjid and s.refclassid = 'pg_authid'::regclass
+             left join pg_database d on d.oid = s.dbid
+             where r.rolname = $1 and coalesce(d.datallowconn, true)
+             order by 1",
+            &[&name.as_str()],
+        )
+        .await
+        .map_err(db)?;
+    Ok(rows.iter().map(|row| DatabaseName::from_stored(row.get(0))).collect())
+}

@@ -6,8 +6,11 @@ use insula_domain::{DatabaseName, RoleName, SchemaName, SchemaVersion, TenantId}
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
+use crate::access::ClusterAccess;
 use crate::db;
-use crate::schema::drop_owner;
+use crate::own::drop_with_content;
+use crate::roles::drop_role;
+use crate::schema::owner_of;
 
 /// What the temporary files of one session may take.
 const TEMPORARY_FILES: &str = "5GB";
@@ -32,13 +35,24 @@ pub async fn create_schema(client: &Client, schema: &SchemaName, tenant: TenantI
         .map_err(db)
 }
 
-/// Removes the tenant's schema, all that is in it, and the role that owned it.
+/// Removes the tenant's schemas, the app's and that of its own objects, all
+/// that is in them, and the role that owned the app's.
 ///
 /// # Errors
 /// Where the cluster is away.
-pub async fn drop_schema(client: &Client, schema: &SchemaName) -> Result<(), Problem> {
-    client.batch_execute(&format!("drop schema if exists {schema} cascade")).await.map_err(db)?;
-    drop_owner(client, schema).await
+pub async fn drop_schemas(
+    access: &ClusterAccess,
+    database: &DatabaseName,
+    app: &SchemaName,
+    own: Option<&SchemaName>,
+) -> Result<(), Problem> {
+    {
+        let client = access.shared(database).await?;
+        for schema in own.into_iter().chain([app]) {
+            drop_with_content(&client, schema).await?;
+        }
+    }
+    drop_role(access, &owner_of(app)).await
 }
 
 /// Makes the tenant's database as a clone of the template of a version. It

@@ -129,15 +129,19 @@ pub async fn survey_short_sequences(client: &Client) -> Result<Vec<(String, i64,
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-/// The tenants that have a schema in the database of schemas.
+/// The tenants that have a schema in the database of schemas, and those that
+/// have one for objects of their own there.
 ///
 /// # Errors
 /// Where the cluster is away.
-pub async fn survey_schemas(client: &Client) -> Result<BTreeSet<TenantId>, Problem> {
-    let rows = client
-        .query("select substr(nspname::text, 3) from pg_namespace where nspname ~ '^t_[0-9a-f]{32}$'", &[])
-        .await
-        .map_err(db)?;
+pub async fn survey_schemas(client: &Client) -> Result<(BTreeSet<TenantId>, BTreeSet<TenantId>), Problem> {
+    let schemas = tenants_of_schemas(client, "^t_[0-9a-f]{32}$").await?;
+    Ok((schemas, tenants_of_schemas(client, "^t_[0-9a-f]{32}_own$").await?))
+}
+
+async fn tenants_of_schemas(client: &Client, pattern: &str) -> Result<BTreeSet<TenantId>, Problem> {
+    let query = "select substr(nspname::text, 3, 32) from pg_namespace where nspname ~ $1";
+    let rows = client.query(query, &[&pattern]).await.map_err(db)?;
     rows.iter()
         .map(|row| row.get::<_, String>(0).parse().map_err(|error: uuid::Error| Problem::internal(error)))
         .collect()

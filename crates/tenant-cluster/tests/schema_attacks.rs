@@ -9,8 +9,8 @@ mod schema_support;
 use schema_support::*;
 
 use insula_app_schema::TABLE_FREE;
-use insula_domain::RoleName;
-use insula_tenant_cluster::schema;
+use insula_domain::{DatabaseName, RoleName};
+use insula_tenant_cluster::{drop_schemas, schema};
 use insula_testkit::TestDatabase;
 use tokio_postgres::error::SqlState;
 
@@ -492,9 +492,11 @@ async fn the_owner_of_one_schema_is_nobody_in_another() {
 
 async fn schema_is_removed_with_its_owner(database: &TestDatabase, silo: &Silo) {
     let admin = database.connect().await;
-    admin.batch_execute(&format!("DROP SCHEMA {} CASCADE", silo.schema)).await.unwrap();
-    schema::drop_owner(&admin, &silo.schema).await.unwrap();
-    schema::drop_owner(&admin, &silo.schema).await.unwrap();
+    let access = access(database);
+    let name = DatabaseName::from_stored(database.name().to_owned());
+    for _ in 0..2 {
+        drop_schemas(&access, &name, &silo.schema, None).await.unwrap();
+    }
     let left = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", schema::owner_of(&silo.schema));
     assert_eq!(one(&admin, &left).await, "0");
 }

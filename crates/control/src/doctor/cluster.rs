@@ -49,8 +49,9 @@ pub async fn examine(
     if record.tenant.is_none() {
         shared_databases(place, &access, &settled, moving, findings).await?;
     }
-    let forms = audit::cluster(control, record, tenants, moving, true).await?;
+    let mut forms = audit::cluster(control, record, tenants, moving, true).await?;
     findings.checks += forms.placements;
+    forms.findings.extend(audit::own_objects(control, tenants, moving).await?);
     for form in forms.findings {
         findings.add(Difference, place, &format!("{} {}", form.placement, form.object), &form.detail);
     }
@@ -184,8 +185,12 @@ async fn shared_databases(
     let of_model = |model: Isolation| -> BTreeSet<TenantId> {
         settled.iter().filter(|(_, (_, placement))| placement.isolation == model).map(|(id, _)| *id).collect()
     };
-    let schemas = cluster::survey_schemas(&*access.shared(&DatabaseName::schemas()).await?).await?;
+    let (schemas, own) = cluster::survey_schemas(&*access.shared(&DatabaseName::schemas()).await?).await?;
     let wanted = of_model(Isolation::Schema);
+    for id in own.iter().filter(|id| !moving.contains(id)) {
+        let object = format!("schema of {id}'s own objects");
+        findings.check(wanted.contains(id), Orphan, place, &object, "The catalog has no such tenant here.");
+    }
     for id in schemas.union(&wanted).filter(|id| !moving.contains(id)) {
         let kind = if wanted.contains(id) { Missing } else { Orphan };
         let holds = schemas.contains(id) && wanted.contains(id);

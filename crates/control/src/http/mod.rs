@@ -111,6 +111,7 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(schema::resume_rollout))
         .routes(routes!(schema::retry_rollout))
         .routes(routes!(schema::schema_status))
+        .routes(routes!(schema::schema_drift))
         .routes(routes!(schema::schema_failures))
         .routes(routes!(schema::schema_audit))
         .routes(routes!(schema::check_schema))

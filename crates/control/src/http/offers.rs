@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use insula_api::{Page, PutPlan, PutTier};
+use insula_api::{Page, PutPlan, PutTier, TierAfterPut};
 use insula_domain::{InvalidName, Plan, Tier};
 use insula_problem::{Code, Problem};
 use serde_json::json;
@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::extract::{Body, Named};
 use crate::Control;
 use crate::tenants::create::sentence;
+use crate::tiers::{self, WantedTier};
 
 fn invalid(error: &InvalidName) -> Problem {
     Problem::new(Code::InvalidRequest, sentence(&error.to_string()))
@@ -35,32 +36,38 @@ pub async fn list_tiers(
 
 /// Add or change a tier
 ///
-/// Tenants that are on the tier keep their placement; their limits follow at once.
+/// Tenants that are on the tier keep their placement; their limits follow at once. Where `own_objects` changes, the
+/// operation in the answer gives the tenants the right to objects of their own, or takes it; what they made stays.
 #[utoipa::path(
     put, path = "/v1/tiers/{tier}", tag = "tiers", security(("operator" = [])),
     params(("tier" = String, Path, description = "Name")), request_body = PutTier,
-    responses((status = 200, body = Tier))
+    responses(
+        (status = 200, body = TierAfterPut),
+        (status = "4XX", body = insula_api::ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub async fn put_tier(
     State(control): State<Arc<Control>>,
     operator: Operator,
     Named(name): Named<String>,
     Body(request): Body<PutTier>,
-) -> Result<Json<Tier>, ApiError> {
+) -> Result<Json<TierAfterPut>, ApiError> {
     let name = name.parse().map_err(|error| invalid(&error))?;
     let unknown = || {
         Problem::new(Code::UnknownPlan, "There is no such plan. insula plan list shows them.")
             .at("/plan", "unknown")
     };
-    let mut client = control.catalog.client().await?;
+    let client = control.catalog.client().await?;
     let plan = request.plan.parse().map_err(|_| unknown())?;
     client.plan(&plan).await?.ok_or_else(unknown)?;
-    let tier = Tier { name, isolation: request.isolation, user_pool: request.user_pool, plan };
-    let change = client.change(operator.author(&control)).await?;
-    change.put_tier(&tier).await?;
-    change.audit("tier.put", None, tier.name.as_str(), &json!(tier)).await?;
-    change.commit().await?;
-    Ok(Json(tier))
+    let wanted = WantedTier {
+        name,
+        isolation: request.isolation,
+        user_pool: request.user_pool,
+        plan,
+        own_objects: request.own_objects,
+    };
+    Ok(Json(tiers::put(&control, operator.author(&control), wanted).await?))
 }
 
 /// List plans

@@ -9,7 +9,7 @@ use axum::response::Response;
 use insula_api::{
     ApplySchema, BlueprintUrl, CaptureSchema, CapturedSchema, CheckSchema, OpenBlueprint, Operation, Page,
     RebuildBlueprint, Rollout, RolloutPlacement, SchemaAudit, SchemaCheck, SchemaFailure, SchemaStatus,
-    SchemaVersionInfo,
+    SchemaVersionInfo, TenantDrift,
 };
 use insula_domain::{OperationId, RolloutPlacementStatus};
 use insula_problem::{Code, Problem};
@@ -101,6 +101,41 @@ pub async fn schema_audit(
     _operator: Operator,
 ) -> Result<Json<SchemaAudit>, ApiError> {
     Ok(Json(schema::audit::audit(&control).await?))
+}
+
+/// Which tenants' drift.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DriftQuery {
+    /// This tenant alone, by slug or id.
+    tenant: Option<String>,
+    /// How many items at the most: 20 where it is not given, 100 at the most.
+    limit: Option<u32>,
+    /// Where the page begins: `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List the drift of the tenants with tables of their own
+///
+/// What differs from the version that each has, and what each made itself. It is read from the clusters as the page
+/// is asked for; a tenant that cannot be read says so and hides nobody else.
+#[utoipa::path(
+    get, path = "/v1/schema/drift", tag = "schema", security(("operator" = [])), params(DriftQuery),
+    responses(
+        (status = 200, body = Page<TenantDrift>),
+        (status = "4XX", body = insula_api::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn schema_drift(
+    State(control): State<Arc<Control>>,
+    _operator: Operator,
+    Values(query): Values<DriftQuery>,
+) -> Result<Json<Page<TenantDrift>>, ApiError> {
+    let limit = query.limit.unwrap_or(20).clamp(1, 100);
+    let paging = PageQuery { limit: Some(limit), cursor: query.cursor };
+    let (limit, after) = (paging.limit(), paging.after()?);
+    let found = schema::drift::list(&control, query.tenant.as_deref(), after.as_deref(), limit + 1).await?;
+    Ok(Json(page(found, limit, |drift| drift.tenant.to_string(), |drift| drift)))
 }
 
 /// List rollouts

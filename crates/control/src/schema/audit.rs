@@ -5,14 +5,15 @@
 use std::collections::BTreeSet;
 
 use insula_api::{AuditFinding, SchemaAudit};
+use insula_app_schema::PlainMigration;
 use insula_catalog::{ClusterRecord, TenantRecord};
 use insula_domain::{DatabaseName, Isolation, Placement, SchemaName, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
 use insula_tenant_cluster::schema::{self, Finding, SchemaFingerprint};
-use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, audit_own};
 
 use super::fleet::{Forms, forms};
-use crate::Control;
+use crate::{Control, own_objects};
 
 /// Audits the fleet. A cluster that cannot be read is a finding among the others.
 ///
@@ -34,6 +35,7 @@ pub async fn audit(control: &Control) -> Result<SchemaAudit, Problem> {
             Ok(part) => {
                 whole.placements += part.placements;
                 whole.findings.extend(part.findings);
+                whole.findings.extend(own_objects(control, &here, &moving).await?);
             }
             Err(problem) => whole.add(record.name.as_str(), vec![unread("cluster", &problem)]),
         }
@@ -77,7 +79,7 @@ pub async fn cluster(
             continue;
         }
         if expected.is_none() {
-            expected = Some(expected_fingerprint(&access, &forms).await?);
+            expected = Some(expected_fingerprint(&access, &forms.plain).await?);
         }
         let Some(expected) = &expected else { continue };
         let findings = match silo(&access, placement, expected).await {
@@ -124,6 +126,43 @@ async fn is_moving(control: &Control, tenant: TenantId) -> Result<bool, Problem>
 
 fn unread(object: &str, problem: &Problem) -> Finding {
     Finding { object: object.to_owned(), detail: format!("It could not be read: {}", problem.chain()) }
+}
+
+/// Audits the schemas of the tenants' own objects. Tenants that are between two
+/// states are left out.
+///
+/// # Errors
+/// Where the catalog is away.
+pub async fn own_objects(
+    control: &Control,
+    tenants: &[&TenantRecord],
+    moving: &BTreeSet<TenantId>,
+) -> Result<Vec<AuditFinding>, Problem> {
+    let mut found = Vec::new();
+    let settled = |status| !matches!(status, TenantStatus::Provisioning | TenantStatus::Deleted);
+    for tenant in tenants.iter().filter(|tenant| settled(tenant.status) && !moving.contains(&tenant.id)) {
+        let read = async {
+            let Some((space, client)) = own_objects::space(control, tenant).await? else {
+                return Ok(Vec::new());
+            };
+            audit_own(&client, &space, tenant.may_own()).await
+        };
+        let findings = match read.await {
+            Ok(findings) if findings.is_empty() || is_moving(control, tenant.id).await? => continue,
+            Ok(findings) => findings,
+            Err(problem) => {
+                // The audit of the tenant's tables, in the same place, tells of it.
+                tracing::warn!(tenant = %tenant.slug, cause = problem.chain(), "a tenant's own schema was not read");
+                continue;
+            }
+        };
+        found.extend(findings.into_iter().map(|finding| AuditFinding {
+            placement: tenant.slug.to_string(),
+            object: finding.object,
+            detail: finding.detail,
+        }));
+    }
+    Ok(found)
 }
 
 fn behind(version: SchemaVersion, forms: &Forms) -> Finding {
@@ -173,8 +212,14 @@ impl Add for SchemaAudit {
 
 /// What the plain migrations alone make, on this very server: catalogs print
 /// differently from one PostgreSQL version to the next.
-async fn expected_fingerprint(access: &ClusterAccess, forms: &Forms) -> Result<SchemaFingerprint, Problem> {
-    let scratch = Scratch::plain(access, &forms.plain).await?;
+///
+/// # Errors
+/// Where the cluster is away, or a migration fails.
+pub async fn expected_fingerprint(
+    access: &ClusterAccess,
+    plain: &[PlainMigration],
+) -> Result<SchemaFingerprint, Problem> {
+    let scratch = Scratch::plain(access, plain).await?;
     let read = async {
         let client = access.own(scratch.database()).await?;
         schema::fingerprint(&client, &SchemaName::of_silo()).await

@@ -13,7 +13,8 @@ use insula_domain::{
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, schema};
 
-use crate::Control;
+use super::drift::KnownForms;
+use crate::{Control, own_objects};
 
 /// The versions in both forms.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub fn pool_form(plain: &[PlainMigration]) -> Result<Vec<PoolMigration>, Refusal
 #[derive(Debug, Default)]
 pub struct Versions {
     read: Mutex<Option<Arc<Forms>>>,
+    /// What they make on each cluster.
+    pub known: KnownForms,
 }
 
 /// The published versions.
@@ -144,7 +147,9 @@ async fn bring_silo(
         _ => access.own(&placement.database).await?,
     };
     for migration in &forms.plain {
-        schema::apply_plain(&mut client, &placement.schema, migration).await?;
+        if let Err(problem) = schema::apply_plain(&mut client, &placement.schema, migration).await {
+            return Err(in_the_tenants_words(control, tenant, problem).await);
+        }
     }
     schema::grant_rights(&client, &placement.schema, &placement.role, false).await?;
     schema::grant_rights(&client, &placement.schema, &RoleName::read_only_of_tenant(tenant.id), true).await?;
@@ -174,6 +179,14 @@ pub async fn end_idle_holders(
     let access = control.clusters.access(cluster).await?;
     let client = access.shared(&DatabaseName::pool()).await?;
     cluster::end_idle_holders(&client, &SchemaName::pool(), idle).await
+}
+
+/// What failed, with the tenant's own objects that it failed for.
+async fn in_the_tenants_words(control: &Control, tenant: &TenantRecord, problem: Problem) -> Problem {
+    match own_objects::space(control, tenant).await {
+        Ok(Some((space, client))) => cluster::explain(&client, &space, problem).await,
+        _ => problem,
+    }
 }
 
 /// The version that each tenant in the shared tables of a cluster has.

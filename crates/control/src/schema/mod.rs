@@ -5,6 +5,7 @@ pub mod apply;
 pub mod audit;
 pub mod blueprint;
 pub mod capture;
+pub mod drift;
 pub mod failures;
 pub mod fleet;
 pub mod measure;

@@ -1,15 +1,22 @@
 //! Changing a tenant: its name, its residency, its tier within one isolation
 //! model, its place in the tree.
 
+use std::time::Duration;
+
 use insula_api::UpdateTenant;
 use insula_catalog::{Author, Change, TenantRecord};
-use insula_domain::{TenantId, TenantStatus, may_reside};
+use insula_domain::{OperationId, TenantId, TenantStatus, may_reside};
 use insula_problem::{Code, Problem};
 use serde_json::json;
 
 use super::create::{check_name, check_parent, find_group, find_tier, sentence};
 use super::find::find;
 use crate::Control;
+use crate::workflows::own_objects::of_tenant_kind;
+use crate::workflows::suspend::TenantInput;
+
+/// How long the caller waits for the tenant's new rights. They come in any case.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Changes a tenant, where it still is as the caller saw it (`revision`).
 ///
@@ -68,6 +75,7 @@ pub async fn update(
     if let Some(parent) = parent {
         set_parent(&change, &tenant, parent).await?;
     }
+    let may_own = tier.as_ref().map_or(tenant.tier_own_objects, |tier| tier.own_objects);
     let tier_name = tier.map_or_else(|| tenant.tier.clone(), |tier| tier.name);
     change.set_tenant_profile(tenant.id, &name, &residency, &tier_name).await?;
     let detail = json!({
@@ -77,8 +85,30 @@ pub async fn update(
         "parent_changed": parent.is_some(),
     });
     change.audit("tenant.update", Some(tenant.id), tenant.slug.as_str(), &detail).await?;
+    let operation = match may_own == tenant.tier_own_objects {
+        true => None,
+        false => Some(settle_own_objects(control, &change, &tenant).await?),
+    };
     change.commit().await?;
+    if let Some(operation) = operation {
+        control.operations.wake();
+        control.operations.wait(operation, SETTLED, None).await?;
+    }
     client.tenant(seen.id).await?.ok_or_else(|| Problem::internal("a tenant that is gone"))
+}
+
+/// Starts the operation that brings the right to objects of the tenant's own
+/// to where it is.
+async fn settle_own_objects(
+    control: &Control,
+    change: &Change<'_>,
+    tenant: &TenantRecord,
+) -> Result<OperationId, Problem> {
+    let id = OperationId::generate(control.clock.as_ref(), control.entropy.as_ref());
+    let input = TenantInput { tenant: tenant.id };
+    let run = of_tenant_kind().new_run(id, tenant.id.to_string(), &input, change.at());
+    control.operations.start(change, run).await?;
+    Ok(id)
 }
 
 async fn set_parent(

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::retried;
 use crate::schema::fleet;
-use crate::{Control, dedicated, logins, placements};
+use crate::{Control, dedicated, logins, own_objects, placements};
 
 /// How long the cluster may take to say the version of its shared tables.
 const POOL_ANSWERS: Duration = Duration::from_secs(5);
@@ -145,7 +145,9 @@ async fn drop_space(run: Create) -> Result<(), StepError> {
 async fn tables(run: Create) -> Result<SchemaVersion, StepError> {
     let tenant = record(&run).await?;
     let placement = placed(&run).await?;
-    fleet::bring_new(run.deps(), &tenant, &placement).await.map_err(retried)
+    let version = fleet::bring_new(run.deps(), &tenant, &placement).await.map_err(retried)?;
+    own_objects::settle(run.deps(), tenant.id).await.map_err(retried)?;
+    Ok(version)
 }
 
 /// The tables go with the space; rows in shared tables with the space too.

@@ -3,6 +3,7 @@
 //! then what the steps do. Every do and every undo can be repeated.
 
 pub mod create;
+pub mod own_objects;
 pub mod purge;
 pub mod rollout;
 pub mod suspend;
@@ -25,6 +26,8 @@ pub fn registry(control: &Arc<Control>) -> Result<Registry, InvalidWorkflow> {
     registry.add(suspend::resume_workflow(), control)?;
     registry.add(purge::workflow(), control)?;
     registry.add(rollout::workflow(), control)?;
+    registry.add(own_objects::of_tier_workflow(), control)?;
+    registry.add(own_objects::of_tenant_workflow(), control)?;
     Ok(registry)
 }
 

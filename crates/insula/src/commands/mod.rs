@@ -2,6 +2,7 @@
 
 mod clusters;
 mod credentials;
+mod drift;
 mod offers;
 mod operations;
 mod schema;

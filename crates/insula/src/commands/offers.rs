@@ -1,6 +1,6 @@
 //! `insula plan …` and `insula tier …`
 
-use insula_api::{PutPlan, PutTier};
+use insula_api::{Operation, PutPlan, PutTier, TierAfterPut};
 use insula_domain::{Plan, Tier, UserPoolKind};
 use reqwest::Method;
 
@@ -65,16 +65,17 @@ pub async fn plans(client: &Client, format: Format, command: PlanCommand) -> Res
 
 /// `insula tier …`
 pub async fn tiers(client: &Client, format: Format, command: TierCommand) -> Result<(), Failure> {
-    let columns = ["tier", "isolation", "user pool", "plan"];
+    let columns = ["tier", "isolation", "user pool", "plan", "own objects"];
     let row = |tier: &Tier| {
         vec![
             tier.name.to_string(),
             tier.isolation.to_string(),
             tier.user_pool.as_str().to_owned(),
             tier.plan.to_string(),
+            if tier.own_objects { "yes" } else { "no" }.to_owned(),
         ]
     };
-    let TierCommand::Set { name, isolation, user_pool, plan } = command else {
+    let TierCommand::Set { name, isolation, user_pool, plan, own_objects, wait } = command else {
         let tiers: Vec<Tier> = client.list("/v1/tiers").await?;
         return output::list(format, &tiers, &columns, row);
     };
@@ -90,9 +91,33 @@ pub async fn tiers(client: &Client, format: Format, command: TierCommand) -> Res
         }
     };
     let path = format!("/v1/tiers/{}", segment(&name));
-    let tier: Tier = client.send(Method::PUT, &path, &PutTier { isolation, user_pool, plan }).await?;
+    let request = PutTier { isolation, user_pool, plan, own_objects };
+    let put: TierAfterPut = client.send(Method::PUT, &path, &request).await?;
     match format {
-        Format::Json => output::json(&tier),
-        Format::Table => output::list(format, &[tier], &columns, row),
+        Format::Json => output::json(&put)?,
+        Format::Table => output::list(format, &[put.tier], &columns, row)?,
     }
+    match put.operation {
+        Some(operation) if !wait.no_wait => tell_tenants(client, format, &operation.to_string()).await,
+        _ => Ok(()),
+    }
+}
+
+/// Follows the right to objects of one's own to the tier's tenants, and tells
+/// whom it could not be brought to.
+async fn tell_tenants(client: &Client, format: Format, operation: &str) -> Result<(), Failure> {
+    let operation: Operation = client.get(&format!("/v1/operations/{operation}")).await?;
+    let operation = output::follow(client, operation, format).await?;
+    let unsettled =
+        operation.output.as_ref().and_then(|output| output.as_array()).cloned().unwrap_or_default();
+    if unsettled.is_empty() {
+        return Ok(());
+    }
+    for tenant in &unsettled {
+        let [slug, code, detail] =
+            ["tenant", "code", "detail"].map(|field| tenant[field].as_str().unwrap_or(""));
+        output::note(&format!("insula: {code}: {slug}: {detail}"));
+    }
+    output::note("When the cause is mended: insula tenant suspend and resume, for each of them.");
+    Err(Failure::Told)
 }

@@ -42,7 +42,8 @@ pub async fn run(client: &Client, format: Format, command: SchemaCommand) -> Res
             output::line(&format!("{} new versions, {} warnings", check.new.len(), check.warnings.len()));
             Ok(())
         }
-        SchemaCommand::Status => status(client, format).await,
+        SchemaCommand::Status { drift: true, tenant } => super::drift::show(client, format, tenant).await,
+        SchemaCommand::Status { .. } => status(client, format).await,
         SchemaCommand::Failures => failures(client, format).await,
         SchemaCommand::Rollout(command) => rollout(client, format, command).await,
         SchemaCommand::Audit => audit(client, format).await,

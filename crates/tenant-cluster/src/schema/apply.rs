@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::batch::{self, Failure};
 use super::copy_targets;
 use super::failure::Place;
-use super::owner::{make_owner, owner_of};
+use super::owner::{let_make, let_make_no_more, make_owner, owner_of};
+use super::planted::refuse_planted;
 use super::support::{POOL_OWNER, POOL_READ_WRITE, POOL_TEMPLATE};
 use super::version::{Todo, applied_version, note, todo};
 use crate::db;
@@ -66,11 +67,17 @@ pub async fn apply_plain(
     if todo(applied_version(transaction.client(), schema).await?.as_ref(), &migration.applied())?
         == Todo::Apply
     {
+        refuse_planted(transaction.client(), schema).await?;
         let mut statements: Vec<String> = make_owner(schema).into();
+        statements.push(let_make(schema));
         statements.extend(extensions(schema, migration));
         statements.push(format!("set local search_path = {}", search_path(schema)));
         statements.push(format!("set local role {}", owner_of(schema)));
-        let after = format!("set local role none;\n{}", note(schema, &migration.applied()));
+        let after = format!(
+            "set local role none;\n{};\n{}",
+            let_make_no_more(schema),
+            note(schema, &migration.applied())
+        );
         let text = PlainText::new(&statements, migration, &after);
         batch::run(transaction.client(), &text.sql).await.map_err(|failure| text.problem(failure))?;
     }

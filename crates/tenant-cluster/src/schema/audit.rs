@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use super::fingerprint::{SchemaFingerprint, fingerprint};
 use super::owner::owner_of;
+use super::planted::planted;
 use crate::db;
 
 /// Something that is not as it must be.
@@ -41,6 +42,7 @@ pub async fn audit_silo(
     let mut found = expected.differences(&fingerprint(client, schema).await?);
     let owner = owner_of(schema);
     found.extend(findings(client, OWNERS, &[&schema.as_str(), &owner.as_str()]).await?);
+    found.extend(planted(client, schema).await?);
     Ok(found)
 }
 

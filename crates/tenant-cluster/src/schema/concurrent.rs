@@ -10,7 +10,8 @@ use tokio_postgres::Client;
 use super::apply::search_path;
 use super::batch::Failure;
 use super::failure::Place;
-use super::owner::owner_of;
+use super::owner::{let_make, let_make_no_more, make_owner, owner_of};
+use super::planted::refuse_planted;
 use super::support::POOL_OWNER;
 use super::version::{Todo, applied_version, note, todo};
 use crate::db;
@@ -84,11 +85,17 @@ impl Steps<'_> {
         let done = self.run(client).await;
         // Whatever happened, the session is as it was.
         let lock = self.lock("unlock");
+        let end = if self.is_silo() { let_make_no_more(self.schema) } else { String::new() };
         let reset = format!(
-            "reset role; reset search_path; reset lock_timeout; reset statement_timeout; reset client_min_messages; {lock}"
+            "reset role; reset search_path; reset lock_timeout; reset statement_timeout; reset client_min_messages; {end}; {lock}"
         );
         let reset = client.batch_execute(&reset).await.map_err(db);
         done.and(reset)
+    }
+
+    /// Whether the schema is one that a tenant has for itself.
+    fn is_silo(&self) -> bool {
+        self.owner.as_str() != POOL_OWNER
     }
 
     async fn is_done(&self, client: &Client) -> Result<bool, Problem> {
@@ -103,6 +110,11 @@ impl Steps<'_> {
 
     async fn run(&self, client: &Client) -> Result<(), Problem> {
         let first = self.steps.first().map_or("", |step| step.place.as_str());
+        if self.is_silo() {
+            refuse_planted(client, self.schema).await?;
+            let owner = make_owner(self.schema).join("; ");
+            client.batch_execute(&format!("{owner}; {}", let_make(self.schema))).await.map_err(db)?;
+        }
         let begin = format!(
             "set client_min_messages = error; set lock_timeout = '5s'; {}; set search_path = {}; set lock_timeout = 0; set statement_timeout = '2h'",
             self.lock("lock"),

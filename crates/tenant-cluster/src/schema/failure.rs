@@ -15,12 +15,13 @@ pub struct RowsDoNotFit {
     said: String,
     tenant: Option<TenantId>,
     version: Option<SchemaVersion>,
+    sqlstate: Option<String>,
 }
 
 impl RowsDoNotFit {
     /// What is behind a problem, in words that may hold values of rows.
     pub(super) fn new(said: String, tenant: Option<TenantId>, version: Option<SchemaVersion>) -> Self {
-        Self { said, tenant, version }
+        Self { said, tenant, version, sqlstate: None }
     }
 
     /// What is behind a problem, where it is one of these.
@@ -46,6 +47,12 @@ impl RowsDoNotFit {
     #[must_use]
     pub fn version(&self) -> Option<SchemaVersion> {
         self.version
+    }
+
+    /// PostgreSQL's code of the error, where it was one error.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.sqlstate.as_deref()
     }
 
     /// The problem in PostgreSQL's own words, for where the rows are the
@@ -111,6 +118,7 @@ pub(super) fn migration_failed(error: &DbError, place: &Place<'_>) -> Problem {
         said: told(&said).trim_end().to_owned(),
         tenant: place.tenant,
         version: place.version,
+        sqlstate: Some(error.code().code().to_owned()),
     };
     Problem::new(Code::MigrationFailed, told(&in_names(error)).trim_end())
         .at(place.text.clone(), place.statement)

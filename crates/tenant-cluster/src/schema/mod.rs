@@ -20,6 +20,7 @@ mod failure;
 mod fingerprint;
 mod harden;
 mod owner;
+mod planted;
 mod rights;
 mod row_conditions;
 mod support;
@@ -35,7 +36,7 @@ pub use failure::{RowsDoNotFit, said_by_server};
 pub use fingerprint::{SchemaFingerprint, fingerprint};
 pub use harden::harden_database;
 pub(crate) use owner::make_role;
-pub use owner::{SILO_OWNER, drop_owner, owner_of};
+pub use owner::{SILO_OWNER, owner_of};
 pub use rights::grant_rights;
 pub use row_conditions::{Offender, Violation, apply_pool, find_offenders, validate_pool};
 pub use support::{

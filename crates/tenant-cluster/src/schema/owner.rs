@@ -5,10 +5,6 @@
 //! two tenants whose tables are in one database.
 
 use insula_domain::{RoleName, SchemaName};
-use insula_problem::Problem;
-use tokio_postgres::Client;
-
-use crate::db;
 
 /// The owner of the tables in a database that one tenant has.
 pub const SILO_OWNER: &str = "insula_silo_owner";
@@ -22,11 +18,23 @@ pub fn owner_of(schema: &SchemaName) -> RoleName {
     RoleName::from_stored(format!("{schema}_owner"))
 }
 
-/// Statements that make the owner and let it make things in the schema. They
-/// can be repeated.
+/// Statements that make the owner and let it use the schema. They can be
+/// repeated.
 pub(super) fn make_owner(schema: &SchemaName) -> [String; 2] {
     let owner = owner_of(schema);
-    [make_role(owner.as_str()), format!("grant usage, create on schema {schema} to {owner}")]
+    [make_role(owner.as_str()), format!("grant usage on schema {schema} to {owner}")]
+}
+
+/// Lets the owner make things in the schema: only while a version is applied.
+/// Code that runs as the owner at other times, with a tenant's search path,
+/// leaves nothing behind there.
+pub(super) fn let_make(schema: &SchemaName) -> String {
+    format!("grant create on schema {schema} to {}", owner_of(schema))
+}
+
+/// Takes the right of [`let_make`] again.
+pub(super) fn let_make_no_more(schema: &SchemaName) -> String {
+    format!("revoke create on schema {schema} from {}", owner_of(schema))
 }
 
 /// A statement that makes a role which cannot log in, unless it is there.
@@ -38,26 +46,4 @@ pub(crate) fn make_role(name: &str) -> String {
              end if;
          exception when duplicate_object or unique_violation then null; end $$"
     )
-}
-
-/// Removes the owner of a tenant's schema, with what is left of its things in
-/// this database. To be called once the schema is gone; may be repeated. The
-/// owner that all databases of single tenants share stays.
-///
-/// # Errors
-/// Where the cluster is away.
-pub async fn drop_owner(client: &Client, schema: &SchemaName) -> Result<(), Problem> {
-    let owner = owner_of(schema);
-    if owner.as_str() == SILO_OWNER {
-        return Ok(());
-    }
-    let there =
-        client.query_opt("select from pg_roles where rolname = $1", &[&owner.as_str()]).await.map_err(db)?;
-    if there.is_none() {
-        return Ok(());
-    }
-    client
-        .batch_execute(&format!("begin; drop owned by {owner} cascade; drop role {owner}; commit"))
-        .await
-        .map_err(db)
 }

@@ -6,7 +6,8 @@
 
 use insula_app_schema::{AppSchema, Migration, PlainMigration, PoolForm, PoolMigration, check_all};
 use insula_domain::{OsEntropy, RoleName, SchemaName, SchemaVersion, SystemClock, TenantId};
-use insula_tenant_cluster::schema;
+use insula_sql_store::Connector;
+use insula_tenant_cluster::{ClusterAccess, schema};
 use insula_testkit::{TestDatabase, connect, postgres};
 use tokio_postgres::Client;
 use tokio_postgres::error::{DbError, SqlState};
@@ -199,6 +200,12 @@ async fn silo(
     admin.batch_execute(&path).await.unwrap();
     let client = session(database, &role).await;
     Silo { schema, role, client }
+}
+
+/// The way to the server of a database, as the rest of the crate has it.
+pub fn access(database: &TestDatabase) -> ClusterAccess {
+    let connector = Connector::new(&database.url(), None).unwrap();
+    ClusterAccess::new("test-a".parse().unwrap(), connector)
 }
 
 /// Where the server of the tests is asked for something that is not a database.
