@@ -130,6 +130,45 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Attempts of a tenant that may make objects of its own, in its schema
+/// `{own}`; `{their_own}` is the victim's.
+const OWN_ATTEMPTS: &[(&str, &str)] = &[
+    ("a table", "create table {own}.t (a int); insert into {own}.t values (1)"),
+    (
+        "a view over the victim's",
+        "create view {own}.v as select * from {schema}.customers; select * from {own}.v",
+    ),
+    (
+        "a definer function",
+        "create function {own}.steal() returns setof text language sql security definer as 'select name from {schema}.customers'; select * from {own}.steal()",
+    ),
+    (
+        "a role in a function",
+        "create function {own}.role() returns setof text language plpgsql as $$ begin execute 'set role {role}'; return query select name::text from customers; end $$; select * from {own}.role()",
+    ),
+    (
+        "a leaky operator",
+        "create function {own}.eq(text, text) returns bool language plpgsql cost 0.0000001 as $$ begin raise notice '% %', $1, $2; return true; end $$; create operator {own}.= (leftarg = text, rightarg = text, function = {own}.eq); set search_path = {own}, {schema}, pg_catalog; select * from {schema}.customers where name = 'x'",
+    ),
+    ("the victim's own", "select * from {their_own}.secrets"),
+    ("into the victim's own", "create table {their_own}.mine (a int)"),
+    ("the victim's own dropped", "drop schema {their_own} cascade; drop table {their_own}.secrets"),
+    ("an extension", "create extension dblink schema {own}; create extension pg_trgm schema {own}"),
+    (
+        "an event trigger",
+        "create function {own}.e() returns event_trigger language plpgsql as 'begin end'; create event trigger e on ddl_command_start execute function {own}.e()",
+    ),
+    (
+        "locks in a function",
+        "create function {own}.l() returns void language plpgsql as $$ begin lock table {their_own}.secrets; end $$; select {own}.l()",
+    ),
+    ("rights for the victim", "do $$ begin execute 'grant all on {own}.t to {role}'; end $$"),
+    (
+        "default rights for the victim",
+        "do $$ begin execute 'alter default privileges in schema {own} grant all on tables to {role}'; end $$",
+    ),
+];
+
 struct Attacker {
     client: Client,
     heard: tokio::sync::mpsc::UnboundedReceiver<String>,
@@ -241,6 +280,10 @@ async fn pair(world: &World, model: &str, tier: &str) -> (Value, Client, Attacke
 async fn no_attempt_of_any_tenant_reaches_another() {
     let world = World::start().await;
     world.apply_shop();
+    for (model, tier) in MODELS.into_iter().skip(1) {
+        let set = ["tier", "set", tier, "--isolation", model, "--plan", tier, "--own-objects"];
+        assert!(world.run(&set).ok);
+    }
     for (model, tier) in MODELS {
         let (victim, session, mut attacker) = pair(&world, model, tier).await;
         // What the catalogs of the shared tables know of their values.
@@ -252,6 +295,7 @@ async fn no_attempt_of_any_tenant_reaches_another() {
             let there = rows(&session).await;
             assert_eq!(there, [(777, SECRET.to_owned())], "{model}: {what} changed the victim's rows");
         }
+        own_attempts(&world, model, &victim, &session, &mut attacker).await;
         // A key of the victim's that the attacker has not is no key to refer to.
         session
             .batch_execute("insert into customers (id, email, name) values (778, 'b@example.com', 'b')")
@@ -277,7 +321,41 @@ async fn no_attempt_of_any_tenant_reaches_another() {
         // The victim's session has gone through all of it.
         session.batch_execute("select 1").await.unwrap();
     }
+    // The rights that the attacker gave the victim do not stop its purge.
+    for model in ["schema", "database", "cluster"] {
+        let said = world.run(&["tenant", "delete", &format!("victim-{model}")]);
+        assert!(said.ok, "{model}: {}", said.err);
+    }
     world.doctor_is_content();
+}
+
+/// What objects of its own open to the attacker.
+async fn own_attempts(world: &World, model: &str, victim: &Value, session: &Client, attacker: &mut Attacker) {
+    if model == "pool" {
+        return;
+    }
+    let own_of = |tenant: &Value| match model {
+        "schema" => format!("{}_own", tenant["placement"]["schema"].as_str().unwrap()),
+        _ => "own".to_owned(),
+    };
+    let theirs = own_of(victim);
+    let mine = own_of(&world.run(&["tenant", "show", &format!("attacker-{model}"), "-o", "json"]).json());
+    session
+        .batch_execute(&format!(
+            "create table {theirs}.secrets (word text); insert into {theirs}.secrets values ('{SECRET}')"
+        ))
+        .await
+        .unwrap();
+    for (what, template) in OWN_ATTEMPTS {
+        let sql = fill(&template.replace("{own}", &mine).replace("{their_own}", &theirs), victim);
+        let seen = attacker.attempt(&sql).await;
+        assert!(!seen.contains(SECRET), "{model}: {what} saw the victim's row: {seen}");
+        let kept = session.query("select word from secrets", &[]).await.unwrap();
+        assert_eq!(kept.len(), 1, "{model}: {what} changed the victim's own");
+        assert_eq!(rows(session).await, [(777, SECRET.to_owned())], "{model}: {what}");
+    }
+    // What the attacker made is there, so the attempts were made.
+    attacker.client.query("select * from t", &[]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
