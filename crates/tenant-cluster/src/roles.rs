@@ -3,7 +3,7 @@
 
 use insula_app_schema::EXTENSION_SCHEMA;
 use insula_domain::{DatabaseName, Isolation, RoleName, SchemaName, TenantId};
-use insula_problem::{Code, Problem};
+use insula_problem::Problem;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -192,20 +192,25 @@ pub async fn drop_roles(access: &ClusterAccess, tenant: TenantId) -> Result<(), 
 /// Where the cluster is away, or others give the role rights all the time.
 pub async fn drop_role(access: &ClusterAccess, name: &RoleName) -> Result<(), Problem> {
     let maintenance = access.maintenance().await?;
-    for _ in 0..DROP_TRIES {
+    let mut tries = 1;
+    loop {
         for database in databases_with(&maintenance, name).await? {
             let client = access.own(&database).await?;
             let drop = format!("set lock_timeout = '10s'; drop owned by {name} cascade");
             client.batch_execute(&drop).await.map_err(db)?;
         }
-        match maintenance.batch_execute(&format!("drop role if exists {name}")).await {
+        let dropped = maintenance.batch_execute(&format!("drop role if exists {name}")).await;
+        match dropped {
             Ok(()) => return Ok(()),
-            Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {}
+            // Somebody may have granted it something since.
+            Err(error)
+                if tries < DROP_TRIES && error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) =>
+            {
+                tries += 1;
+            }
             Err(error) => return Err(db(error)),
         }
     }
-    let detail = format!("The role {name} is granted rights while it is removed. Try again.");
-    Err(Problem::new(Code::Unavailable, detail).retry_after(5))
 }
 
 /// The databases in which something depends on a role.
