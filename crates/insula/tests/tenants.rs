@@ -174,3 +174,21 @@ async fn what_others_have_granted_to_a_tenant_does_not_hold_up_its_end() {
         world.doctor_is_content();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_created_at_once() {
+    let world = World::start().await;
+    world.apply_shop();
+    std::thread::scope(|scope| {
+        for (name, tier) in [("p", "free"), ("s", "standard"), ("d", "business")] {
+            for number in 0..8 {
+                let world = &world;
+                scope.spawn(move || world.create(&format!("{name}{number}"), tier, "us-east-1"));
+            }
+        }
+    });
+    // Rights on a shared database are one row, which two at once cannot change;
+    // and no connection is left in a transaction that failed.
+    assert!(!world.log().contains("concurrently updated") && !world.log().contains("is aborted"));
+    world.doctor_is_content();
+}

@@ -17,6 +17,11 @@ pub struct PoolSize(pub usize);
 /// One that is stopped or cut off takes packets and answers none.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What a connection is asked before it is used again. In a transaction that
+/// somebody left behind failed it is an error, and the connection is given up;
+/// one that was left open is ended. An empty query would tell neither.
+const CHECK: &str = "begin; rollback";
+
 /// How long getting a connection may take in all. A pool may hold many that
 /// have to be tried.
 const GET_TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,7 +42,7 @@ pub async fn get(pool: &Pool) -> Result<Object, PoolError> {
 /// is opened until the first use.
 #[must_use]
 pub fn pool(connector: &Connector, size: PoolSize) -> Pool {
-    let config = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+    let config = ManagerConfig { recycling_method: RecyclingMethod::Custom(CHECK.to_owned()) };
     let manager = match &connector.tls {
         None => Manager::from_config(connector.config.clone(), NoTls, config),
         Some(tls) => Manager::from_config(connector.config.clone(), tls.clone(), config),

@@ -18,6 +18,9 @@ pub const TENANTS: &str = "insula_tenants";
 /// How often a role is dropped that others grant rights to meanwhile.
 const DROP_TRIES: u32 = 5;
 
+/// Held while roles are made.
+const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('insula roles', 0))";
+
 /// A role to be made.
 #[derive(Debug, Clone)]
 pub struct NewRole {
@@ -85,7 +88,8 @@ pub async fn create_roles(
     schema: &SchemaName,
 ) -> Result<(), Problem> {
     create_group(client).await?;
-    let mut statements = String::from("begin;\n");
+    // Rights on a shared database are kept in one row, which two at once cannot change.
+    let mut statements = format!("begin;\n{LOCK};\n");
     for role in roles.both() {
         let name = &role.name;
         let there = client.query_opt("select 1 from pg_roles where rolname = $1", &[&name.as_str()]).await;

@@ -32,23 +32,24 @@ end";
 
 /// A view has a column for each that a row can be given, and its default,
 /// since the rows of `COPY` are made up from the view's. As `COPY` does, it
-/// writes the values that it is given into identity columns, too.
+/// writes the values that it is given into an identity column, too; where none
+/// is given the table makes one, to which nobody needs a right.
 const MAKE_BODY: &str = "declare target record; begin
   for target in
     select c.oid::pg_catalog.regclass as name, c.relname,
            pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' order by a.attnum) as columns,
            pg_catalog.string_agg('new.' || pg_catalog.quote_ident(a.attname), ', ' order by a.attnum) as given,
-           pg_catalog.string_agg(pg_catalog.format('alter %I set default %s', a.attname, coalesce(
-               pg_catalog.pg_get_expr(d.adbin, d.adrelid),
-               pg_catalog.format('pg_catalog.nextval(%L)', s.objid::pg_catalog.regclass))), ', ')
-             filter (where d.adbin is not null or s.objid is not null) as defaults
+           pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' order by a.attnum)
+             filter (where a.attidentity = '') as other_columns,
+           pg_catalog.string_agg('new.' || pg_catalog.quote_ident(a.attname), ', ' order by a.attnum)
+             filter (where a.attidentity = '') as other_given,
+           max(pg_catalog.quote_ident(a.attname)) filter (where a.attidentity <> '') as identity,
+           pg_catalog.string_agg(pg_catalog.format('alter %I set default %s', a.attname,
+               pg_catalog.pg_get_expr(d.adbin, d.adrelid)), ', ') filter (where d.adbin is not null) as defaults
     from pg_catalog.pg_class c
     join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
       and a.attgenerated = '' and a.attname <> 'tenant_id'
     left join pg_catalog.pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
-    left join pg_catalog.pg_depend s on a.attidentity <> '' and s.deptype = 'i'
-      and s.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and s.refobjid = c.oid
-      and s.refobjsubid = a.attnum and s.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
     where c.relnamespace = 'app'::pg_catalog.regnamespace and c.relkind in ('r', 'p')
     group by c.oid, c.relname
   loop
@@ -59,7 +60,17 @@ const MAKE_BODY: &str = "declare target record; begin
     end if;
     execute pg_catalog.format(
       'create function insula_copy.%I() returns trigger language plpgsql as %L', target.relname,
-      pg_catalog.format('begin insert into %s (%s) overriding system value values (%s); return new; end',
+      'begin '
+      || case
+        when target.identity is null then ''
+        when target.other_columns is null then pg_catalog.format(
+          'if new.%s is null then insert into %s default values; return new; end if; ',
+          target.identity, target.name)
+        else pg_catalog.format(
+          'if new.%s is null then insert into %s (%s) values (%s); return new; end if; ',
+          target.identity, target.name, target.other_columns, target.other_given)
+      end
+      || pg_catalog.format('insert into %s (%s) overriding system value values (%s); return new; end',
         target.name, target.columns, target.given));
     execute pg_catalog.format('create trigger copy instead of insert on insula_copy.%1$I
       for each row execute function insula_copy.%1$I()', target.relname);
