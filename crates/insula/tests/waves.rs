@@ -106,6 +106,32 @@ async fn a_canary_that_fails_keeps_the_version_from_everybody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_failed_before_a_crash_is_not_forgotten() {
+    let mut world = World::start().await;
+    assert!(apply(&world, &[("0001_a.sql", FIRST)], &[]).ok);
+    for (slug, tier) in [("bird", "standard"), ("own", "business"), ("pooled", "free"), ("other", "standard")]
+    {
+        world.create(slug, tier, "us-east-1");
+    }
+    world.connect("bird").await.batch_execute(DOUBLE).await.unwrap();
+    // One canary fails while the other waits for its table, and then all stops.
+    let shown = world.run(&["tenant", "show", "own", "-o", "json"]).json();
+    let holder = world.us.connect(shown["placement"]["database"].as_str().unwrap()).await;
+    holder.batch_execute("begin; select * from public.a").await.unwrap();
+    let folder = files(&world, &[("0002_unique.sql", UNIQUE)]);
+    let canaries = ["--canary", "bird", "--canary", "own", "--no-wait"];
+    assert!(world.run(&[&["schema", "apply", &folder], &canaries[..]].concat()).ok);
+    until("the canary has failed", || rollout(&world).1.contains(&"bird 0 failed".to_owned()));
+    world.kill_9();
+    holder.batch_execute("commit").await.unwrap();
+    world.serve(&[]);
+    world.wait_ready();
+    until("it rests", || rollout(&world).0["ended_at"].is_string());
+    assert_eq!(rollout(&world).0["status"], "paused");
+    assert_eq!(["pooled", "other"].map(|slug| version(&world, slug)), [1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_pauses_between_waves_and_survives_kill_9() {
     let mut world = World::start().await;
     assert!(apply(&world, &[("0001_a.sql", FIRST)], &[]).ok);

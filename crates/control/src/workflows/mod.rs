@@ -9,9 +9,11 @@ pub mod rollout;
 pub mod suspend;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use insula_problem::{Code, Problem};
 use insula_workflow::{InvalidWorkflow, Registry, StepError};
+use tokio_util::sync::CancellationToken;
 
 use crate::Control;
 
@@ -29,6 +31,19 @@ pub fn registry(control: &Arc<Control>) -> Result<Registry, InvalidWorkflow> {
     registry.add(own_objects::of_tier_workflow(), control)?;
     registry.add(own_objects::of_tenant_workflow(), control)?;
     Ok(registry)
+}
+
+/// The longest pause between two tries within a step.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A pause between two tries within a step, which doubles with their number,
+/// unless the worker stops.
+async fn rest(stopping: &CancellationToken, pauses: u32) {
+    let pause = Duration::from_millis(100).saturating_mul(1 << pauses.min(10)).min(PAUSE_MAX);
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
 }
 
 /// Whether a failed step is worth another try: what is away comes back, and

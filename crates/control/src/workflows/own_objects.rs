@@ -11,8 +11,8 @@ use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::retried;
 use super::suspend::TenantInput;
+use super::{rest, retried};
 use crate::{Control, own_objects};
 
 /// How many tenants are settled at a time.
@@ -21,9 +21,6 @@ const AT_ONCE: usize = 4;
 /// How often a tenant is tried that is away or in use by another operation:
 /// with the pauses about a minute.
 const TRIES: u32 = 15;
-
-/// The longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A tier may have many tenants.
 const LONG: Duration = Duration::from_secs(4 * 3600);
@@ -131,7 +128,7 @@ async fn settle_all(run: OfTier) -> Result<Vec<Unsettled>, StepError> {
         if left.is_empty() {
             break;
         }
-        rest(&run, pauses).await;
+        rest(run.stopping(), pauses).await;
     }
     conclude(&run, all, &unsettled).await?;
     Ok(unsettled)
@@ -145,14 +142,6 @@ async fn settle_idle(control: &Control, tenant: TenantId) -> Result<(), Problem>
         return Err(Problem::new(Code::TenantBusy, detail).retry_after(1));
     }
     own_objects::settle(control, tenant).await
-}
-
-async fn rest(run: &OfTier, pauses: u32) {
-    let pause = Duration::from_millis(100).saturating_mul(1 << pauses.min(10)).min(PAUSE_MAX);
-    tokio::select! {
-        () = run.stopping().cancelled() => {}
-        () = tokio::time::sleep(pause) => {}
-    }
 }
 
 async fn conclude(run: &OfTier, all: usize, unsettled: &[Unsettled]) -> Result<(), StepError> {

@@ -22,7 +22,7 @@ use insula_workflow::{Kind, Run, Step, StepError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::retried;
+use super::{rest, retried};
 use crate::Control;
 use crate::schema::failures::{mended, note};
 use crate::schema::fleet::{self, Forms};
@@ -37,9 +37,6 @@ const AT_ONCE: usize = 4;
 /// How often a placement is tried that is away, in use by another operation,
 /// or whose tables others hold: with the pauses about a minute.
 const TRIES: u32 = 15;
-
-/// The longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// From this try on, sessions that hold shared tables and are idle in their
 /// transaction for longer than `IDLE` are ended: one tenant's forgotten
@@ -176,16 +173,6 @@ async fn plan(run: Rollout) -> Result<u64, StepError> {
     Ok(planned.len() as u64)
 }
 
-/// What became of an attempt at a placement.
-enum Outcome {
-    Done,
-    Failed,
-    /// Another try may well succeed.
-    Later(Problem),
-    /// The rollout is to pause, or another has taken over.
-    NotBegun,
-}
-
 /// Wave after wave until none is left, or the rollout is paused.
 async fn waves(run: Rollout) -> Result<RolloutStatus, StepError> {
     let control = run.deps();
@@ -200,14 +187,14 @@ async fn waves(run: Rollout) -> Result<RolloutStatus, StepError> {
         let status = client.rollout(id).await.map_err(retried)?.map(|rollout| rollout.status);
         match status {
             Some(RolloutStatus::Rolling) => {}
-            Some(RolloutStatus::Pausing) => return pause(&run, "asked").await,
+            Some(RolloutStatus::Pausing) => return pause(&run).await,
             _ => return Ok(status.unwrap_or(RolloutStatus::Superseded)),
         }
         let wave = client.next_wave(id).await.map_err(retried)?;
         drop(client);
-        let Some(first) = wave.first() else { return Ok(RolloutStatus::Rolling) };
-        let is_canary = first.wave == 0;
-        let (mut away, mut failed) = (false, false);
+        if wave.is_empty() {
+            return Ok(RolloutStatus::Rolling);
+        }
         let tries = |tables: &str| tried.get(tables).copied().unwrap_or(0) + 1;
         let wave: Vec<(RolloutPlacementRecord, u32)> = wave
             .into_iter()
@@ -216,90 +203,75 @@ async fn waves(run: Rollout) -> Result<RolloutStatus, StepError> {
                 (placement, attempt)
             })
             .collect();
-        let outcomes: Vec<(String, Result<Outcome, StepError>)> = stream::iter(wave)
+        let attempts: Vec<(String, Result<Option<Problem>, StepError>)> = stream::iter(wave)
             .map(|(placement, attempt)| {
                 let run = run.clone();
                 async move {
-                    let outcome = bring(&run, &placement, attempt).await;
-                    (placement.tables, outcome)
+                    let later = bring(&run, &placement, attempt).await;
+                    (placement.tables, later)
                 }
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        for (tables, outcome) in outcomes {
-            match outcome? {
-                Outcome::Done | Outcome::NotBegun => {}
-                Outcome::Failed => failed = true,
-                Outcome::Later(problem) => {
-                    tracing::info!(tables, cause = problem.chain(), "a version has to wait");
-                    away = true;
-                    *tried.entry(tables).or_default() += 1;
-                }
+        let mut away = false;
+        for (tables, later) in attempts {
+            if let Some(problem) = later? {
+                tracing::info!(tables, cause = problem.chain(), "a version has to wait");
+                away = true;
+                *tried.entry(tables).or_default() += 1;
             }
         }
-        if is_canary && failed {
-            return pause(&run, "canary_failed").await;
-        }
+        pauses = if away { pauses + 1 } else { 0 };
         if away {
-            pauses += 1;
-            rest(&run, pauses).await;
-        } else {
-            pauses = 0;
+            rest(run.stopping(), pauses).await;
         }
     }
 }
 
-/// A pause between two tries that doubles, unless the worker stops.
-async fn rest(run: &Rollout, pauses: u32) {
-    let pause = Duration::from_millis(100).saturating_mul(1 << pauses.min(10)).min(PAUSE_MAX);
-    tokio::select! {
-        () = run.stopping().cancelled() => {}
-        () = tokio::time::sleep(pause) => {}
-    }
-}
-
-async fn pause(run: &Rollout, why: &str) -> Result<RolloutStatus, StepError> {
+async fn pause(run: &Rollout) -> Result<RolloutStatus, StepError> {
     let control = run.deps();
     let mut client = control.catalog.client().await.map_err(retried)?;
     let change = client.change(control.worker()).await.map_err(retried)?;
     change.set_rollout_status(run.input().rollout, RolloutStatus::Paused, run.id()).await.map_err(retried)?;
-    let detail = json!({"version": run.input().to, "why": why});
+    let detail = json!({"version": run.input().to});
     change.audit("schema.paused", None, SUBJECT, &detail).await.map_err(retried)?;
     change.commit().await.map_err(retried)?;
     Ok(RolloutStatus::Paused)
 }
 
-/// Brings one placement, and writes down what became of it.
+/// Brings one placement, and writes down what became of it; what stands in the
+/// way where another try may well succeed. Nothing is begun when the rollout is
+/// to pause.
 async fn bring(
     run: &Rollout,
     placement: &RolloutPlacementRecord,
     attempt: u32,
-) -> Result<Outcome, StepError> {
+) -> Result<Option<Problem>, StepError> {
     let control = run.deps();
     let (id, tables) = (run.input().rollout, placement.app_tables());
     let mut client = control.catalog.client().await.map_err(retried)?;
     let status = client.rollout(id).await.map_err(retried)?.map(|rollout| rollout.status);
     if status != Some(RolloutStatus::Rolling) || run.stopping().is_cancelled() {
-        return Ok(Outcome::NotBegun);
+        return Ok(None);
     }
-    set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Running, None).await?;
+    set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Running).await?;
     let brought = match &tables {
         AppTables::Pool(cluster) => bring_pool(control, &mut client, cluster).await,
         AppTables::Silo(tenant) => bring_silo(control, &mut client, *tenant).await,
     };
     let problem = match brought {
         Ok(()) => {
-            set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done, None).await?;
-            return Ok(Outcome::Done);
+            set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done).await?;
+            return Ok(None);
         }
         Err(problem) => problem,
     };
     if let Some(tenant) = tables.tenant()
         && is_going(control, tenant).await?
     {
-        set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done, None).await?;
-        return Ok(Outcome::Done);
+        set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Done).await?;
+        return Ok(None);
     }
     if is_passing(problem.code()) && attempt < TRIES {
         if let AppTables::Pool(cluster) = &tables
@@ -309,12 +281,12 @@ async fn bring(
             let ended = fleet::end_idle_holders(control, cluster, IDLE).await.map_err(retried)?;
             tracing::warn!(%cluster, ended, "ended idle transactions that hold the shared tables");
         }
-        return Ok(Outcome::Later(problem));
+        return Ok(Some(problem));
     }
     tracing::error!(%tables, cause = problem.chain(), "a version failed");
     note(control, &mut client, &tables, &placement.cluster, &problem).await.map_err(retried)?;
-    set_placement(control, &mut client, id, &tables, RolloutPlacementStatus::Failed, Some(&problem)).await?;
-    Ok(Outcome::Failed)
+    fail_placement(control, &mut client, id, placement, &problem).await?;
+    Ok(None)
 }
 
 /// Whether what stands in the way may go away by itself.
@@ -335,13 +307,36 @@ async fn set_placement(
     rollout: OperationId,
     tables: &AppTables,
     status: RolloutPlacementStatus,
-    problem: Option<&Problem>,
 ) -> Result<(), StepError> {
-    let code = problem.map(|problem| problem.code().to_string());
-    let failure = problem.zip(code.as_deref()).map(|(problem, code)| (code, problem.detail()));
     let change = client.change(control.worker()).await.map_err(retried)?;
-    change.set_rollout_placement(rollout, tables, status, failure).await.map_err(retried)?;
-    let detail = json!({"rollout": rollout, "status": status, "code": code});
+    change.set_rollout_placement(rollout, tables, status, None).await.map_err(retried)?;
+    let detail = json!({"rollout": rollout, "status": status});
+    change.audit("schema.placement", tables.tenant(), &tables.to_string(), &detail).await.map_err(retried)?;
+    change.commit().await.map_err(retried)
+}
+
+/// Writes down that a placement failed. With a canary the rollout is to pause
+/// from the same transaction on, so that no crash lets the version past it.
+async fn fail_placement(
+    control: &Control,
+    client: &mut CatalogClient,
+    rollout: OperationId,
+    placement: &RolloutPlacementRecord,
+    problem: &Problem,
+) -> Result<(), StepError> {
+    let (tables, code) = (placement.app_tables(), problem.code().to_string());
+    let failed = RolloutPlacementStatus::Failed;
+    let change = client.change(control.worker()).await.map_err(retried)?;
+    let held = change.lock_rollout(rollout).await.map_err(retried)?;
+    let failure = Some((code.as_str(), problem.detail()));
+    change.set_rollout_placement(rollout, &tables, failed, failure).await.map_err(retried)?;
+    let rolling = held.filter(|held| held.status == RolloutStatus::Rolling);
+    if placement.wave == 0
+        && let Some(held) = rolling
+    {
+        change.set_rollout_status(rollout, RolloutStatus::Pausing, held.operation).await.map_err(retried)?;
+    }
+    let detail = json!({"rollout": rollout, "status": failed, "code": code, "wave": placement.wave});
     change.audit("schema.placement", tables.tenant(), &tables.to_string(), &detail).await.map_err(retried)?;
     change.commit().await.map_err(retried)
 }
@@ -427,9 +422,9 @@ async fn conclude(run: Rollout) -> Result<Vec<Failed>, StepError> {
     let control = run.deps();
     let id = run.input().rollout;
     let mut client = control.catalog.client().await.map_err(retried)?;
-    measure::placements(&client).await.map_err(retried)?;
     let mut failed = failed_placements(&client, id).await?;
     if run.output::<RolloutStatus>("waves")? != RolloutStatus::Rolling {
+        measure::placements(&client).await.map_err(retried)?;
         return Ok(failed);
     }
     settle_pools(&run, &mut client).await?;
@@ -440,11 +435,7 @@ async fn conclude(run: Rollout) -> Result<Vec<Failed>, StepError> {
     if failed.is_empty() {
         change.set_rolled_out(run.input().to).await.map_err(retried)?;
     }
-    // A newer rollout that has taken over meanwhile keeps what it was given.
-    let held = change.lock_rollout(id).await.map_err(retried)?;
-    if held.is_some_and(|rollout| rollout.status != RolloutStatus::Superseded) {
-        change.set_rollout_status(id, status, run.id()).await.map_err(retried)?;
-    }
+    change.set_rollout_status(id, status, run.id()).await.map_err(retried)?;
     let placements: Vec<_> = failed.iter().map(|failed| &failed.placement).collect();
     let detail = json!({"version": run.input().to, "failed": placements});
     change.audit("schema.rolled_out", None, SUBJECT, &detail).await.map_err(retried)?;
