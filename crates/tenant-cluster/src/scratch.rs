@@ -1,5 +1,6 @@
-//! Scratch databases: made to try or to read something, and removed, also
-//! where whoever waits for it goes away. Their maker holds a lock for as long
+//! Scratch databases: made to try or to read something, and removed by a task
+//! of its own: PostgreSQL writes a checkpoint before it removes a database, and
+//! nobody is to wait for that. Their maker holds a lock for as long
 //! as they are used: one without is what a crash left behind, and goes when the
 //! next one is made.
 
@@ -17,8 +18,7 @@ use crate::{db, schema};
 /// The names of scratch databases, as a pattern of PostgreSQL.
 pub(crate) const NAMES: &str = "^insula_scratch_[0-9a-f]{32}$";
 
-/// A scratch database. Where it is let go of without [`Scratch::drop`], a task
-/// of its own removes it.
+/// A scratch database. It is removed some time after it is let go of.
 #[derive(Debug)]
 pub struct Scratch {
     database: DatabaseName,
@@ -57,39 +57,21 @@ impl Scratch {
     /// Where the cluster is away, or a migration fails.
     pub async fn plain(access: &ClusterAccess, migrations: &[PlainMigration]) -> Result<Self, Problem> {
         let scratch = Self::empty(access).await?;
-        let applied = async {
+        {
             let mut client = access.own(&scratch.database).await?;
             let schema = SchemaName::of_silo();
             for migration in migrations {
-                schema::apply_plain(&mut client, &schema, migration).await?;
-            }
-            Ok(())
-        };
-        match applied.await {
-            Ok(()) => Ok(scratch),
-            Err(problem) => {
-                scratch.drop().await?;
-                Err(RowsDoNotFit::in_full(problem))
+                let applied = schema::apply_plain(&mut client, &schema, migration).await;
+                applied.map_err(RowsDoNotFit::in_full)?;
             }
         }
+        Ok(scratch)
     }
 
     /// Its name.
     #[must_use]
     pub fn database(&self) -> &DatabaseName {
         &self.database
-    }
-
-    /// Removes it.
-    ///
-    /// # Errors
-    /// Where the cluster is away.
-    pub async fn drop(mut self) -> Result<(), Problem> {
-        let Some(keeper) = self.keeper.take() else { return Ok(()) };
-        let database = self.database.clone();
-        // Whoever waits may go away; the removal goes on.
-        let removed = tokio::spawn(async move { drop_database(&keeper, &database).await });
-        removed.await.map_err(Problem::internal)?
     }
 }
 

@@ -16,6 +16,13 @@ async fn count(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap().get(0)
 }
 
+async fn until_none_is_left(client: &Client) {
+    let begun = Instant::now();
+    while count(client, THERE).await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "some are left");
+    }
+}
+
 fn access(server: &TestServer) -> ClusterAccess {
     let connector = Connector::new(&server.url("postgres"), None).unwrap();
     ClusterAccess::new("us-east-1-a".parse().unwrap(), connector)
@@ -46,10 +53,7 @@ async fn whoever_goes_away_leaves_no_database_and_none_is_open_to_tenants() {
         let _ = making.await;
     }
     assert!(seen > 0, "canary: some were there");
-    let begun = Instant::now();
-    while count(&client, THERE).await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "some are left");
-    }
+    until_none_is_left(&client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +68,6 @@ async fn what_a_crash_left_is_named_and_removed_and_what_is_used_is_not() {
     let next = Scratch::empty(&access).await.unwrap();
     assert!(survey(&client).await.unwrap().abandoned.is_empty());
     assert_eq!(count(&client, THERE).await, 2, "the two that are used");
-    next.drop().await.unwrap();
-    used.drop().await.unwrap();
-    assert_eq!(count(&client, THERE).await, 0);
+    drop((next, used));
+    until_none_is_left(&client).await;
 }

@@ -4,16 +4,20 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use insula_api::{AuditFinding, SchemaAudit};
-use insula_app_schema::PlainMigration;
 use insula_catalog::{ClusterRecord, TenantRecord};
 use insula_domain::{DatabaseName, Isolation, Placement, SchemaName, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
 use insula_tenant_cluster::schema::{self, Finding, SchemaFingerprint};
-use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, audit_own};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, audit_own};
 
 use super::fleet::{Forms, forms};
+use super::known;
 use crate::{Control, own_objects};
+
+/// How many placements are read at a time.
+const AT_ONCE: usize = 4;
 
 /// Audits the fleet. A cluster that cannot be read is a finding among the others.
 ///
@@ -58,7 +62,7 @@ pub async fn cluster(
     let access = control.clusters.access_of(record)?;
     let forms = forms(control).await?;
     let mut part = SchemaAudit { placements: 0, findings: Vec::new() };
-    let (pooled, silos): (Vec<_>, Vec<_>) = tenants
+    let (pooled, silos): (Vec<&TenantRecord>, Vec<&TenantRecord>) = tenants
         .iter()
         .copied()
         .filter(|tenant| {
@@ -71,27 +75,48 @@ pub async fn cluster(
         let findings = shared_tables(&client, &forms, &pooled).await?;
         part.add(&format!("shared tables of {}", record.name), findings);
     }
-    let mut expected: Option<SchemaFingerprint> = None;
-    for tenant in silos {
-        let Some(placement) = &tenant.placement else { continue };
-        if tenant.schema_version != forms.newest() {
-            part.add(tenant.slug.as_str(), vec![behind(tenant.schema_version, &forms)]);
-            continue;
+    let newest = forms.newest();
+    let expected = match silos.iter().any(|tenant| tenant.schema_version == newest) {
+        true => Some(known::expected(control, record, &forms, newest).await?),
+        false => None,
+    };
+    let silos: Vec<TenantRecord> = silos.into_iter().cloned().collect();
+    let audited = stream::iter(silos).map(|tenant| {
+        let (access, forms, expected) = (&access, &forms, expected.as_deref());
+        async move {
+            let findings = of_tenant(control, access, forms, expected, &tenant).await?;
+            Ok((tenant, findings))
         }
-        if expected.is_none() {
-            expected = Some(expected_fingerprint(&access, &forms.plain).await?);
-        }
-        let Some(expected) = &expected else { continue };
-        let findings = match silo(&access, placement, expected).await {
-            Ok(findings) => findings,
-            Err(problem) => vec![unread("placement", &problem)],
-        };
-        // An operation may have begun since, and may have taken the place away.
-        if findings.is_empty() || !is_moving(control, tenant.id).await? {
+    });
+    let audited: Vec<(TenantRecord, Option<Vec<Finding>>)> = audited.buffered(AT_ONCE).try_collect().await?;
+    for (tenant, findings) in audited {
+        if let Some(findings) = findings {
             part.add(tenant.slug.as_str(), findings);
         }
     }
     Ok(part)
+}
+
+/// What is wrong with the place that a tenant has for itself; none where the
+/// tenant has none any more.
+async fn of_tenant(
+    control: &Control,
+    access: &ClusterAccess,
+    forms: &Forms,
+    expected: Option<&SchemaFingerprint>,
+    tenant: &TenantRecord,
+) -> Result<Option<Vec<Finding>>, Problem> {
+    let Some(placement) = &tenant.placement else { return Ok(None) };
+    let Some(expected) = expected.filter(|_| tenant.schema_version == forms.newest()) else {
+        return Ok(Some(vec![behind(tenant.schema_version, forms)]));
+    };
+    let findings = match silo(access, placement, expected).await {
+        Ok(findings) => findings,
+        Err(problem) => vec![unread("placement", &problem)],
+    };
+    // An operation may have begun since, and may have taken the place away.
+    let is_settled = findings.is_empty() || !is_moving(control, tenant.id).await?;
+    Ok(is_settled.then_some(findings))
 }
 
 /// The form of a place that one tenant has.
@@ -138,31 +163,36 @@ pub async fn own_objects(
     tenants: &[&TenantRecord],
     moving: &BTreeSet<TenantId>,
 ) -> Result<Vec<AuditFinding>, Problem> {
-    let mut found = Vec::new();
     let settled = |status| !matches!(status, TenantStatus::Provisioning | TenantStatus::Deleted);
-    for tenant in tenants.iter().filter(|tenant| settled(tenant.status) && !moving.contains(&tenant.id)) {
-        let read = async {
-            let Some((space, client)) = own_objects::space(control, tenant).await? else {
-                return Ok(Vec::new());
-            };
-            audit_own(&client, &space, tenant.may_own()).await
+    let tenants = tenants.iter().filter(|tenant| settled(tenant.status) && !moving.contains(&tenant.id));
+    let tenants: Vec<TenantRecord> = tenants.map(|tenant| (*tenant).clone()).collect();
+    let audited = stream::iter(tenants).map(|tenant| own_objects_of(control, tenant));
+    let found: Vec<Vec<AuditFinding>> = audited.buffered(AT_ONCE).try_collect().await?;
+    Ok(found.concat())
+}
+
+async fn own_objects_of(control: &Control, tenant: TenantRecord) -> Result<Vec<AuditFinding>, Problem> {
+    let read = async {
+        let Some((space, client)) = own_objects::space(control, &tenant).await? else {
+            return Ok(Vec::new());
         };
-        let findings = match read.await {
-            Ok(findings) if findings.is_empty() || is_moving(control, tenant.id).await? => continue,
-            Ok(findings) => findings,
-            Err(problem) => {
-                // The audit of the tenant's tables, in the same place, tells of it.
-                tracing::warn!(tenant = %tenant.slug, cause = problem.chain(), "a tenant's own schema was not read");
-                continue;
-            }
-        };
-        found.extend(findings.into_iter().map(|finding| AuditFinding {
-            placement: tenant.slug.to_string(),
-            object: finding.object,
-            detail: finding.detail,
-        }));
-    }
-    Ok(found)
+        audit_own(&client, &space, tenant.may_own()).await
+    };
+    let findings = match read.await {
+        Ok(findings) if findings.is_empty() || is_moving(control, tenant.id).await? => Vec::new(),
+        Ok(findings) => findings,
+        Err(problem) => {
+            // The audit of the tenant's tables, in the same place, tells of it.
+            tracing::warn!(tenant = %tenant.slug, cause = problem.chain(), "a tenant's own schema was not read");
+            Vec::new()
+        }
+    };
+    let told = findings.into_iter().map(|finding| AuditFinding {
+        placement: tenant.slug.to_string(),
+        object: finding.object,
+        detail: finding.detail,
+    });
+    Ok(told.collect())
 }
 
 fn behind(version: SchemaVersion, forms: &Forms) -> Finding {
@@ -208,23 +238,4 @@ impl Add for SchemaAudit {
             detail: finding.detail,
         }));
     }
-}
-
-/// What the plain migrations alone make, on this very server: catalogs print
-/// differently from one PostgreSQL version to the next.
-///
-/// # Errors
-/// Where the cluster is away, or a migration fails.
-pub async fn expected_fingerprint(
-    access: &ClusterAccess,
-    plain: &[PlainMigration],
-) -> Result<SchemaFingerprint, Problem> {
-    let scratch = Scratch::plain(access, plain).await?;
-    let read = async {
-        let client = access.own(scratch.database()).await?;
-        schema::fingerprint(&client, &SchemaName::of_silo()).await
-    };
-    let fingerprint = read.await;
-    scratch.drop().await?;
-    fingerprint
 }

@@ -3,36 +3,23 @@
 //! is read from the clusters' catalogs; what cannot be read hides nobody else.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use insula_api::{DriftDifference, TenantDrift};
 use insula_catalog::{ClusterRecord, TenantRecord};
-use insula_domain::{ClusterName, Isolation, Placement, SchemaVersion, TenantStatus, in_the_way};
+use insula_domain::{ClusterName, Isolation, Placement, TenantStatus, in_the_way};
 use insula_problem::{Code, Problem};
-use insula_tenant_cluster::schema::{SchemaFingerprint, fingerprint};
+use insula_tenant_cluster::schema::fingerprint;
 use insula_tenant_cluster::{Inventory, own_objects as cluster_objects};
 
-use super::audit::expected_fingerprint;
 use super::fleet::{Forms, forms};
+use super::known::expected;
 use crate::tenants::find::find;
 use crate::{Control, own_objects};
 
 /// How many tenants are read at a time.
 const AT_ONCE: usize = 4;
-
-/// How many versions' fingerprints are kept, of all clusters together.
-const KEPT_MAX: usize = 64;
-
-/// What versions make on a cluster. A published version never changes, and a
-/// server that was upgraded is another one here.
-type Expected = Mutex<HashMap<(ClusterName, u32, SchemaVersion), Arc<SchemaFingerprint>>>;
-
-/// The fingerprints of versions that were read.
-#[derive(Debug, Default)]
-pub struct KnownForms {
-    read: Expected,
-}
 
 /// The drift of tenants in the order of their slugs, after one, or of a single
 /// tenant. Tenants that share tables are left out: the audit proves those.
@@ -147,27 +134,4 @@ async fn read_placement(
     let differences =
         differences.map(|found| DriftDifference { object: found.object, detail: found.detail }).collect();
     Ok((differences, cluster_objects(&client, &space.own).await?))
-}
-
-async fn expected(
-    control: &Control,
-    record: &ClusterRecord,
-    forms: &Forms,
-    version: SchemaVersion,
-) -> Result<Arc<SchemaFingerprint>, Problem> {
-    let access = control.clusters.access_of(record)?;
-    let server = insula_tenant_cluster::inspect(&*access.maintenance().await?).await?.server_version;
-    let key = (record.name.clone(), server, version);
-    let kept = &control.versions.known.read;
-    if let Some(known) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return Ok(known.clone());
-    }
-    let known = forms.plain.iter().take_while(|migration| migration.version() <= version).count();
-    let made = Arc::new(expected_fingerprint(&access, &forms.plain[..known]).await?);
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    if kept.len() >= KEPT_MAX {
-        kept.clear();
-    }
-    kept.insert(key, made.clone());
-    Ok(made)
 }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use insula_app_schema::{AppSchema, PlainMigration, PoolForm, PoolMigration, Refusals, check_all};
-use insula_catalog::{SchemaVersionRecord, TenantRecord};
+use insula_catalog::{ClusterRecord, SchemaVersionRecord, TenantRecord};
 use insula_domain::{
     ClusterName, DatabaseName, Isolation, Placement, RoleName, SchemaName, SchemaVersion, TenantId,
 };
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Scratch, schema};
 
-use super::drift::KnownForms;
+use super::known::{KnownForms, expected};
 use crate::{Control, own_objects};
 
 /// The versions in both forms.
@@ -216,22 +216,27 @@ pub async fn shared_tables(control: &Control, placement: &Placement) -> Result<C
 ///
 /// # Errors
 /// `migration_failed` with file and line, `schema_audit_failed`.
-pub async fn rehearse(access: &ClusterAccess, forms: &Forms) -> Result<(), Problem> {
-    Scratch::plain(access, &forms.plain).await?.drop().await?;
+pub async fn rehearse(control: &Control, stage: &ClusterRecord, forms: &Forms) -> Result<(), Problem> {
+    let access = control.clusters.access_of(stage)?;
+    // Each in a database of its own.
+    let plain = async { expected(control, stage, forms, forms.newest()).await.map(|_| ()) };
+    let (plain, pool) = tokio::join!(plain, rehearse_pool(&access, &forms.pool));
+    plain.and(pool)
+}
+
+async fn rehearse_pool(access: &ClusterAccess, forms: &[PoolMigration]) -> Result<(), Problem> {
     let scratch = Scratch::empty(access).await?;
     let tried = async {
         let mut client = access.own(scratch.database()).await?;
         schema::install_support(&client).await?;
         schema::install_pool(&client).await?;
-        for migration in &forms.pool {
+        for migration in forms {
             schema::apply_pool(&mut client, migration).await?;
         }
-        schema::audit_pool(&client, &forms.pool).await
+        schema::audit_pool(&client, forms).await
     };
-    let tried = tried.await;
-    scratch.drop().await?;
     // Nobody's rows but the developer's own are there.
-    let findings = tried.map_err(schema::RowsDoNotFit::in_full)?;
+    let findings = tried.await.map_err(schema::RowsDoNotFit::in_full)?;
     match findings.first() {
         None => Ok(()),
         Some(first) => Err(Problem::new(

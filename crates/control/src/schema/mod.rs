@@ -8,6 +8,7 @@ pub mod capture;
 pub mod drift;
 pub mod failures;
 pub mod fleet;
+pub mod known;
 pub mod measure;
 pub mod rollouts;
 pub mod status;

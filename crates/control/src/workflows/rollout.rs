@@ -106,8 +106,7 @@ async fn rehearse(run: Rollout) -> Result<(), StepError> {
     let clusters = shared_clusters(&client).await?;
     let stage = clusters.iter().find(|cluster| cluster.status == ClusterStatus::Active);
     let Some(stage) = stage else { return Ok(()) };
-    let access = control.clusters.access_of(stage).map_err(retried)?;
-    fleet::rehearse(&access, &forms).await.map_err(retried)
+    fleet::rehearse(control, stage, &forms).await.map_err(retried)
 }
 
 async fn drop_drafts(run: Rollout) -> Result<(), StepError> {

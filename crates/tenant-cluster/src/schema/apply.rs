@@ -26,6 +26,8 @@ const LOCK_TIMEOUT: &str = "1s";
 const STATEMENT_TIMEOUT: &str = "30min";
 /// The most text that goes to the server in one message, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
+/// From this on the data of further tenants goes in another message, in bytes.
+const DATA_BYTES: usize = 1 << 16;
 
 /// One version at a time is applied to a database's schema; whoever brings a
 /// tenant into a pool holds the same lock shared.
@@ -241,13 +243,18 @@ struct Part<'a> {
     sql: String,
     /// For each statement of the text the one of the migration that it is, or
     /// prepares.
-    origins: Vec<Option<&'a PoolStatement>>,
-    /// As whom the part's data is run.
-    role: Option<RoleName>,
+    origins: Vec<Option<Origin<'a>>>,
+}
+
+/// A statement of a migration, and as whom it is run where it is data.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    statement: &'a PoolStatement,
+    role: Option<&'a RoleName>,
 }
 
 impl<'a> Part<'a> {
-    fn push(&mut self, sql: &str, origin: Option<&'a PoolStatement>) {
+    fn push(&mut self, sql: &str, origin: Option<Origin<'a>>) {
         self.sql.push_str(sql);
         self.sql.push_str("\n;\n");
         self.origins.push(origin);
@@ -256,13 +263,13 @@ impl<'a> Part<'a> {
     async fn run(&self, client: &Client, migration: &PoolMigration) -> Result<(), Problem> {
         batch::run(client, &self.sql).await.map_err(|failure| {
             let origin = self.origins.get(failure.done).copied().flatten();
-            let statement = origin.map_or_else(String::new, |origin| excerpt(&origin.sql));
+            let statement = origin.map_or_else(String::new, |origin| excerpt(&origin.statement.sql));
             let mut place = Place::of(&migration.file, &migration.applied);
             place.statement = &statement;
             if let Some(origin) = origin {
-                place.text.push_str(&format!(":{}", origin.line));
+                place.text.push_str(&format!(":{}", origin.statement.line));
             }
-            if let Some(role) = &self.role {
+            if let Some(role) = origin.and_then(|origin| origin.role) {
                 place.text.push_str(&format!(", for {role}"));
                 place.tenant = role.tenant();
             }
@@ -277,13 +284,17 @@ fn excerpt(sql: &str) -> String {
 }
 
 /// Divides a version into parts: runs of statements under one role, and the
-/// data of one tenant each.
-fn parts<'a>(statements: &'a [PoolStatement], roles: &[RoleName], applied: &AppliedVersion) -> Vec<Part<'a>> {
+/// data of several tenants, one after the other.
+fn parts<'a>(
+    statements: &'a [PoolStatement],
+    roles: &'a [RoleName],
+    applied: &AppliedVersion,
+) -> Vec<Part<'a>> {
     let mut parts = vec![Part::default()];
     for run in statements.chunk_by(|a, b| a.runs == b.runs) {
         match run.first().map(|statement| statement.runs) {
             Some(Runs::Tenant) => {
-                parts.extend(roles.iter().map(|role| data_part(run, role)));
+                data(&mut parts, run, roles);
                 parts.push(Part::default());
             }
             Some(Runs::Owner) => definitions(&mut parts, run, POOL_OWNER),
@@ -309,25 +320,32 @@ fn definitions<'a>(parts: &mut Vec<Part<'a>>, run: &'a [PoolStatement], role: &s
         if part.sql.len() + statement.sql.len() > BATCH_BYTES {
             parts.push(std::mem::take(&mut part));
         }
-        part.push(&statement.sql, Some(statement));
+        part.push(&statement.sql, Some(Origin { statement, role: None }));
     }
     parts.push(part);
 }
 
-/// The data of one tenant: as the tenant in every respect, and with everything
-/// that was put off until the end done before another role comes.
-fn data_part<'a>(run: &'a [PoolStatement], role: &RoleName) -> Part<'a> {
-    let mut part = Part { role: Some(role.clone()), ..Part::default() };
-    part.push("set local role none", None);
-    part.push(&format!("set local session authorization {role}"), None);
-    for statement in run {
-        part.push(&statement.sql, Some(statement));
+/// The data of the tenants: each as the tenant in every respect, and with
+/// everything that was put off until the end done before another role comes. A
+/// round trip for each would cost more than the statements do.
+fn data<'a>(parts: &mut Vec<Part<'a>>, run: &'a [PoolStatement], roles: &'a [RoleName]) {
+    let mut part = Part::default();
+    for role in roles {
+        if part.sql.len() > DATA_BYTES {
+            parts.push(std::mem::take(&mut part));
+        }
+        part.push("set local role none", None);
+        part.push(&format!("set local session authorization {role}"), None);
+        let origin = |statement| Origin { statement, role: Some(role) };
+        for statement in run {
+            part.push(&statement.sql, Some(origin(statement)));
+        }
+        let last = run.last().map(origin);
+        part.push("set constraints all immediate", last);
+        part.push("set constraints all deferred", last);
+        part.push("set local session authorization default", None);
     }
-    let last = run.last();
-    part.push("set constraints all immediate", last);
-    part.push("set constraints all deferred", last);
-    part.push("set local session authorization default", None);
-    part
+    parts.push(part);
 }
 
 #[cfg(test)]
@@ -360,14 +378,39 @@ mod tests {
             )
         };
         assert_eq!(texts[0], "set local role insula_pool_owner; a; set local role none; b; ");
-        assert_eq!(texts[1..3], [data("x"), data("y")]);
-        assert_eq!(texts[3], "set local role insula_pool_owner; e; ");
+        assert_eq!(texts[1], data("x") + &data("y"));
+        assert_eq!(texts[2], "set local role insula_pool_owner; e; ");
         assert!(
-            texts[4].starts_with(
+            texts[3].starts_with(
                 "set local role none; comment on schema app is 'app schema version 1, sha256 s'"
             )
         );
-        assert_eq!(parts[1].origins.len(), 7);
+        let of = |at: usize| parts[1].origins[at].map(|origin| (origin.role, &*origin.statement.sql));
+        assert_eq!([of(1), of(3), of(6)], [None, Some((Some(&roles[0]), "d")), None]);
+        assert_eq!(
+            [of(8), of(9), of(11)],
+            [None, Some((Some(&roles[1]), "c")), Some((Some(&roles[1]), "d"))]
+        );
+        assert_eq!(parts[1].origins.len(), 14);
+    }
+
+    #[test]
+    fn the_data_of_many_tenants_is_divided_between_tenants() {
+        let statements = [statement("c", Runs::Tenant)];
+        let roles = Vec::from_iter((0..1000).map(|n| RoleName::from_stored(format!("tenant_{n:032}"))));
+        let applied = AppliedVersion { version: SchemaVersion(1), sha256: "s".to_owned() };
+        let parts = parts(&statements, &roles, &applied);
+        let data = &parts[..parts.len() - 1];
+        assert!(
+            data.len() > 2 && data.iter().all(|part| part.sql.len() < DATA_BYTES + 1000),
+            "{}",
+            data.len()
+        );
+        for part in data {
+            assert!(part.sql.starts_with("set local role none"));
+            assert!(part.sql.ends_with("set local session authorization default\n;\n"));
+        }
+        assert_eq!(data.iter().map(|part| part.origins.len()).sum::<usize>(), 6 * 1000);
     }
 
     #[test]
