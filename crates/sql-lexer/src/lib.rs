@@ -13,13 +13,20 @@
 //! byte of a foreign character, and mostly meet again a character later. The
 //! strictest one counts, except where it ends within a quotation: a server that
 //! read the text so would refuse all of it.
+//!
+//! [`Reader`] has the beginnings of statements judged; [`Walk`] tells of every
+//! token, in every reading.
 
 mod class;
+mod follow;
 mod reader;
 mod reading;
 #[cfg(test)]
 mod tests;
 mod token;
+mod walk;
 
+pub use follow::Follow;
 pub use reader::{Outcome, Reader};
 pub use token::{Head, Token, Word};
+pub use walk::Walk;

@@ -6,7 +6,8 @@ use crate::class::{
     BACKSLASH_FIRST, BACKSLASH_SECOND, begins_word, continues_tag, continues_word, is_newline, is_space,
     may_be_second,
 };
-use crate::token::{Head, Token, Word};
+use crate::follow::Follow;
+use crate::token::{Token, Word};
 
 /// Bytes of a dollar quote's tag.
 const TAG_BYTES_MAX: usize = 64;
@@ -102,20 +103,26 @@ enum State {
 }
 
 /// What a step has come to: how far.
-pub(crate) enum Step<J> {
+pub(crate) enum Step<C> {
     On(usize),
     /// There is another way of reading from here.
-    Fork(usize, usize, Box<Reading<J>>),
+    Fork(usize, usize, Box<Reading<C>>),
     /// It cannot be said how a server would go on.
     Unclear,
 }
 
+/// Who is told of the tokens.
+pub(crate) struct Ears<'f, F> {
+    pub follower: &'f mut F,
+    /// Bytes of the text before the piece.
+    pub before: usize,
+}
+
 /// One way of reading a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Reading<J> {
+pub(crate) struct Reading<C> {
     state: State,
-    head: Head,
-    found: Option<J>,
+    course: C,
     /// What `standard_conforming_strings` is in this reading, where it has
     /// mattered already.
     conforming: Option<bool>,
@@ -123,19 +130,19 @@ pub(crate) struct Reading<J> {
     any_encoding: bool,
 }
 
-impl<J: Copy + PartialEq> Reading<J> {
-    pub fn new() -> Self {
-        Self { state: State::Between, head: Head::new(), found: None, conforming: None, any_encoding: true }
+impl<C: Copy + PartialEq> Reading<C> {
+    pub fn new(course: C) -> Self {
+        Self { state: State::Between, course, conforming: None, any_encoding: true }
     }
 
     #[cfg(test)]
-    pub fn by_default() -> Self {
-        Self { conforming: Some(true), any_encoding: false, ..Self::new() }
+    pub fn by_default(course: C) -> Self {
+        Self { conforming: Some(true), any_encoding: false, ..Self::new(course) }
     }
 
-    /// What it has found, at the end of the text. A text that ends within a
+    /// What has become of it, at the end of the text. A text that ends within a
     /// quotation or a comment is refused by the server as a whole.
-    pub fn finish(mut self, judge: &impl Fn(&Head) -> Option<J>) -> Option<J> {
+    pub fn finish(mut self, ears: &mut Ears<'_, impl Follow<Course = C>>) -> Option<C> {
         match self.state {
             State::Quoted(_)
             | State::QuotedFirst(_)
@@ -143,45 +150,31 @@ impl<J: Copy + PartialEq> Reading<J> {
             | State::QuotedName
             | State::Comment(..)
             | State::DollarQuoted(..) => return None,
-            State::Word(word) => self.token(Token::Word(word), judge),
+            State::Word(word) => self.token(Token::Word(word), 0, ears),
             State::Dollar(tag) => {
-                self.not_a_tag(tag, judge);
+                self.not_a_tag(tag, 0, ears);
                 if let State::Word(word) = self.state {
-                    self.token(Token::Word(word), judge);
+                    self.token(Token::Word(word), 0, ears);
                 }
             }
             State::UnicodePrefix => {
-                self.unicode_prefix(b' ', 0, judge);
+                self.unicode_prefix(b' ', 0, ears);
             }
-            State::Dash | State::QuoteEndDash(..) => self.token(Token::Symbol(b'-'), judge),
-            State::Slash => self.token(Token::Symbol(b'/'), judge),
-            State::Dot => self.token(Token::Symbol(b'.'), judge),
+            State::Dash | State::QuoteEndDash(..) => self.token(Token::Symbol(b'-'), 0, ears),
+            State::Slash => self.token(Token::Symbol(b'/'), 0, ears),
+            State::Dot => self.token(Token::Symbol(b'.'), 0, ears),
             _ => {}
         }
-        self.end_statement(judge);
-        self.found
+        self.end_statement(0, ears);
+        Some(self.course)
     }
 
-    fn token(&mut self, token: Token, judge: &impl Fn(&Head) -> Option<J>) {
-        if !self.head.is_full() {
-            self.head.push(token);
-            if self.head.is_full() {
-                self.judge(judge);
-            }
-        }
+    fn token(&mut self, token: Token, at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) {
+        ears.follower.token(&mut self.course, &token, ears.before + at);
     }
 
-    fn judge(&mut self, judge: &impl Fn(&Head) -> Option<J>) {
-        if self.found.is_none() {
-            self.found = judge(&self.head);
-        }
-    }
-
-    fn end_statement(&mut self, judge: &impl Fn(&Head) -> Option<J>) {
-        if !self.head.is_full() && !self.head.tokens().is_empty() {
-            self.judge(judge);
-        }
-        self.head = Head::new();
+    fn end_statement(&mut self, at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) {
+        ears.follower.end_statement(&mut self.course, ears.before + at);
     }
 
     /// Goes on from `at`, which is within the piece, by at least one byte or
@@ -191,25 +184,25 @@ impl<J: Copy + PartialEq> Reading<J> {
         piece: &[u8],
         at: usize,
         before: u8,
-        judge: &impl Fn(&Head) -> Option<J>,
-    ) -> Step<J> {
+        ears: &mut Ears<'_, impl Follow<Course = C>>,
+    ) -> Step<C> {
         let byte = piece[at];
         match self.state {
-            State::Between => self.between(piece, at, judge),
-            State::Word(word) => self.word(word, piece, at, before, judge),
-            State::UnicodePrefix => self.unicode_prefix(byte, at, judge),
-            State::Number(figures) => self.number(figures, byte, at, judge),
-            State::Dollar(tag) => self.dollar(tag, byte, at, before, judge),
+            State::Between => self.between(piece, at, ears),
+            State::Word(word) => self.word(word, piece, at, before, ears),
+            State::UnicodePrefix => self.unicode_prefix(byte, at, ears),
+            State::Number(figures) => self.number(figures, byte, at, ears),
+            State::Dollar(tag) => self.dollar(tag, byte, at, before, ears),
             State::Dash if byte == b'-' => self.on(State::LineComment, at + 1),
-            State::Dash => self.symbol(b'-', at, judge),
+            State::Dash => self.symbol(b'-', at, ears),
             State::Slash if byte == b'*' => self.on(State::Comment(1, 0), at + 1),
-            State::Slash => self.symbol(b'/', at, judge),
-            State::Dot => self.dot(byte, at, judge),
+            State::Slash => self.symbol(b'/', at, ears),
+            State::Dot => self.dot(byte, at, ears),
             State::Quoted(kind) => self.quoted(kind, piece, at, before),
             State::QuotedFirst(kind) if byte == BACKSLASH_SECOND => self.backslash(kind, at, before),
             State::QuotedFirst(kind) => self.on(State::Quoted(kind), at),
             State::Escaped(kind) => self.on(State::Quoted(kind), at + 1),
-            State::QuoteEnd(kind, gap) => self.quote_end(kind, gap, byte, at, judge),
+            State::QuoteEnd(kind, gap) => self.quote_end(kind, gap, byte, at, ears),
             State::QuoteEndDash(kind, _) if byte == b'-' => self.on(State::QuoteEndComment(kind), at + 1),
             State::QuoteEndDash(..) => self.on(State::Dash, at),
             State::QuoteEndComment(kind) => match memchr2(b'\n', b'\r', &piece[at..]) {
@@ -231,31 +224,31 @@ impl<J: Copy + PartialEq> Reading<J> {
         }
     }
 
-    fn on(&mut self, state: State, at: usize) -> Step<J> {
+    fn on(&mut self, state: State, at: usize) -> Step<C> {
         self.state = state;
         Step::On(at)
     }
 
-    fn symbol(&mut self, symbol: u8, at: usize, judge: &impl Fn(&Head) -> Option<J>) -> Step<J> {
-        self.token(Token::Symbol(symbol), judge);
+    fn symbol(&mut self, symbol: u8, at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) -> Step<C> {
+        self.token(Token::Symbol(symbol), at, ears);
         self.on(State::Between, at)
     }
 
-    fn literal(&mut self, kind: Kind, at: usize, judge: &impl Fn(&Head) -> Option<J>) -> Step<J> {
-        self.token(Token::Literal, judge);
+    fn literal(&mut self, kind: Kind, at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) -> Step<C> {
+        self.token(Token::Literal, at, ears);
         self.on(State::Quoted(kind), at)
     }
 
-    fn between(&mut self, piece: &[u8], at: usize, judge: &impl Fn(&Head) -> Option<J>) -> Step<J> {
+    fn between(&mut self, piece: &[u8], at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) -> Step<C> {
         let byte = piece[at];
         match byte {
             _ if is_space(byte) => {
                 let spaces = piece[at..].iter().take_while(|byte| is_space(**byte)).count();
                 Step::On(at + spaces)
             }
-            b'\'' => self.literal(Kind::Plain, at + 1, judge),
+            b'\'' => self.literal(Kind::Plain, at + 1, ears),
             b'"' => {
-                self.token(Token::QuotedName, judge);
+                self.token(Token::QuotedName, at + 1, ears);
                 self.on(State::QuotedName, at + 1)
             }
             b'$' => self.on(State::Dollar(Tag::EMPTY), at + 1),
@@ -263,16 +256,16 @@ impl<J: Copy + PartialEq> Reading<J> {
             b'/' => self.on(State::Slash, at + 1),
             b'.' => self.on(State::Dot, at + 1),
             b';' => {
-                self.end_statement(judge);
+                self.end_statement(at, ears);
                 Step::On(at + 1)
             }
             b'0'..=b'9' => {
-                self.token(Token::Number, judge);
+                self.token(Token::Number, at + 1, ears);
                 let figures = if byte == b'0' { Figures::Zero } else { Figures::Whole };
                 self.on(State::Number(figures), at + 1)
             }
             _ if begins_word(byte) => self.on(State::Word(Word::new()), at),
-            _ => self.symbol(byte, at + 1, judge),
+            _ => self.symbol(byte, at + 1, ears),
         }
     }
 
@@ -282,8 +275,8 @@ impl<J: Copy + PartialEq> Reading<J> {
         piece: &[u8],
         at: usize,
         before: u8,
-        judge: &impl Fn(&Head) -> Option<J>,
-    ) -> Step<J> {
+        ears: &mut Ears<'_, impl Follow<Course = C>>,
+    ) -> Step<C> {
         let (mut end, mut last) = (at, before);
         let may_be_backslash =
             |last, byte| self.any_encoding && last == BACKSLASH_FIRST && byte == BACKSLASH_SECOND;
@@ -298,8 +291,8 @@ impl<J: Copy + PartialEq> Reading<J> {
         if self.any_encoding && may_be_second(last, byte) {
             // Either the word goes on, or this is a symbol of its own.
             let mut other = *self;
-            other.token(Token::Word(word), judge);
-            other.token(Token::Symbol(byte), judge);
+            other.token(Token::Word(word), end, ears);
+            other.token(Token::Symbol(byte), end + 1, ears);
             other.state = State::Between;
             word.push(byte);
             self.state = State::Word(word);
@@ -312,24 +305,29 @@ impl<J: Copy + PartialEq> Reading<J> {
             _ => None,
         };
         if let Some(kind) = prefix {
-            return self.literal(kind, end + 1, judge);
+            return self.literal(kind, end + 1, ears);
         }
-        self.token(Token::Word(word), judge);
+        self.token(Token::Word(word), end, ears);
         self.on(State::Between, end)
     }
 
-    fn unicode_prefix(&mut self, byte: u8, at: usize, judge: &impl Fn(&Head) -> Option<J>) -> Step<J> {
+    fn unicode_prefix(
+        &mut self,
+        byte: u8,
+        at: usize,
+        ears: &mut Ears<'_, impl Follow<Course = C>>,
+    ) -> Step<C> {
         match byte {
-            b'\'' => self.literal(Kind::Unicode, at + 1, judge),
+            b'\'' => self.literal(Kind::Unicode, at + 1, ears),
             b'"' => {
-                self.token(Token::QuotedName, judge);
+                self.token(Token::EscapedName, at + 1, ears);
                 self.on(State::QuotedName, at + 1)
             }
             _ => {
                 let mut word = Word::new();
                 word.push(b'u');
-                self.token(Token::Word(word), judge);
-                self.symbol(b'&', at, judge)
+                self.token(Token::Word(word), at, ears);
+                self.symbol(b'&', at, ears)
             }
         }
     }
@@ -339,8 +337,8 @@ impl<J: Copy + PartialEq> Reading<J> {
         figures: Figures,
         byte: u8,
         at: usize,
-        judge: &impl Fn(&Head) -> Option<J>,
-    ) -> Step<J> {
+        ears: &mut Ears<'_, impl Follow<Course = C>>,
+    ) -> Step<C> {
         use Figures::{Exponent, Fraction, Parameter, Point, Rest, Whole, Zero};
         let next = match (figures, byte) {
             (Parameter, b'0'..=b'9') => Parameter,
@@ -350,8 +348,8 @@ impl<J: Copy + PartialEq> Reading<J> {
             (Zero | Whole, b'.') => Point,
             // Two points are an operator, which the number does not begin.
             (Point, b'.') => {
-                self.token(Token::Symbol(b'.'), judge);
-                return self.symbol(b'.', at + 1, judge);
+                self.token(Token::Symbol(b'.'), at, ears);
+                return self.symbol(b'.', at + 1, ears);
             }
             (Point | Fraction, b'0'..=b'9' | b'_') => Fraction,
             (Zero | Whole | Point | Fraction, b'e' | b'E') => Exponent,
@@ -362,17 +360,17 @@ impl<J: Copy + PartialEq> Reading<J> {
         self.on(State::Number(next), at + 1)
     }
 
-    fn dot(&mut self, byte: u8, at: usize, judge: &impl Fn(&Head) -> Option<J>) -> Step<J> {
+    fn dot(&mut self, byte: u8, at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) -> Step<C> {
         match byte {
             b'0'..=b'9' => {
-                self.token(Token::Number, judge);
+                self.token(Token::Number, at + 1, ears);
                 self.on(State::Number(Figures::Fraction), at + 1)
             }
             b'.' => {
-                self.token(Token::Symbol(b'.'), judge);
-                self.symbol(b'.', at + 1, judge)
+                self.token(Token::Symbol(b'.'), at, ears);
+                self.symbol(b'.', at + 1, ears)
             }
-            _ => self.symbol(b'.', at, judge),
+            _ => self.symbol(b'.', at, ears),
         }
     }
 
@@ -382,8 +380,8 @@ impl<J: Copy + PartialEq> Reading<J> {
         byte: u8,
         at: usize,
         before: u8,
-        judge: &impl Fn(&Head) -> Option<J>,
-    ) -> Step<J> {
+        ears: &mut Ears<'_, impl Follow<Course = C>>,
+    ) -> Step<C> {
         let is_first = tag.length == 0;
         if byte == b'$' {
             // Encodings have two ways of writing some characters, so that it
@@ -391,11 +389,11 @@ impl<J: Copy + PartialEq> Reading<J> {
             if !tag.as_bytes().is_ascii() {
                 return Step::Unclear;
             }
-            self.token(Token::Literal, judge);
+            self.token(Token::Literal, at + 1, ears);
             return self.on(State::DollarQuoted(tag, 0), at + 1);
         }
         if is_first && byte.is_ascii_digit() {
-            self.token(Token::Number, judge);
+            self.token(Token::Number, at + 1, ears);
             return self.on(State::Number(Figures::Parameter), at + 1);
         }
         let continues = if is_first { begins_word(byte) } else { continues_tag(byte) };
@@ -405,7 +403,7 @@ impl<J: Copy + PartialEq> Reading<J> {
             && (!continues || before == BACKSLASH_FIRST && byte == BACKSLASH_SECOND);
         if may_be_either {
             let mut other = *self;
-            other.not_a_tag(tag, judge);
+            other.not_a_tag(tag, at, ears);
             if !tag.push(byte) {
                 return Step::Unclear;
             }
@@ -418,19 +416,19 @@ impl<J: Copy + PartialEq> Reading<J> {
             }
             return self.on(State::Dollar(tag), at + 1);
         }
-        self.not_a_tag(tag, judge);
+        self.not_a_tag(tag, at, ears);
         Step::On(at)
     }
 
     /// A dollar that begins no quotation is a symbol, and what follows a word.
-    fn not_a_tag(&mut self, tag: Tag, judge: &impl Fn(&Head) -> Option<J>) {
-        self.token(Token::Symbol(b'$'), judge);
+    fn not_a_tag(&mut self, tag: Tag, at: usize, ears: &mut Ears<'_, impl Follow<Course = C>>) {
+        self.token(Token::Symbol(b'$'), at, ears);
         let mut word = Word::new();
         word.extend(tag.as_bytes());
         self.state = if tag.length == 0 { State::Between } else { State::Word(word) };
     }
 
-    fn quoted(&mut self, kind: Kind, piece: &[u8], at: usize, before: u8) -> Step<J> {
+    fn quoted(&mut self, kind: Kind, piece: &[u8], at: usize, before: u8) -> Step<C> {
         let protects = match kind {
             Kind::Plain => self.conforming != Some(true),
             Kind::Escape => true,
@@ -452,7 +450,7 @@ impl<J: Copy + PartialEq> Reading<J> {
     }
 
     /// A byte at `at` that is, or may be, a backslash.
-    fn backslash(&mut self, kind: Kind, at: usize, before: u8) -> Step<J> {
+    fn backslash(&mut self, kind: Kind, at: usize, before: u8) -> Step<C> {
         let mut other = *self;
         if kind == Kind::Plain && self.conforming.is_none() {
             // The other one comes here again, knowing its setting.
@@ -478,12 +476,12 @@ impl<J: Copy + PartialEq> Reading<J> {
         gap: Gap,
         byte: u8,
         at: usize,
-        judge: &impl Fn(&Head) -> Option<J>,
-    ) -> Step<J> {
+        ears: &mut Ears<'_, impl Follow<Course = C>>,
+    ) -> Step<C> {
         match (byte, gap) {
             (b'\'', Gap::Newline) => self.on(State::Quoted(kind), at + 1),
             (b'\'', Gap::Nothing) if kind != Kind::Bits => self.on(State::Quoted(kind), at + 1),
-            (b'\'', _) => self.literal(Kind::Plain, at + 1, judge),
+            (b'\'', _) => self.literal(Kind::Plain, at + 1, ears),
             (b'-', _) => self.on(State::QuoteEndDash(kind, gap), at + 1),
             _ if is_newline(byte) => self.on(State::QuoteEnd(kind, Gap::Newline), at + 1),
             _ if is_space(byte) => {
@@ -494,7 +492,7 @@ impl<J: Copy + PartialEq> Reading<J> {
         }
     }
 
-    fn comment(&mut self, depth: u32, half: u8, piece: &[u8], at: usize) -> Step<J> {
+    fn comment(&mut self, depth: u32, half: u8, piece: &[u8], at: usize) -> Step<C> {
         if half == 0 {
             return match memchr2(b'*', b'/', &piece[at..]) {
                 Some(offset) => self.on(State::Comment(depth, piece[at + offset]), at + offset + 1),
@@ -512,7 +510,7 @@ impl<J: Copy + PartialEq> Reading<J> {
 
     /// The end is a dollar, the tag and a dollar, and no dollar is in the tag:
     /// where it breaks off, only that dollar can begin it anew.
-    fn dollar_quoted(&mut self, tag: Tag, matched: u8, piece: &[u8], at: usize) -> Step<J> {
+    fn dollar_quoted(&mut self, tag: Tag, matched: u8, piece: &[u8], at: usize) -> Step<C> {
         if matched == 0 {
             return match memchr(b'$', &piece[at..]) {
                 Some(offset) => self.on(State::DollarQuoted(tag, 1), at + offset + 1),

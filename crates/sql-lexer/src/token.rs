@@ -3,8 +3,9 @@
 /// Tokens of a statement that are kept, from its beginning.
 const TOKENS_MAX: usize = 5;
 
-/// Bytes of a word that are kept: the longest keyword of PostgreSQL has 17.
-const WORD_BYTES_MAX: usize = 20;
+/// Bytes of a word that are kept: the longest keyword of PostgreSQL has 17, and
+/// the longest of its functions that leave something in a session 27.
+const WORD_BYTES_MAX: usize = 28;
 
 /// A keyword, or a name without quotes, in small letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Word {
         self.bytes.get(..usize::from(self.length)) == Some(word.as_bytes())
     }
 
-    /// The word in small letters; `None` where it is longer than any keyword.
+    /// The word in small letters; `None` where it is longer than 28 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> Option<&[u8]> {
         self.bytes.get(..usize::from(self.length))
@@ -56,6 +57,8 @@ pub enum Token {
     Word(Word),
     /// A name in quotes.
     QuotedName,
+    /// A name in quotes that may have characters by their numbers: `U&"…"`.
+    EscapedName,
     /// A string of any kind.
     Literal,
     /// A number, or a parameter's.
