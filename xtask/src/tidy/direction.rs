@@ -45,6 +45,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("insula-pg-wire", Layer::Pure),
     ("insula-pool-sql", Layer::Pure),
     ("insula-problem", Layer::Pure),
+    ("insula-session-sql", Layer::Pure),
     ("insula-sql-lexer", Layer::Pure),
 ];
 
