@@ -20,13 +20,17 @@ pub(super) struct Taken<'a> {
     pub(super) nested: Vec<&'a Firing>,
 }
 
+/// How a statement changes rows of tables that it does not name. The recorder
+/// knows the table below a view, and not the view.
+pub(super) type ByView = BTreeSet<&'static str>;
+
 /// What a statement is, as far as the recorder can see it.
 #[derive(Debug)]
 pub(super) enum Root {
     /// It may change definitions; with the words of its text.
     Definition(Vec<String>),
     /// It changes rows: how, and of which tables.
-    Data(BTreeSet<(&'static str, String)>),
+    Data(BTreeSet<(&'static str, String)>, ByView),
     /// It runs code, with the functions that it calls; none for `DO`.
     Caller(Option<BTreeSet<String>>),
 }
@@ -52,7 +56,7 @@ impl Root {
                     let calls = Facts::of(&statement.json).functions.into_iter().map(|call| call.name);
                     return Self::Caller(Some(calls.collect()));
                 }
-                return Self::Data(targets);
+                return Self::Data(targets, ByView::new());
             }
             _ => {}
         }
@@ -64,6 +68,27 @@ impl Root {
         Self::Definition(words.iter().map(word).collect())
     }
 
+    /// Learns from all that was recorded for the text which of its targets were
+    /// views: a table that is named is recorded, also where no row was changed.
+    pub(super) fn learn(mut self, firings: &[&Firing]) -> Self {
+        let is_recorded = |kind: &str, table: &str| {
+            firings.iter().any(|firing| {
+                !is_nested(firing)
+                    && firing.tag == kind
+                    && matches!(&firing.what, What::Rows(rows) if rows.table == table)
+            })
+        };
+        if let Self::Data(targets, by_view) = &mut self {
+            let views = targets.iter().filter(|(kind, table)| !is_recorded(kind, table));
+            by_view.extend(views.map(|(kind, _)| *kind));
+        }
+        self
+    }
+
+    fn changes_by_view(&self, firing: &Firing) -> bool {
+        matches!(self, Self::Data(_, by_view) if by_view.contains(firing.tag.as_str()))
+    }
+
     /// Whether a definition could have this tag.
     fn has_tag(&self, tag: &str) -> bool {
         let Self::Definition(words) = self else { return false };
@@ -73,7 +98,7 @@ impl Root {
 
     fn changes(&self, firing: &Firing) -> bool {
         match (self, &firing.what) {
-            (Self::Data(targets), What::Rows(rows)) => {
+            (Self::Data(targets, _), What::Rows(rows)) => {
                 // What EXECUTE runs is not in its text.
                 targets.is_empty()
                     || targets.iter().any(|(kind, table)| *kind == firing.tag && *table == rows.table)
@@ -96,7 +121,7 @@ impl Root {
     pub(super) fn take<'a>(&self, later: &[Self], queue: &mut VecDeque<&'a Firing>) -> Taken<'a> {
         match self {
             Self::Definition(_) => self.take_definition(queue),
-            Self::Data(_) => self.take_data(later, queue),
+            Self::Data(..) => self.take_data(later, queue),
             Self::Caller(_) => {
                 let mut taken = Taken::default();
                 while let Some(firing) = queue.pop_front_if(|firing| is_nested(firing) && self.calls(firing))
@@ -140,12 +165,15 @@ impl Root {
                 continue;
             }
             let What::Rows(rows) = &firing.what else { break };
-            if self.changes(firing) && seen.insert((&firing.tag, &rows.table)) {
+            let is_first = taken.own.is_empty();
+            if self.changes(firing) && seen.insert((&firing.tag, &rows.table))
+                || is_first && self.changes_by_view(firing)
+            {
                 taken.own.push(firing);
-            } else if later.iter().any(|other| other.changes(firing)) {
+            } else if later.iter().any(|other| other.changes(firing) || other.changes_by_view(firing)) {
                 break;
-            } else if taken.own.is_empty() {
-                // By way of a view, a rule or a partition.
+            } else if is_first {
+                // By way of a rule.
                 taken.own.push(firing);
             } else {
                 // A foreign key's cascade: it happens again wherever the statement does.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::align::{Root, Taken, innermost_statement};
 use super::normalise::{Normalised, normalise};
 use super::rows::{self, RowsText};
-use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What};
+use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What, undone};
 use crate::builtins::TABLE_FREE;
 use crate::facts::{Facts, Name};
 use crate::source::{Source, excerpt};
@@ -65,13 +65,21 @@ pub(super) fn read(recording: &Recording<'_>, firings: &[&Firing], out: &mut Pie
             return;
         }
     };
-    let roots: Vec<Root> = statements.iter().map(|statement| Root::of(statement, sql)).collect();
+    // What is rolled back was never recorded, and takes nothing of the others'.
+    let stays = undone::that_stay(&statements);
+    let behind = std::iter::once(0).chain(statements.iter().map(|statement| statement.end));
+    let kept: Vec<_> = statements
+        .iter()
+        .zip(behind)
+        .zip(stays)
+        .filter_map(|((statement, behind), stays)| stays.then_some((statement, behind)))
+        .collect();
+    let roots: Vec<Root> =
+        kept.iter().map(|(statement, _)| Root::of(statement, sql).learn(firings)).collect();
     let mut queue: VecDeque<&Firing> = firings.iter().copied().collect();
-    let mut behind = 0;
-    for (index, (statement, root)) in statements.iter().zip(&roots).enumerate() {
+    for (index, ((statement, behind), root)) in kept.into_iter().zip(&roots).enumerate() {
         let taken = root.take(&roots[index + 1..], &mut queue);
         let reader = Reader { recording, sql, statement, comment: comment(&sql[behind..statement.start]) };
-        behind = statement.end;
         reader.emit(root, &taken, out);
     }
     if let Some(left) = queue.front() {
@@ -114,7 +122,7 @@ impl Reader<'_> {
     fn emit(&self, root: &Root, taken: &Taken<'_>, out: &mut Pieces) {
         match root {
             Root::Definition(_) => self.definition(taken, out),
-            Root::Data(_) => self.data(taken, out),
+            Root::Data(..) => self.data(taken, out),
             Root::Caller(functions) => self.caller(functions.is_none(), taken, out),
         }
     }

@@ -14,6 +14,7 @@ mod normalise;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod undone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -137,3 +137,30 @@ fn what_a_block_does_is_not_taken_for_a_statements_before_it() {
     assert_eq!((draft.statements, draft.refusals.len()), (3, 0), "{}", draft.sql);
     assert!(draft.sql.contains("\nCREATE TYPE e AS ENUM ('a');\n"), "{}", draft.sql);
 }
+
+#[test]
+fn what_is_rolled_back_takes_nothing_of_what_stays() {
+    let text = "BEGIN; SAVEPOINT s; CREATE TABLE gone (a int); ROLLBACK TO s; CREATE TABLE t (a int); COMMIT";
+    let draft = draft(&[table(1, text, "public")], &[], &[]);
+    assert_eq!(draft.sql, "-- Captured.\n\nCREATE TABLE t (a int);\n");
+}
+
+#[test]
+fn rows_that_came_by_a_view_are_not_taken_for_other_statements() {
+    let written = "INSERT INTO t (a) VALUES\n    (1);";
+    // Behind what could have been its cause, and before another that fits.
+    for text in
+        ["TRUNCATE u; INSERT INTO v VALUES (1)", "TRUNCATE u; INSERT INTO v VALUES (1); UPDATE w SET a = 1"]
+    {
+        let truncated = Firing { tag: "TRUNCATE".to_owned(), ..insert(1, text, "u", 0) };
+        let draft = draft(&[truncated, insert(2, text, "t", 1)], &[], &[]);
+        assert!(draft.sql.contains(written), "{text}: {}", draft.sql);
+    }
+    let text = "INSERT INTO v VALUES (1); INSERT INTO t SELECT a FROM u";
+    let draft = draft(&[insert(1, text, "t", 1), insert(2, text, "t", 1)], &[], &[]);
+    assert!(
+        draft.sql.contains(written) && draft.sql.contains("INSERT INTO t SELECT a FROM u"),
+        "{}",
+        draft.sql
+    );
+}
