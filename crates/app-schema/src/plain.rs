@@ -142,6 +142,17 @@ impl PlainMigration {
         Some(self.place_of(statement))
     }
 
+    /// Where definitions follow statements about rows: for each such place the
+    /// number of the statement before it, as for [`Self::statement`], and how
+    /// many characters of [`Self::sql_without_extensions`] end with it.
+    #[must_use]
+    pub fn ends_of_data(&self) -> Vec<(usize, usize)> {
+        let seen = self.statements.iter().filter(|statement| extension_of(statement).is_none());
+        let seen: Vec<_> = seen.enumerate().collect();
+        let ends = seen.windows(2).filter(|pair| is_data(&pair[0].1.node) && !is_data(&pair[1].1.node));
+        ends.map(|pair| (pair[0].0, self.migration.sql[..pair[0].1.end].chars().count())).collect()
+    }
+
     /// The line of a character of the text, both from 1, as PostgreSQL counts
     /// the position of an error.
     #[must_use]

@@ -170,3 +170,33 @@ async fn indexes_are_built_beside_running_statements() {
     }
     assert_eq!(pool.findings().await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_is_put_off_is_done_before_definitions_that_follow_rows() {
+    let sql = "CREATE TABLE p (id int PRIMARY KEY);
+        CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p DEFERRABLE INITIALLY DEFERRED);
+        INSERT INTO c VALUES (1, 1), (2, 1);
+        INSERT INTO p VALUES (1);
+        CREATE INDEX ON c (p);
+        UPDATE c SET p = 1;
+        ALTER TABLE c ADD COLUMN note text";
+    let plain =
+        versions(&[sql, "INSERT INTO c VALUES (3, 1);\nDROP TABLE p, c;\nSELECT 1;\nDROP TABLE nothing"]);
+    let database = insula_testkit::TestDatabase::create("rows_put_off").await;
+    let mut admin = database.connect().await;
+    schema::apply_plain(&mut admin, &insula_domain::SchemaName::of_silo(), &plain[0]).await.unwrap();
+    let mut pool = Pool::with("rows_put_off_pool", &plain[..1]).await;
+    let tenant = pool.tenant().await;
+    let rows = "SELECT string_agg(id || '-' || p, ',' ORDER BY id) FROM c";
+    assert_eq!(
+        (one(&admin, rows).await, tenant.one(rows).await),
+        ("1-1,2-1".to_owned(), "1-1,2-1".to_owned())
+    );
+    // What fails behind it is told with its own line.
+    let failed =
+        schema::apply_plain(&mut admin, &insula_domain::SchemaName::of_silo(), &plain[1]).await.unwrap_err();
+    assert!(failed.detail().contains(":4"), "{}", failed.detail());
+    // The canary: PostgreSQL itself takes no such definition.
+    let put_off = "BEGIN; INSERT INTO c VALUES (3, 1); CREATE INDEX ON c (id); COMMIT";
+    assert_eq!(refused(&admin, put_off).await.code().code(), "55006");
+}

@@ -14,6 +14,7 @@ use super::batch::{self, Failure};
 use super::copy_targets;
 use super::failure::Place;
 use super::owner::{let_make, let_make_no_more, make_owner, owner_of};
+use super::plain_text::PlainText;
 use super::planted::refuse_planted;
 use super::support::{POOL_OWNER, POOL_READ_WRITE, POOL_TEMPLATE};
 use super::version::{Todo, applied_version, note, todo};
@@ -113,41 +114,6 @@ pub(crate) async fn apply_as_owner(
 fn at_end(error: tokio_postgres::Error, mut place: Place<'_>) -> Problem {
     place.text.push_str(", at its end");
     Failure { done: 0, error }.into_problem(&place)
-}
-
-/// A migration between what comes before and after it in its transaction.
-struct PlainText<'a> {
-    migration: &'a PlainMigration,
-    sql: String,
-    /// Statements before the migration's own.
-    before: usize,
-    /// Characters before the migration's own.
-    offset: usize,
-}
-
-impl<'a> PlainText<'a> {
-    fn new(statements: &[String], migration: &'a PlainMigration, after: &str) -> Self {
-        let mut sql = statements.join(";\n");
-        sql.push_str(";\n");
-        let offset = sql.chars().count();
-        sql.push_str(&migration.sql_in_a_transaction());
-        sql.push_str(&format!("\n;\n{after}"));
-        Self { migration, sql, before: statements.len(), offset }
-    }
-
-    fn problem(&self, failure: Failure) -> Problem {
-        let file = self.migration.migration().file_name();
-        let index = failure.done.checked_sub(self.before);
-        let mut place = Place::of(&file, &self.migration.applied());
-        let Some(statement) = index.and_then(|index| self.migration.statement(index)) else {
-            return failure.into_problem(&place);
-        };
-        let in_file = failure.position().and_then(|position| position.checked_sub(self.offset));
-        let line = in_file.map_or(statement.line, |position| self.migration.line_of_character(position));
-        place.text = format!("{file}:{line}");
-        place.statement = &statement.excerpt;
-        failure.into_problem(&place)
-    }
 }
 
 /// Statements that make the extensions of a version.

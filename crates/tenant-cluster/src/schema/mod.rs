@@ -20,6 +20,7 @@ mod failure;
 mod fingerprint;
 mod harden;
 mod owner;
+mod plain_text;
 mod planted;
 mod rights;
 mod row_conditions;
