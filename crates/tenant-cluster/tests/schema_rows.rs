@@ -200,3 +200,15 @@ async fn what_is_put_off_is_done_before_definitions_that_follow_rows() {
     let put_off = "BEGIN; INSERT INTO c VALUES (3, 1); CREATE INDEX ON c (id); COMMIT";
     assert_eq!(refused(&admin, put_off).await.code().code(), "55006");
 }
+
+#[tokio::test]
+async fn rows_with_which_no_tenant_could_begin_are_found_without_one() {
+    let first = "CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1)";
+    let mut pool = Pool::with("rows_to_begin_with", &versions(&[first])).await;
+    schema::try_new_tenant(&mut pool.admin).await.unwrap();
+    assert_eq!(one(&pool.admin, "SELECT count(*) FROM insula.pool_tenants").await, "0");
+    let plain = versions(&[first, "ALTER TABLE t ADD CONSTRAINT large CHECK (a > 1) NOT VALID"]);
+    let mut pool = Pool::with("rows_to_begin_with", &plain).await;
+    let refused = schema::try_new_tenant(&mut pool.admin).await.unwrap_err();
+    assert!(refused.detail().contains("a new tenant would begin"), "{}", refused.detail());
+}

@@ -233,6 +233,7 @@ async fn rehearse_pool(access: &ClusterAccess, forms: &[PoolMigration]) -> Resul
         for migration in forms {
             schema::apply_pool(&mut client, migration).await?;
         }
+        schema::try_new_tenant(&mut client).await?;
         schema::audit_pool(&client, forms).await
     };
     // Nobody's rows but the developer's own are there.

@@ -92,6 +92,24 @@ pub async fn apply_pool_data(client: &mut Client, role: &RoleName) -> Result<Sch
     Ok(version)
 }
 
+/// Tries whether a tenant could begin with the template's rows, and leaves
+/// nothing of it: a row that was there before a constraint which is not
+/// validated stays, and cannot be written again.
+///
+/// # Errors
+/// `migration_failed` where it could not; or where the cluster is away.
+pub async fn try_new_tenant(client: &mut Client) -> Result<(), Problem> {
+    let pool = hold_pool(client).await?;
+    let tried = pool
+        .transaction
+        .execute(
+            "select insula.enrol(gen_random_uuid(), $1, 0::oid, $2)",
+            &[&pool_template_tenant().as_uuid(), &pool.version.0],
+        )
+        .await;
+    tried.map(|_| ()).map_err(|error| Failure { done: 0, error }.into_problem(&Place::new_tenant()))
+}
+
 /// The version up to which each tenant of the pool has the data.
 ///
 /// # Errors

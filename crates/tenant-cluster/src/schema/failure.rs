@@ -101,6 +101,11 @@ impl Place<'_> {
     pub(super) fn elsewhere() -> Self {
         Self { text: "the app schema".to_owned(), ..Self::default() }
     }
+
+    /// Where a tenant begins with the rows that the versions have left.
+    pub(super) fn new_tenant() -> Self {
+        Self { text: "the rows with which a new tenant would begin".to_owned(), ..Self::default() }
+    }
 }
 
 /// The problem of a statement that PostgreSQL refused.
