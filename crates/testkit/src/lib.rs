@@ -15,6 +15,7 @@
 // These functions are for tests, and fail as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod author;
 mod clock;
 mod database;
 mod entropy;
@@ -24,6 +25,7 @@ mod postgres;
 mod server;
 mod url;
 
+pub use author::{Author, Definitions};
 pub use clock::ManualClock;
 pub use database::TestDatabase;
 pub use entropy::SeededEntropy;
