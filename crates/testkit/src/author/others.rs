@@ -108,7 +108,7 @@ impl Author {
         };
         Some(match self.below(8) {
             0 => make(
-                "NEW.c2 := coalesce(NEW.c2, '') || '!'; RETURN NEW;",
+                "NEW.c2 := rtrim(coalesce(NEW.c2, ''), '!') || '!'; RETURN NEW;",
                 &format!("BEFORE INSERT ON {table} FOR EACH ROW"),
             ),
             1 => {
