@@ -436,3 +436,76 @@ async fn no_statement_of_a_tenant_stops_another_or_locks_itself_out() {
     }
     world.doctor_is_content();
 }
+
+/// Ways to listen and to notify; `{word}` is what is said. The channel is the
+/// same for everybody.
+const LISTENS: [&str; 2] = ["listen news", "do $$ begin execute 'listen news'; end $$"];
+const NOTIFIES: [&str; 4] = [
+    "notify news, '{word}'",
+    "select pg_notify('news', '{word}')",
+    "do $$ begin perform pg_notify('news', '{word}'); end $$",
+    "do $$ begin execute 'notify news, ''{word}'''; end $$",
+];
+
+/// Tries each statement; whether it was let through.
+async fn tried(client: &Client, statements: &[&str], word: &str) -> Vec<bool> {
+    let mut done = Vec::new();
+    for statement in statements {
+        done.push(client.simple_query(&statement.replace("{word}", word)).await.is_ok());
+    }
+    done
+}
+
+/// Everything that a session has heard up to now.
+async fn heard(session: &mut Attacker) -> String {
+    // What waits for the session comes at the latest with its next answer.
+    for _ in 0..2 {
+        session.client.simple_query("select 1").await.unwrap();
+    }
+    std::iter::from_fn(|| session.heard.try_recv().ok())
+        .filter(|told| told.contains("Notification"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_notification_reaches_another_tenant() {
+    let world = World::start().await;
+    world.apply_shop();
+    for (model, tier) in MODELS {
+        let (victim, session, mut attacker) = pair(&world, model, tier).await;
+        drop(session);
+        let mut session = Attacker::connect(&world.url(&format!("victim-{model}"))).await;
+        // What each model lets through: a pool has no DO, and a database that is
+        // shared neither the statements nor the function.
+        let (listens, notifies) = match model {
+            "pool" => ([false; 2], [false; 4]),
+            "schema" => ([false, true], [false, false, false, true]),
+            _ => ([true; 2], [true; 4]),
+        };
+        for client in [&attacker.client, &session.client] {
+            assert_eq!(tried(client, &LISTENS, "").await, listens, "{model}");
+        }
+        // The canary, past the front: it is the front that keeps from the
+        // attacker what PostgreSQL tells everybody in the database.
+        let database = victim["placement"]["database"].as_str().unwrap();
+        let mut past =
+            Attacker::connect(&world.us.url(if model == "schema" { database } else { "postgres" })).await;
+        past.client.batch_execute("listen news").await.unwrap();
+
+        assert_eq!(tried(&session.client, &NOTIFIES, SECRET).await, notifies, "{model}");
+        assert_eq!(tried(&attacker.client, &NOTIFIES, "FROM-THE-ATTACKER").await, notifies, "{model}");
+        let all = heard(&mut past).await;
+        for word in [SECRET, "FROM-THE-ATTACKER"] {
+            assert_eq!(all.contains(word), model == "schema", "{model}: {all}");
+        }
+        let (of_attacker, of_victim) = (heard(&mut attacker).await, heard(&mut session).await);
+        assert!(!of_attacker.contains(SECRET), "{model}: {of_attacker}");
+        assert!(!of_victim.contains("FROM-THE-ATTACKER"), "{model}: {of_victim}");
+        // With a database of one's own each way is heard; else nothing is.
+        let own = if matches!(model, "pool" | "schema") { 0 } else { NOTIFIES.len() };
+        assert_eq!(of_victim.matches("payload: ").count(), own, "{model}: {of_victim}");
+        assert_eq!(of_attacker.matches("payload: ").count(), own, "{model}: {of_attacker}");
+        let channels = attacker.client.simple_query("select pg_listening_channels()").await;
+        assert_eq!(channels.is_ok(), own > 0, "{model}");
+    }
+}
