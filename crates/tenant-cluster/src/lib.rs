@@ -31,7 +31,7 @@ pub use roles::{
     NewRole, TENANTS, TenantRoles, create_roles, drop_role, drop_roles, enroll_tenants, role_settings,
     set_passwords,
 };
-pub use scratch::Scratch;
+pub use scratch::{Scratch, drop_abandoned_scratch};
 pub use spaces::{
     create_database, create_schema, database_exists, drop_database, drop_schemas, open_database,
     schema_exists,

@@ -1,8 +1,8 @@
 //! Scratch databases: made to try or to read something, and removed by a task
 //! of its own: PostgreSQL writes a checkpoint before it removes a database, and
-//! nobody is to wait for that. Their maker holds a lock for as long
-//! as they are used: one without is what a crash left behind, and goes when the
-//! next one is made.
+//! nobody is to wait for that. Their maker holds a lock for as long as they are
+//! used: one without is what a crash left behind, and goes when the next one is
+//! made, or with [`drop_abandoned_scratch`].
 
 use insula_app_schema::PlainMigration;
 use insula_domain::{DatabaseName, SchemaName};
@@ -108,6 +108,17 @@ pub(crate) async fn abandoned(maintenance: &Client) -> Result<Vec<DatabaseName>,
         .await
         .map_err(db)?;
     Ok(rows.iter().map(|row| DatabaseName::from_stored(row.get(0))).collect())
+}
+
+/// Removes what a crash has left; this one waits until it is gone.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn drop_abandoned_scratch(access: &ClusterAccess) -> Result<(), Problem> {
+    if abandoned(&*access.maintenance().await?).await?.is_empty() {
+        return Ok(());
+    }
+    drop_abandoned(&*access.own(&DatabaseName::from_stored(MAINTENANCE.to_owned())).await?).await
 }
 
 /// Removes them. `session` must be no pooled one: it keeps a lock of each.

@@ -212,3 +212,35 @@ async fn rows_with_which_no_tenant_could_begin_are_found_without_one() {
     let refused = schema::try_new_tenant(&mut pool.admin).await.unwrap_err();
     assert!(refused.detail().contains("a new tenant would begin"), "{}", refused.detail());
 }
+
+#[tokio::test]
+async fn the_rows_of_a_silo_are_named_where_postgresql_names_none() {
+    let first = "CREATE TABLE t (id int PRIMARY KEY, a int, b text)";
+    for (second, told) in [
+        ("ALTER TABLE t ADD CONSTRAINT large CHECK (a > 5)", Some("check (a > 5) of t: 2 rows, as id=1")),
+        ("ALTER TABLE t ALTER b SET NOT NULL", Some("not null (b) of t: 1 rows, as id=3")),
+        ("ALTER TABLE t ADD UNIQUE (a)", None),
+    ] {
+        let versions = versions(&[first, second]);
+        let mut form = insula_app_schema::PoolForm::new();
+        let shared: Vec<_> = versions.iter().map(|version| form.rewrite(version).unwrap()).collect();
+        let database = insula_testkit::TestDatabase::create("rows_of_silo").await;
+        let silo = database_silo(&database, &versions[..1]).await;
+        silo.client
+            .batch_execute("INSERT INTO t VALUES (1, 5, 'x'), (2, 5, 'x'), (3, 7, NULL)")
+            .await
+            .unwrap();
+        let mut admin = database.connect().await;
+        let problem = schema::apply_plain(&mut admin, &silo.schema, &versions[1]).await.unwrap_err();
+        let before = schema::RowsDoNotFit::behind(&problem).unwrap().said().to_owned();
+        assert!(!before.contains("id="), "canary: {before}");
+        let problem = schema::with_rows(&mut admin, &silo.schema, &shared[1], problem).await;
+        assert!(!problem.detail().contains("id="), "{}", problem.detail());
+        let behind = schema::RowsDoNotFit::behind(&problem).unwrap();
+        match told {
+            Some(told) => assert!(behind.said().ends_with(told), "{}", behind.said()),
+            None => assert!(behind.said().contains("Key (a)=(5) is duplicated"), "{}", behind.said()),
+        }
+        assert!(behind.sqlstate().is_some() && behind.version() == Some(SchemaVersion(2)));
+    }
+}

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use insula_sql_store::Connector;
-use insula_tenant_cluster::{ClusterAccess, Scratch, survey};
+use insula_tenant_cluster::{ClusterAccess, Scratch, drop_abandoned_scratch, survey};
 use insula_testkit::TestServer;
 use tokio_postgres::Client;
 
@@ -68,6 +68,11 @@ async fn what_a_crash_left_is_named_and_removed_and_what_is_used_is_not() {
     let next = Scratch::empty(&access).await.unwrap();
     assert!(survey(&client).await.unwrap().abandoned.is_empty());
     assert_eq!(count(&client, THERE).await, 2, "the two that are used");
+    // Another one: the session that has removed the first keeps its lock.
+    let left = format!("insula_scratch_{}", "b".repeat(32));
+    client.batch_execute(&format!("create database {left}")).await.unwrap();
+    drop_abandoned_scratch(&access).await.unwrap();
+    assert_eq!(count(&client, THERE).await, 2, "they are used still");
     drop((next, used));
     until_none_is_left(&client).await;
 }

@@ -23,6 +23,10 @@ pub struct RowCondition {
     pub what: String,
     /// How the tenants are found whose rows do not fit.
     pub find: Find,
+    /// How the rows are found in tables that one tenant has, where PostgreSQL
+    /// names none of them itself: their number, and one of them by its key.
+    #[serde(default)]
+    pub in_silo: Option<String>,
     /// The constraint that holds for new rows at once, and is validated for
     /// those that are there when the version is applied.
     pub validate: Option<String>,
@@ -45,8 +49,19 @@ impl Rewriter<'_> {
     }
 
     fn ask(&mut self, table: &str, what: String, find: Find, validate: Option<String>) {
-        let condition = RowCondition { line: self.line, table: table.to_owned(), what, find, validate };
-        self.conditions.push(condition);
+        let (line, table) = (self.line, table.to_owned());
+        self.conditions.push(RowCondition { line, table, what, find, in_silo: None, validate });
+    }
+
+    /// Asks that no row of a table is so.
+    fn ask_none(&mut self, table: &str, what: String, is_so: &str, validate: Option<String>) {
+        let (example, from) = (self.example(table, ""), quoted(table));
+        let found = format!("count(*), {example} FROM {from} WHERE {is_so}");
+        let find = Find::Query(format!("SELECT {TENANT_COLUMN}, {found} GROUP BY 1"));
+        self.ask(table, what, find, validate);
+        if let Some(asked) = self.conditions.last_mut() {
+            asked.in_silo = Some(format!("SELECT {found}"));
+        }
     }
 
     /// One row by its primary key, as text: `id=5`.
@@ -85,13 +100,8 @@ impl Rewriter<'_> {
 
     fn ask_check(&mut self, table: &str, inner: &mut Constraint) {
         let Some(expression) = inner.raw_expr.as_deref().and_then(text_of_expression) else { return };
-        let find = format!(
-            "SELECT {TENANT_COLUMN}, count(*), {} FROM {} WHERE NOT ({expression}) GROUP BY 1",
-            self.example(table, ""),
-            quoted(table)
-        );
         let validate = put_off(inner);
-        self.ask(table, format!("check ({expression})"), Find::Query(find), validate);
+        self.ask_none(table, format!("check ({expression})"), &format!("NOT ({expression})"), validate);
     }
 
     fn ask_foreign_key(&mut self, table: &str, inner: &mut Constraint) {
@@ -123,13 +133,7 @@ impl Rewriter<'_> {
             return;
         }
         let are_null: Vec<_> = columns.iter().map(|column| format!("{} IS NULL", quoted(column))).collect();
-        let find = format!(
-            "SELECT {TENANT_COLUMN}, count(*), {} FROM {} WHERE {} GROUP BY 1",
-            self.example(table, ""),
-            quoted(table),
-            are_null.join(" OR ")
-        );
-        self.ask(table, format!("not null ({})", columns.join(", ")), Find::Query(find), None);
+        self.ask_none(table, format!("not null ({})", columns.join(", ")), &are_null.join(" OR "), None);
     }
 
     /// A column without a default that must not be null fits no row at all.

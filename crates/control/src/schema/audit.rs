@@ -49,6 +49,7 @@ pub async fn audit(control: &Control) -> Result<SchemaAudit, Problem> {
 
 /// Audits one cluster: its shared tables, where `shared` asks for them, and the
 /// silos of the tenants given. Tenants that are between two states are left out.
+/// Scratch databases that a crash has left on it are removed.
 ///
 /// # Errors
 /// Where the cluster is away.
@@ -61,6 +62,7 @@ pub async fn cluster(
 ) -> Result<SchemaAudit, Problem> {
     let access = control.clusters.access_of(record)?;
     let forms = forms(control).await?;
+    cluster::drop_abandoned_scratch(&access).await?;
     let mut part = SchemaAudit { placements: 0, findings: Vec::new() };
     let (pooled, silos): (Vec<&TenantRecord>, Vec<&TenantRecord>) = tenants
         .iter()

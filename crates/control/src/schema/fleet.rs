@@ -146,8 +146,9 @@ async fn bring_silo(
         Isolation::Schema => access.shared(&placement.database).await?,
         _ => access.own(&placement.database).await?,
     };
-    for migration in &forms.plain {
+    for (migration, shared) in forms.plain.iter().zip(&forms.pool) {
         if let Err(problem) = schema::apply_plain(&mut client, &placement.schema, migration).await {
+            let problem = schema::with_rows(&mut client, &placement.schema, shared, problem).await;
             return Err(in_the_tenants_words(control, tenant, problem).await);
         }
     }

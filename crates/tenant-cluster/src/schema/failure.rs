@@ -30,6 +30,16 @@ impl RowsDoNotFit {
         std::error::Error::source(problem)?.downcast_ref()
     }
 
+    /// The same with more words that may hold values of rows.
+    pub(super) fn adding(&self, sentence: &str) -> Self {
+        Self {
+            said: format!("{} {sentence}", self.said),
+            tenant: self.tenant,
+            version: self.version,
+            sqlstate: self.sqlstate.clone(),
+        }
+    }
+
     /// PostgreSQL's own words, which may hold values of rows. They belong to
     /// whoever the rows belong to.
     #[must_use]

@@ -24,6 +24,7 @@ mod plain_text;
 mod planted;
 mod rights;
 mod row_conditions;
+mod silo_rows;
 mod support;
 mod version;
 
@@ -40,6 +41,7 @@ pub(crate) use owner::make_role;
 pub use owner::{SILO_OWNER, owner_of};
 pub use rights::grant_rights;
 pub use row_conditions::{Offender, Violation, apply_pool, find_offenders, validate_pool};
+pub use silo_rows::with_rows;
 pub use support::{
     POOL_OWNER, POOL_READ_ONLY, POOL_READ_WRITE, POOL_TEMPLATE, create_group_roles, install_pool,
     install_support, pool_template_tenant,
