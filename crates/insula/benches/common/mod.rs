@@ -20,6 +20,9 @@ pub struct Up {
 impl Up {
     pub fn start(folder: &Path, port_base: u16, demo: &str) -> Self {
         let begun = Instant::now();
+        let file = folder.join("ready.json");
+        // One may be left of a life that ended by force.
+        let _ = std::fs::remove_file(&file);
         let process = Command::new(env!("CARGO_BIN_EXE_insula"))
             .args(["up", "--data-dir", &folder.display().to_string()])
             .args(["--port-base", &port_base.to_string(), "--demo", demo])
@@ -28,13 +31,18 @@ impl Up {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let file = folder.join("ready.json");
         while !file.exists() {
             assert!(begun.elapsed() < Duration::from_secs(120), "insula up does not get ready");
             std::thread::sleep(Duration::from_millis(5));
         }
         let ready = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         Self { process, ready, took: begun.elapsed() }
+    }
+
+    /// Ends it by force. Its servers see that it is gone, and end too.
+    pub fn kill_9(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     pub fn stop(&mut self) -> Duration {
