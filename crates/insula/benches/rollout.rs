@@ -184,8 +184,8 @@ async fn measure(fleet: &mut Fleet) {
     }
 }
 
-/// Kills everything twice during a rollout, the servers with it: while the data
-/// of the pool is run, and between the silos.
+/// Kills everything twice during a rollout, the servers with it: while the shared
+/// tables are brought, and between the silos.
 async fn survive_kill_9(mut fleet: Fleet, folder: &Path) -> Fleet {
     fleet.add("shouted", version("shouted"));
     let operation = fleet.begin().await;
