@@ -320,6 +320,15 @@ pub(crate) const RUNS_TEXT: &[&str] = &[
     "ts_stat",
 ];
 
+/// Whether PostgreSQL may have a function by this name that reads or changes
+/// what is beyond an expression.
+pub(crate) fn reaches_tables(name: &str) -> bool {
+    RUNS_TEXT.contains(&name)
+        || name == "setval"
+        || ["pg_", "lo_"].iter().any(|prefix| name.starts_with(prefix))
+            && TABLE_FREE.binary_search(&name).is_err()
+}
+
 /// Trigger functions that PostgreSQL brings and that touch no table.
 pub(crate) const TRIGGERS: &[&str] =
     &["suppress_redundant_updates_trigger", "tsvector_update_trigger", "tsvector_update_trigger_column"];

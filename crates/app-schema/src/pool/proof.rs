@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::builtins::{RUNS_TEXT, TABLE_FREE};
+use crate::builtins::{RUNS_TEXT, TABLE_FREE, reaches_tables};
 use crate::pool::model::{Called, Calls, Constraint, Model, Table, Trigger};
 use crate::refusal::RefusalKind;
 
@@ -77,12 +77,13 @@ impl Model {
 
     fn prove_calls(&self, calls: &Calls, level: Level, seen: &mut BTreeSet<String>) -> Result<(), String> {
         for Called { name, is_field } in calls {
-            let Some(functions) = self.functions.get(name) else {
-                if !is_field {
-                    prove_builtin(name, level)?;
-                }
-                continue;
-            };
+            let functions = self.functions.get(name);
+            // PostgreSQL chooses between functions of one name by the types of the
+            // arguments, so that its own may be meant beside the app schema's.
+            if !is_field && (functions.is_none() || reaches_tables(name)) {
+                prove_builtin(name, level)?;
+            }
+            let Some(functions) = functions else { continue };
             // Behind a dot, a function is called with the row as its argument.
             let mut meant =
                 functions.iter().filter(|function| !is_field || !function.arguments.is_empty()).peekable();

@@ -354,6 +354,14 @@ fn what_definitions_call_must_touch_no_table() {
         let sql = on_tables(&format!("{reads}{definition}"));
         assert_eq!(refused(&sql), [(3, RefusalKind::Expression)], "{definition}");
     }
+    // A function of the same name does not stand for PostgreSQL's own.
+    for (name, call) in
+        [("query_to_xml", "query_to_xml('TABLE p', true, true, '')"), ("pg_ls_dir", "pg_ls_dir('.')")]
+    {
+        let harmless = format!("CREATE FUNCTION {name}(int) RETURNS int LANGUAGE sql AS 'SELECT 1';\n");
+        let sql = on_tables(&format!("{harmless}CREATE TABLE u (a int CHECK ({call} IS NOT NULL))"));
+        assert_eq!(refused(&sql), [(3, RefusalKind::Expression)], "{name}");
+    }
     let fine = on_tables(&format!("{reads}CREATE TABLE u (a int DEFAULT reads(1) REFERENCES p)"));
     assert_eq!(refused(&fine), []);
     // A function behind a dot.
