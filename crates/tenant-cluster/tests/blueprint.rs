@@ -153,8 +153,29 @@ async fn statements_with_parameters_are_captured_as_the_rows_that_they_changed()
     tool.execute("UPDATE loose SET b = NULL WHERE a = $1", &[&1_i32]).await.unwrap();
     tool.execute("DELETE FROM loose WHERE a = $1", &[&1_i32]).await.unwrap();
     tool.batch_execute("PREPARE p AS INSERT INTO t (n) VALUES ($1); EXECUTE p ('prepared')").await.unwrap();
+    // What is not told by its rows is told in words.
+    tool.execute("UPDATE t SET k = k + $1 WHERE id = $2 AND n <> $3", &[&0_i32, &5_i64, &""]).await.unwrap();
+    tool.execute("UPDATE t SET n = $1 WHERE k = $2", &[&"none", &77_i32]).await.unwrap();
+    tool.execute("DELETE FROM t WHERE id = $1", &[&77_i64]).await.unwrap();
+    tool.execute("INSERT INTO loose SELECT k, n FROM t WHERE n = $1", &[&"none"]).await.unwrap();
     let draft = world.capture("rows").await;
     assert_eq!(draft.refusals, [], "{}", draft.sql);
+    let notes: Vec<_> =
+        draft.notes.iter().map(|note| (&*note.statement, note.note.starts_with("left out"))).collect();
+    assert_eq!(
+        notes,
+        [
+            ("UPDATE t SET n = $1 WHERE k < $2", false),
+            ("UPDATE t SET id = id + $1 WHERE n = 'c'", false),
+            ("DELETE FROM t WHERE k = $1", false),
+            ("INSERT INTO loose SELECT k, $1 FROM t", false),
+            ("UPDATE loose SET b = NULL WHERE a = $1", false),
+            ("DELETE FROM loose WHERE a = $1", false),
+            ("UPDATE t SET n = $1 WHERE k = $2", true),
+            ("DELETE FROM t WHERE id = $1", true),
+            ("INSERT INTO loose SELECT k, n FROM t WHERE n = $1", true),
+        ]
+    );
     for part in [
         "UPDATE t SET n = 'it''s' WHERE id = 2;",
         "UPDATE t SET id = 103 WHERE id = 3;",

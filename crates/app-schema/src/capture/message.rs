@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::align::{Root, Taken, innermost_statement};
 use super::normalise::{Normalised, normalise};
 use super::rows::{self, RowsText};
-use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What, undone};
+use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What, parameters, undone};
 use crate::builtins::TABLE_FREE;
 use crate::facts::{Facts, Name};
 use crate::source::{Source, excerpt};
@@ -218,6 +218,12 @@ impl Reader<'_> {
             self.push(first.seq, self.text(), &self.statement.node, kind, out);
             return;
         }
+        let changes: Vec<_> = own.iter().map(|(firing, rows)| (firing.tag.as_str(), *rows)).collect();
+        if let Some(told) =
+            parameters::note(&self.statement.node, inserts_constants(self.statement), &changes)
+        {
+            out.note(self.text(), told);
+        }
         let skips_conflicts = has_key(&self.statement.json, "on_conflict_clause");
         for (firing, changed) in own {
             let stood = changed.sequences.iter().flatten().filter(|_| firing.tag == "INSERT");
@@ -293,19 +299,24 @@ fn is_by_row(statement: &Statement) -> bool {
     match &statement.node {
         NodeEnum::CopyStmt(_) | NodeEnum::ExecuteStmt(_) => true,
         NodeEnum::InsertStmt(insert) => {
-            let values = insert.select_stmt.as_ref().and_then(|select| select.node.as_ref());
-            let is_constant = match values {
-                None => true,
-                Some(NodeEnum::SelectStmt(select)) if !select.values_lists.is_empty() => true,
-                // As in SELECT * FROM unnest('{1,2}'::int[]).
-                Some(_) => reads_nothing(&statement.json["InsertStmt"]["select_stmt"]),
-            };
+            let is_constant = inserts_constants(statement);
             let decides = insert.on_conflict_clause.is_some()
                 || insert.with_clause.is_some()
                 || has_key(&statement.json["InsertStmt"]["select_stmt"], "SubLink");
             has_parameters || is_constant && !decides
         }
         _ => has_parameters,
+    }
+}
+
+/// Whether an `INSERT` makes the same rows everywhere, but for its parameters.
+fn inserts_constants(statement: &Statement) -> bool {
+    let NodeEnum::InsertStmt(insert) = &statement.node else { return false };
+    match insert.select_stmt.as_ref().and_then(|select| select.node.as_ref()) {
+        None => true,
+        Some(NodeEnum::SelectStmt(select)) if !select.values_lists.is_empty() => true,
+        // As in SELECT * FROM unnest('{1,2}'::int[]).
+        Some(_) => reads_nothing(&statement.json["InsertStmt"]["select_stmt"]),
     }
 }
 

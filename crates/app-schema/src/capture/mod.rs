@@ -11,6 +11,7 @@ mod align;
 mod draft;
 mod message;
 mod normalise;
+mod parameters;
 mod rows;
 #[cfg(test)]
 mod tests;
