@@ -192,6 +192,37 @@ async fn statements_with_parameters_are_captured_as_the_rows_that_they_changed()
 }
 
 #[tokio::test]
+async fn a_tools_settings_do_not_change_what_is_captured_unsaid() {
+    let mut world = World::start().await;
+    let tool = world.tool().await;
+    tool.batch_execute(
+        "SET datestyle = 'SQL, DMY'; SET timezone = 'Asia/Tokyo'; SET intervalstyle = sql_standard;
+         SET bytea_output = escape; CREATE TABLE t (id int PRIMARY KEY, d date, at timestamptz, i interval, b bytea)",
+    )
+    .await
+    .unwrap();
+    tool.batch_execute("INSERT INTO t VALUES (1, '03/04/2024', '03/04/2024 12:00', '1-2', '\\001a')")
+        .await
+        .unwrap();
+    tool.batch_execute("UPDATE t SET at = '03/04/2024 12:00'").await.unwrap();
+    // The tool's settings are its own again.
+    let row = tool.query_one("SELECT at::text || ' ' || i || ' ' || b::text FROM t", &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "03/04/2024 12:00:00 JST 1-2 \\001a");
+    let draft = world.capture("settings").await;
+    let row = "(1, '2024-04-03', '2024-04-03 03:00:00+00', '1 year 2 mons', E'\\\\x0161')";
+    assert!(draft.sql.contains(row), "{}", draft.sql);
+    let notes: Vec<_> = draft.notes.iter().map(|note| (&*note.statement, &note.note[..80])).collect();
+    let told = "it ran with DateStyle = SQL, DMY, IntervalStyle = sql_standard, TimeZone = Asia/T";
+    assert_eq!(notes, [("UPDATE t SET at = '03/04/2024 12:00'", &told[..80])]);
+
+    // A backslash outside of standard strings is something else in a version.
+    tool.batch_execute("SET standard_conforming_strings = off").await.unwrap();
+    tool.batch_execute("UPDATE t SET b = 'a\\nb'").await.unwrap();
+    let refused = world.capture("odd").await.refusals;
+    assert!(refused.len() == 1 && refused[0].reason.contains("standard_conforming_strings"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn blocks_that_define_are_written_out_and_those_that_decide_are_refused() {
     let mut world = World::start().await;
     world

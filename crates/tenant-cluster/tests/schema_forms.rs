@@ -446,3 +446,21 @@ async fn a_new_foreign_key_is_checked_against_all_rows() {
     tenant.run("INSERT INTO p VALUES (999)").await;
     schema::apply_pool(&mut pool.admin, &second).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_version_means_is_not_up_to_the_server() {
+    let plain = versions(&[
+        "CREATE TABLE t (a text, d date, at timestamptz)",
+        "INSERT INTO t VALUES ('a\\b', '03/04/2024', '2024-03-04 12:00')",
+    ]);
+    let mut pool = Pool::empty("forms_meaning", &plain).await;
+    let odd =
+        "set datestyle = 'SQL, DMY'; set timezone = 'Asia/Tokyo'; set standard_conforming_strings = off";
+    pool.admin.batch_execute(odd).await.unwrap();
+    pool.apply_all().await;
+    let tenant = pool.tenant().await;
+    let told = tenant
+        .one("select a || ' ' || (d = date '2024-03-04') || ' ' || (at = '2024-03-04 12:00+00') from t")
+        .await;
+    assert_eq!(told, "a\\b true true");
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::align::{Root, Taken, innermost_statement};
 use super::normalise::{Normalised, normalise};
 use super::rows::{self, RowsText};
-use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What, parameters, undone};
+use super::{Firing, Note, Recording, TOOL_SCHEMAS, Touched, What, parameters, settings, undone};
 use crate::builtins::TABLE_FREE;
 use crate::facts::{Facts, Name};
 use crate::source::{Source, excerpt};
@@ -58,6 +58,12 @@ pub(super) struct Pieces {
 pub(super) fn read(recording: &Recording<'_>, firings: &[&Firing], out: &mut Pieces) {
     let Some(first) = firings.first() else { return };
     let sql = &*first.text;
+    if settings::reads_otherwise(&first.settings, sql) {
+        let reason = "it was sent with standard_conforming_strings = off, and a backslash in it means another thing in a \
+            version: send it with the setting on";
+        out.refuse(first.seq, sql, reason.to_owned());
+        return;
+    }
     let statements = match statements(Source { file: recording.file, sql }) {
         Ok(statements) => statements,
         Err(refusal) => {
@@ -79,7 +85,9 @@ pub(super) fn read(recording: &Recording<'_>, firings: &[&Firing], out: &mut Pie
     let mut queue: VecDeque<&Firing> = firings.iter().copied().collect();
     for (index, ((statement, behind), root)) in kept.into_iter().zip(&roots).enumerate() {
         let taken = root.take(&roots[index + 1..], &mut queue);
-        let reader = Reader { recording, sql, statement, comment: comment(&sql[behind..statement.start]) };
+        let settings = taken.own.first().or(taken.nested.first()).map_or("", |firing| &firing.settings);
+        let comment = comment(&sql[behind..statement.start]);
+        let reader = Reader { recording, sql, statement, comment, settings };
         reader.emit(root, &taken, out);
     }
     if let Some(left) = queue.front() {
@@ -112,6 +120,7 @@ struct Reader<'a> {
     sql: &'a str,
     statement: &'a Statement,
     comment: &'a str,
+    settings: &'a str,
 }
 
 impl Reader<'_> {
@@ -173,6 +182,9 @@ impl Reader<'_> {
             Normalised::Taken { sql, notes } => {
                 for note in notes {
                     out.note(text, note);
+                }
+                if let Some(told) = settings::note(self.settings, text, node) {
+                    out.note(text, told);
                 }
                 let text = if self.comment.is_empty() { sql } else { format!("{}\n{sql}", self.comment) };
                 out.pieces.push(Piece { seq, text, rows: 0, kind, refused: None });
@@ -285,7 +297,9 @@ impl Reader<'_> {
             let parsed = statements(Source { file: "", sql: text }).unwrap_or_default();
             let [statement] = parsed.as_slice() else { continue };
             if self.definition_is_ours(&own, text, out) {
-                let reader = Reader { recording: self.recording, sql: text, statement, comment: "" };
+                let settings = &firing.settings;
+                let reader =
+                    Reader { recording: self.recording, sql: text, statement, comment: "", settings };
                 reader.push(firing.seq, reader.text(), &statement.node, PieceKind::Definition, out);
                 out.note(self.text(), "what it has defined is written out");
             }

@@ -13,6 +13,7 @@ mod message;
 mod normalise;
 mod parameters;
 mod rows;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod undone;
@@ -44,6 +45,9 @@ pub struct Firing {
     /// Where it was run from, as PostgreSQL describes it, the innermost first;
     /// empty where the client itself sent it.
     pub context: String,
+    /// What its session had set that changes what a text means, and that a
+    /// version has otherwise, as in `TimeZone = Europe/Paris`; mostly empty.
+    pub settings: String,
     /// What was changed.
     pub what: What,
 }

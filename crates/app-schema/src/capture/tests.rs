@@ -13,6 +13,7 @@ fn firing(seq: i64, text: &str, tag: &str, context: &str, kind: &str, detail: &s
         text: Arc::from(text),
         tag: tag.to_owned(),
         context: context.to_owned(),
+        settings: String::new(),
         what: What::read(kind, detail).unwrap(),
     }
 }
@@ -163,4 +164,30 @@ fn rows_that_came_by_a_view_are_not_taken_for_other_statements() {
         "{}",
         draft.sql
     );
+}
+
+#[test]
+fn settings_that_change_what_a_text_means_are_told() {
+    let told = |text: &str, tag: &str, settings: &str| {
+        let settings = settings.to_owned();
+        let one = match tag {
+            "UPDATE" => firing(1, text, tag, "", "rows", r#"{"schema": "public", "table": "t", "count": 0}"#),
+            _ => Firing { tag: tag.to_owned(), ..table(1, text, "public") },
+        };
+        let draft = draft(&[Firing { settings, ..one }], &[], &[]);
+        (draft.notes.iter().filter(|note| note.note.contains("ran with")).count(), draft.refusals.len())
+    };
+    let paris = "TimeZone = Europe/Paris";
+    for (text, tag, settings, expected) in [
+        ("UPDATE t SET a = '2024-05-01 12:00'", "UPDATE", paris, (1, 0)),
+        ("UPDATE t SET a = '03/04/2024'", "UPDATE", "DateStyle = SQL, DMY", (1, 0)),
+        ("UPDATE t SET a = '2024-05-01 12:00'", "UPDATE", "", (0, 0)),
+        ("UPDATE t SET a = 'v-1', b = 2024 - 5", "UPDATE", paris, (0, 0)),
+        ("ALTER TABLE t ALTER a TYPE timestamptz", "ALTER TABLE", paris, (1, 0)),
+        ("ALTER TABLE t ALTER a TYPE bigint", "ALTER TABLE", paris, (0, 0)),
+        ("UPDATE t SET a = 'x\\'", "UPDATE", "standard_conforming_strings = off", (0, 1)),
+        ("UPDATE t SET a = 'x'", "UPDATE", "standard_conforming_strings = off", (0, 0)),
+    ] {
+        assert_eq!(told(text, tag, settings), expected, "{text} with {settings}");
+    }
 }

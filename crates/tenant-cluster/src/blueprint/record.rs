@@ -234,13 +234,15 @@ fn firing(row: &Row, texts: &HashMap<String, Arc<str>>) -> Result<Firing, Proble
         text: text.ok_or_else(|| Problem::internal("a recorded statement has no text"))?,
         tag: row.get("tag"),
         context: row.get("context"),
+        settings: row.get("settings"),
         what,
     })
 }
 
+/// A blueprint that an older program made notes no settings yet.
 const FIRINGS_SQL: &str = "
 select l.seq, format('%s %s %s', l.pid, l.at, l.text_hash) as message, l.text_hash as text, l.kind, l.tag,
-       l.context, l.detail::text as detail
+       l.context, coalesce(to_jsonb(l) ->> 'settings', '') as settings, l.detail::text as detail
 from insula_capture.log l
 where l.version is null order by l.seq limit $1";
 

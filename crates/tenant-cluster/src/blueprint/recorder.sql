@@ -36,6 +36,8 @@ create table if not exists insula_capture.log (
     -- The version that it was captured in.
     version   int
 );
+-- What the session had set that a version has otherwise, and that changes what a text means.
+alter table insula_capture.log add column if not exists settings text not null default '';
 create index if not exists log_uncaptured on insula_capture.log (seq) where version is null;
 
 -- Backends that are in the recorder's own statements now.
@@ -95,8 +97,13 @@ declare the_text text := current_query(); the_hash text := encode(sha256(convert
 begin
     insert into insula_capture.texts (xid, hash, text) values (pg_current_xact_id(), the_hash, the_text)
         on conflict do nothing;
-    insert into insula_capture.log (text_hash, kind, tag, context, detail)
-        values (the_hash, the_kind, the_tag, the_context, the_detail);
+    insert into insula_capture.log (text_hash, kind, tag, context, detail, settings)
+        values (the_hash, the_kind, the_tag, the_context, the_detail, (
+            select coalesce(string_agg(s.name || ' = ' || current_setting(s.name), ', '), '')
+            from (values ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('TimeZone', 'UTC'),
+                         ('standard_conforming_strings', 'on')) as s (name, of_versions)
+            where regexp_replace(current_setting(s.name), '^(Etc/)?(UTC|UCT|GMT|Zulu|Universal|Greenwich)$', 'UTC', 'i')
+                  <> s.of_versions));
 end $$;
 
 -- What is left of a context without the recorder's own frame, the first line.
@@ -189,14 +196,27 @@ begin
     perform insula_capture.write('drop', tg_tag, insula_capture.outside(the_context), objects);
 end $$;
 
+-- Sets how values are written, for the rest of the transaction; returns how they were.
+create or replace function insula_capture.set_style(style text[]) returns text[]
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    names constant text[] := '{datestyle,intervalstyle,timezone,extra_float_digits,bytea_output,xmloption}';
+    before text[] := '{}';
+begin
+    for i in 1 .. cardinality(names) loop
+        before := before || current_setting(names[i]);
+        perform set_config(names[i], style[i], true);
+    end loop;
+    return before;
+end $$;
+
 -- One firing for each statement and table. The rows are kept where they may be
 -- needed: those of INSERT and COPY, and all that were changed with parameters.
 create or replace function insula_capture.on_rows() returns trigger
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
-    set timezone = 'UTC' set extra_float_digits = 3 set bytea_output = 'hex' set xmloption = 'content' as $$
+    set search_path = pg_catalog, pg_temp as $$
 declare
-    the_context text; is_kept boolean; changed bigint := 0;
+    style text[]; the_context text; is_kept boolean; changed bigint := 0;
     names text[]; expressions text; keys text[]; has_always boolean; before jsonb; after jsonb; sequences jsonb;
     kept constant text := 'select jsonb_agg(to_jsonb(array[%s]::text[])) from (select * from %I limit 10001) r';
 begin
@@ -204,7 +224,7 @@ begin
     get diagnostics the_context = pg_context;
     the_context := insula_capture.outside(the_context);
     is_kept := the_context = '' and (tg_op = 'INSERT' or
-        tg_op in ('UPDATE', 'DELETE') and current_query() ~* '(\$[0-9]|\mexecute\M)');
+        tg_op in ('UPDATE', 'DELETE') and current_query() ~* E'(\\$[0-9]|\\mexecute\\M)');
     if tg_op <> 'TRUNCATE' then
         execute 'select count(*) from ' || case tg_op when 'INSERT' then 'new_rows' else 'old_rows' end into changed;
     end if;
@@ -233,12 +253,14 @@ begin
             union all
             select d.refobjid from pg_attrdef e join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = e.oid
             where e.adrelid = tg_relid and d.refclassid = 'pg_class'::regclass);
+        style := insula_capture.set_style('{"ISO, YMD",postgres,UTC,3,hex,content}');
         if tg_op <> 'INSERT' then
             execute format(kept, expressions, 'old_rows') into before;
         end if;
         if tg_op <> 'DELETE' then
             execute format(kept, expressions, 'new_rows') into after;
         end if;
+        perform insula_capture.set_style(style);
     end if;
     perform insula_capture.write('rows', tg_op, the_context, jsonb_build_object(
         'schema', tg_table_schema, 'table', tg_table_name, 'count', changed, 'columns', names, 'key', keys,

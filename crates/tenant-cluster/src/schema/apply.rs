@@ -37,13 +37,26 @@ pub(super) fn lock(schema: &SchemaName, shared: bool) -> String {
     format!("select pg_advisory_xact_lock{kind}(hashtextextended('insula app schema {schema}', 0))")
 }
 
-pub(super) fn limits() -> [String; 3] {
-    [
+/// What changes the meaning of a text: the same on every server, whatever it,
+/// the database or the role has set.
+pub(super) const MEANING: [(&str, &str); 4] = [
+    ("standard_conforming_strings", "on"),
+    ("datestyle", "'ISO, MDY'"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "'UTC'"),
+];
+
+/// The settings of a version's transaction. Send them before its text: how a
+/// text is cut into words is decided when it comes.
+pub(super) fn limits() -> Vec<String> {
+    let meaning = MEANING.iter().map(|(name, value)| format!("set local {name} = {value}"));
+    let limits = [
         format!("set local lock_timeout = '{LOCK_TIMEOUT}'"),
         format!("set local statement_timeout = '{STATEMENT_TIMEOUT}'"),
         // A warning says what it likes too, and the driver would log it.
         "set local client_min_messages = error".to_owned(),
-    ]
+    ];
+    limits.into_iter().chain(meaning).collect()
 }
 
 /// Applies a version, as its developer wrote it, to a schema that one tenant
@@ -62,7 +75,7 @@ pub async fn apply_plain(
         return Ok(());
     }
     let transaction = client.transaction().await.map_err(db)?;
-    let mut begin: Vec<String> = limits().into();
+    let mut begin = limits();
     begin.push(lock(schema, false));
     let place = || Place::of(&migration.migration().file_name(), &migration.applied());
     let begun = transaction.batch_execute(&begin.join(";\n")).await;
@@ -99,8 +112,8 @@ pub(crate) async fn apply_as_owner(
     migration: &PlainMigration,
 ) -> Result<(), Problem> {
     let transaction = client.transaction().await.map_err(db)?;
-    let mut statements: Vec<String> = limits().into();
-    statements.extend_from_slice(first);
+    transaction.batch_execute(&limits().join(";\n")).await.map_err(db)?;
+    let mut statements: Vec<String> = first.to_vec();
     statements.extend(extensions(&SchemaName::of_silo(), migration));
     statements.push(format!("set local search_path = {}", search_path(&SchemaName::of_silo())));
     let text = PlainText::new(&statements, migration, "");
@@ -149,7 +162,7 @@ pub async fn apply_pool(client: &mut Client, migration: &PoolMigration) -> Resul
         return Ok(());
     }
     let transaction = client.transaction().await.map_err(db)?;
-    let mut begin: Vec<String> = limits().into();
+    let mut begin = limits();
     begin.push(lock(&schema, false));
     begin.push(format!("set local search_path = {}", search_path(&schema)));
     let begun = transaction.batch_execute(&begin.join(";\n")).await;

@@ -7,7 +7,7 @@ use insula_domain::{RoleName, SchemaName};
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
-use super::apply::search_path;
+use super::apply::{MEANING, search_path};
 use super::batch::Failure;
 use super::failure::Place;
 use super::owner::{let_make, let_make_no_more, make_owner, owner_of};
@@ -87,7 +87,8 @@ impl Steps<'_> {
         let lock = self.lock("unlock");
         let end = if self.is_silo() { let_make_no_more(self.schema) } else { String::new() };
         let reset = format!(
-            "reset role; reset search_path; reset lock_timeout; reset statement_timeout; reset client_min_messages; {end}; {lock}"
+            "reset role; reset search_path; reset lock_timeout; reset statement_timeout; reset client_min_messages; {}; {end}; {lock}",
+            MEANING.map(|(name, _)| format!("reset {name}")).join("; ")
         );
         let reset = client.batch_execute(&reset).await.map_err(db);
         done.and(reset)
@@ -116,7 +117,8 @@ impl Steps<'_> {
             client.batch_execute(&format!("{owner}; {}", let_make(self.schema))).await.map_err(db)?;
         }
         let begin = format!(
-            "set client_min_messages = error; set lock_timeout = '5s'; {}; set search_path = {}; set lock_timeout = 0; set statement_timeout = '2h'",
+            "{}; set client_min_messages = error; set lock_timeout = '5s'; {}; set search_path = {}; set lock_timeout = 0; set statement_timeout = '2h'",
+            MEANING.map(|(name, value)| format!("set {name} = {value}")).join("; "),
             self.lock("lock"),
             search_path(self.schema)
         );

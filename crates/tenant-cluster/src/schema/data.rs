@@ -30,7 +30,7 @@ pub struct HeldPool<'c> {
 /// seconds, or the cluster is away.
 pub async fn hold_pool(client: &mut Client) -> Result<HeldPool<'_>, Problem> {
     let transaction = client.transaction().await.map_err(db)?;
-    let mut begin: Vec<String> = limits().into();
+    let mut begin = limits();
     begin.push(lock(&SchemaName::pool(), true));
     let begun = transaction.batch_execute(&begin.join(";\n")).await;
     begun.map_err(|error| Failure { done: 0, error }.into_problem(&Place::elsewhere()))?;

@@ -181,7 +181,7 @@ fn explain(migration: &PoolMigration, violations: &[Violation], failed: Option<&
 /// A transaction that sees all rows of the shared tables.
 async fn begin(client: &mut Client) -> Result<Transaction<'_>, Problem> {
     let transaction = client.transaction().await.map_err(db)?;
-    let mut begin: Vec<String> = limits().into();
+    let mut begin = limits();
     begin.push(format!("set local search_path = {}", search_path(&SchemaName::pool())));
     transaction.batch_execute(&begin.join(";\n")).await.map_err(db)?;
     Ok(transaction)

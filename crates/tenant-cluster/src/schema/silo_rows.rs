@@ -53,7 +53,7 @@ async fn rows(
     for condition in &migration.conditions {
         let Some(query) = &condition.in_silo else { continue };
         let transaction = client.transaction().await.map_err(db)?;
-        let mut begin: Vec<String> = limits().into();
+        let mut begin = limits();
         begin.push(format!("set local search_path = {}", search_path(schema)));
         begin.push(format!("set local role {}", owner_of(schema)));
         transaction.batch_execute(&begin.join(";\n")).await.map_err(db)?;
