@@ -90,7 +90,8 @@ impl<'a> Blueprint<'a> {
             Problem::new(
                 Code::BlueprintMissing,
                 format!(
-                    "The database {ROLE} on the cluster {} is gone, or is not the one that Insula made.",
+                    "The database {ROLE} on the cluster {} is gone, or is not the one that Insula made. `insula schema \
+                     blueprint-rebuild` makes it anew from the versions; what was not captured is lost.",
                     access.name()
                 ),
             )
