@@ -450,6 +450,11 @@ pub(crate) fn is_true(option: &pg_query::protobuf::DefElem) -> bool {
         Some(NodeEnum::String(text)) => {
             !matches!(text.sval.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0")
         }
+        // OFF and NO are no reserved words, and read as the name of a type.
+        Some(NodeEnum::TypeName(name)) => {
+            let word = name.names.last().and_then(crate::names::text_of);
+            !word.is_some_and(|word| matches!(word.as_str(), "off" | "no"))
+        }
         Some(_) => true,
     }
 }

@@ -378,6 +378,7 @@ fn what_cannot_be_kept_apart_is_refused() {
     use RefusalKind as K;
     let cases = [
         ("CREATE TABLE c (tenant_id int)", K::TenantColumn),
+        ("CREATE VIEW w WITH (security_invoker = off) AS SELECT 1 AS a", K::RowSecurity),
         ("ALTER TABLE t ADD COLUMN tenant_id uuid", K::TenantColumn),
         ("ALTER TABLE t RENAME x TO tenant_id", K::TenantColumn),
         ("CREATE TABLE c PARTITION OF t DEFAULT", K::UnknownObject),
