@@ -16,6 +16,8 @@ pub mod tag {
     pub const AUTHENTICATION: u8 = b'R';
     /// `BackendKeyData`.
     pub const BACKEND_KEY_DATA: u8 = b'K';
+    /// `CloseComplete`.
+    pub const CLOSE_COMPLETE: u8 = b'3';
     /// `CommandComplete`.
     pub const COMMAND_COMPLETE: u8 = b'C';
     /// `CopyInResponse`.
@@ -32,6 +34,8 @@ pub mod tag {
     pub const NOTIFICATION_RESPONSE: u8 = b'A';
     /// `ParameterStatus`.
     pub const PARAMETER_STATUS: u8 = b'S';
+    /// `ParseComplete`.
+    pub const PARSE_COMPLETE: u8 = b'1';
     /// `ReadyForQuery`.
     pub const READY_FOR_QUERY: u8 = b'Z';
     /// `RowDescription`.
@@ -250,6 +254,40 @@ pub fn put_data_row(out: &mut BytesMut, values: &[Option<&[u8]>]) {
             }
         }
     });
+}
+
+/// The columns of a `DataRow`; `None` is SQL's null.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn parse_data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, WireError> {
+    let mut cursor = Cursor::new(body);
+    let count = usize::try_from(cursor.i16()?).map_err(|_| WireError::Malformed("a count is negative"))?;
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        columns.push(match usize::try_from(cursor.i32()?) {
+            Ok(length) => Some(cursor.take(length)?),
+            Err(_) => None,
+        });
+    }
+    cursor.end()?;
+    Ok(columns)
+}
+
+/// The command of a `CommandComplete`.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn parse_command_complete(body: &[u8]) -> Result<&[u8], WireError> {
+    let mut cursor = Cursor::new(body);
+    let command = cursor.text()?;
+    cursor.end()?;
+    Ok(command)
+}
+
+/// Writes a `ParseComplete`.
+pub fn put_parse_complete(out: &mut BytesMut) {
+    message(out, tag::PARSE_COMPLETE, |_| ());
 }
 
 /// Writes a `CommandComplete`.

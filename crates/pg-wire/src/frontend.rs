@@ -129,6 +129,90 @@ impl<'a> Parse<'a> {
     }
 }
 
+/// The beginning of a `Bind`: what it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindNames<'a> {
+    /// The portal that it makes; empty for the unnamed one.
+    pub portal: &'a [u8],
+    /// The statement; empty for the unnamed one.
+    pub statement: &'a [u8],
+    /// What follows of the message, as far as it was given.
+    pub rest: &'a [u8],
+}
+
+impl<'a> BindNames<'a> {
+    /// Reads the beginning of the body; `None` where the names do not end
+    /// within it.
+    #[must_use]
+    pub fn from_beginning(body: &'a [u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(body);
+        let (portal, statement) = (cursor.text().ok()?, cursor.text().ok()?);
+        Some(Self { portal, statement, rest: cursor.rest() })
+    }
+
+    /// Writes the beginning of the message, of which `missing` bytes are to
+    /// follow.
+    ///
+    /// # Errors
+    /// [`WireError::Length`] where it would be longer than a message may be.
+    pub fn put(self, missing: usize, out: &mut BytesMut) -> Result<(), WireError> {
+        let length = 4 + self.portal.len() + 1 + self.statement.len() + 1 + self.rest.len() + missing;
+        let length = message_length(length)?;
+        out.put_u8(tag::BIND);
+        out.put_u32(length);
+        text(out, self.portal);
+        text(out, self.statement);
+        out.put_slice(self.rest);
+        Ok(())
+    }
+}
+
+/// The length of a message as it stands in it.
+fn message_length(length: usize) -> Result<u32, WireError> {
+    const MAX: u32 = i32::MAX as u32;
+    let too_long = WireError::Length { length: u32::MAX, min: 4, max: MAX };
+    u32::try_from(length).ok().filter(|length| *length <= MAX).ok_or(too_long)
+}
+
+/// What a `Describe` or a `Close` is about: a prepared statement or a portal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// A prepared statement, by its name.
+    Statement(&'a [u8]),
+    /// A portal, by its name.
+    Portal(&'a [u8]),
+}
+
+impl<'a> Named<'a> {
+    /// Reads the body of the message.
+    ///
+    /// # Errors
+    /// [`WireError::Malformed`].
+    pub fn from_body(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut cursor = Cursor::new(body);
+        let (kind, name) = (cursor.u8()?, cursor.text()?);
+        cursor.end()?;
+        match kind {
+            b'S' => Ok(Self::Statement(name)),
+            b'P' => Ok(Self::Portal(name)),
+            _ => Err(WireError::Malformed("only statements and portals are described and closed")),
+        }
+    }
+
+    /// Writes the message with this type: `Describe` or `Close`. Names hold no
+    /// zero bytes.
+    pub fn put(self, message_tag: u8, out: &mut BytesMut) {
+        let (kind, name) = match self {
+            Self::Statement(name) => (b'S', name),
+            Self::Portal(name) => (b'P', name),
+        };
+        message(out, message_tag, |out| {
+            out.put_u8(kind);
+            text(out, name);
+        });
+    }
+}
+
 /// Writes a `Query`.
 ///
 /// # Errors
@@ -152,11 +236,8 @@ pub fn put_text<'a>(
     text: impl Iterator<Item = &'a [u8]> + Clone,
     rest: &[u8],
 ) -> Result<(), WireError> {
-    const MAX: usize = i32::MAX as usize;
     let length = 4 + name.len() + 1 + text.clone().map(<[u8]>::len).sum::<usize>() + 1 + rest.len();
-    if length > MAX {
-        return Err(WireError::Length { length: u32::MAX, min: 4, max: MAX as u32 });
-    }
+    message_length(length)?;
     out.reserve(1 + length);
     message(out, tag, |out| {
         if tag == self::tag::PARSE {
@@ -206,6 +287,29 @@ mod tests {
         let message = read_message(&mut out, 1 << 20).unwrap().unwrap();
         assert!(out.is_empty());
         (message.tag, message.body.to_vec())
+    }
+
+    #[test]
+    fn a_bind_gets_another_name_and_keeps_the_rest() {
+        let body = b"portal\0name\0\0\0\0\x01rest";
+        let names = BindNames::from_beginning(body).unwrap();
+        assert_eq!((names.portal, names.statement), (&b"portal"[..], &b"name"[..]));
+        let mut out = BytesMut::new();
+        BindNames { statement: b"other_name", ..names }.put(3, &mut out).unwrap();
+        out.extend_from_slice(b"end");
+        let message = read_message(&mut out, 100).unwrap().unwrap();
+        assert_eq!((message.tag, &message.body[..]), (b'B', &b"portal\0other_name\0\0\0\0\x01restend"[..]));
+        assert_eq!(BindNames::from_beginning(b"portal\0name"), None);
+        assert!(names.put(i32::MAX as usize, &mut out).is_err() && out.is_empty());
+    }
+
+    #[test]
+    fn what_is_described_or_closed_reads_back() {
+        for named in [Named::Statement(b"s"), Named::Portal(b""), Named::Statement(b"")] {
+            let (tag, body) = body(|out| named.put(tag::CLOSE, out));
+            assert_eq!((tag, Named::from_body(&body)), (b'C', Ok(named)));
+        }
+        assert!(Named::from_body(b"Xs\0").is_err() && Named::from_body(b"Ss").is_err());
     }
 
     proptest! {

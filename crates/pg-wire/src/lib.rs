@@ -16,4 +16,4 @@ pub mod startup;
 pub use error::{NulInText, WireError};
 pub use fields::{ErrorFields, Severity};
 pub use message::{Header, Message, TransactionStatus, read_message};
-pub use scan::{Handling, Scanner, Step};
+pub use scan::{BEGINNING_BYTES_MAX, Handling, Scanner, Step};

@@ -14,7 +14,13 @@ pub enum Handling {
     Hold,
     /// Its bytes go on as they come, and are looked at before.
     Watch,
+    /// Its beginning is held, up to [`BEGINNING_BYTES_MAX`] bytes with the
+    /// header; what follows goes on as it comes.
+    Begin,
 }
+
+/// The longest beginning of a message that is held.
+pub const BEGINNING_BYTES_MAX: usize = 4096;
 
 /// What the buffered bytes are good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +37,14 @@ pub enum Step {
         /// Whether the message ends with them.
         is_last: bool,
     },
+    /// The first so many bytes are the beginning of a message that was asked
+    /// for, or all of it.
+    Beginning {
+        /// The message.
+        header: Header,
+        /// How many bytes, the header's among them.
+        count: usize,
+    },
     /// More bytes are needed before anything can be said.
     NeedMore,
 }
@@ -44,12 +58,14 @@ pub struct Scanner {
     watched: usize,
     /// A held message whose header has been decided already.
     held: Option<Header>,
+    /// A message whose beginning is held.
+    begun: Option<Header>,
 }
 
 impl Scanner {
     /// Looks at the buffered bytes, which begin where the last step ended: the
-    /// caller takes away what [`Step::Pass`], [`Step::Whole`] and
-    /// [`Step::Watched`] name before it asks again. `decide` is asked once for each message.
+    /// caller takes away what the step names before it asks again. `decide` is
+    /// asked once for each message.
     ///
     /// # Errors
     /// [`WireError::Length`] where a header is broken.
@@ -59,7 +75,7 @@ impl Scanner {
         mut decide: impl FnMut(Header) -> Handling,
     ) -> Result<Step, WireError> {
         let mut passed = 0;
-        while self.held.is_none() && self.watched == 0 {
+        while self.held.is_none() && self.begun.is_none() && self.watched == 0 {
             let now = self.passing.min(buffered.len() - passed);
             passed += now;
             self.passing -= now;
@@ -77,6 +93,7 @@ impl Scanner {
                 Handling::Pass => self.passing = header.message_bytes(),
                 Handling::Hold => self.held = Some(header),
                 Handling::Watch => self.watched = header.message_bytes(),
+                Handling::Begin => self.begun = Some(header),
             }
         }
         if passed > 0 {
@@ -87,6 +104,15 @@ impl Scanner {
             self.watched -= count;
             let is_last = self.watched == 0;
             return Ok(if count > 0 { Step::Watched { count, is_last } } else { Step::NeedMore });
+        }
+        if let Some(header) = self.begun {
+            let count = header.message_bytes().min(BEGINNING_BYTES_MAX);
+            if buffered.len() < count {
+                return Ok(Step::NeedMore);
+            }
+            self.begun = None;
+            self.passing = header.message_bytes() - count;
+            return Ok(Step::Beginning { header, count });
         }
         match self.held {
             Some(header) if buffered.len() >= header.message_bytes() => {
@@ -100,7 +126,7 @@ impl Scanner {
     /// Whether the stream stands between two messages, as far as it was seen.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
-        self.passing == 0 && self.watched == 0 && self.held.is_none()
+        self.passing == 0 && self.watched == 0 && self.held.is_none() && self.begun.is_none()
     }
 }
 
@@ -136,6 +162,7 @@ mod tests {
                 let hold = |header: Header| match header.tag {
                     b'Q' => Handling::Hold,
                     b'P' => Handling::Watch,
+                    b'B' => Handling::Begin,
                     _ => Handling::Pass,
                 };
                 match scanner.step(&buffer, hold)? {
@@ -154,6 +181,12 @@ mod tests {
                             watched.clear();
                         }
                     }
+                    Step::Beginning { header, count } => {
+                        assert_eq!(count, header.message_bytes().min(BEGINNING_BYTES_MAX));
+                        let beginning = buffer.split_to(count);
+                        all.extend_from_slice(&beginning);
+                        held.push((header.tag, beginning[5..].to_vec()));
+                    }
                     Step::NeedMore => break,
                 }
             }
@@ -163,7 +196,7 @@ mod tests {
     }
 
     fn messages() -> impl Strategy<Value = Messages> {
-        let tag = prop_oneof![Just(b'Q'), Just(b'P'), Just(b'D')];
+        let tag = prop_oneof![Just(b'Q'), Just(b'P'), Just(b'B'), Just(b'D')];
         proptest::collection::vec((tag, proptest::collection::vec(any::<u8>(), 0..60)), 0..20)
     }
 
@@ -196,6 +229,9 @@ mod tests {
         assert!(largest < 20, "{largest}");
         let (_, watched, largest) = run(stream(&[(b'P', vec![1; 1_000_000])]), &[]).unwrap();
         assert!(watched[0].1.len() == 1_000_000 && largest < 20, "{largest}");
+        let (all, begun, largest) = run(stream(&[(b'B', vec![1; 1_000_000])]), &[]).unwrap();
+        assert_eq!((all.len(), begun[0].1.len()), (1_000_005, BEGINNING_BYTES_MAX - 5));
+        assert!(largest < BEGINNING_BYTES_MAX + 20, "{largest}");
         // The canary: a message that is held does need its whole size.
         let (_, held, largest) = run(stream(&[(b'Q', vec![1; 1_000_000])]), &[]).unwrap();
         assert!(held.len() == 1 && largest > 1_000_000);
