@@ -1,7 +1,7 @@
 //! Credentials of a tenant: database logins and API keys. A secret is in the
 //! answer that creates it, and in no other.
 
-use insula_domain::{ApiKeyId, LoginId, LoginName};
+use insula_domain::{ApiKeyId, LoginId, LoginName, PoolMode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -19,6 +19,10 @@ pub struct Login {
     pub descendants: bool,
     /// Whether it is the one that every tenant has from the start.
     pub is_default: bool,
+    /// How long its sessions keep a connection to the database; none is as the
+    /// front is set, which is for a transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_mode: Option<PoolMode>,
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -36,6 +40,11 @@ pub struct CreateLogin {
     /// Whether it may open the databases of descendants.
     #[serde(default)]
     pub descendants: bool,
+    /// How long its sessions keep a connection to the database. `session` is for
+    /// programs that keep something in their session: session advisory locks,
+    /// temporary tables, LISTEN.
+    #[serde(default)]
+    pub pool_mode: Option<PoolMode>,
 }
 
 /// A login that was just created, with its secret.

@@ -58,6 +58,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "blueprint", sql: include_str!("../migrations/0006_blueprint.sql") },
     Migration { version: 7, name: "schema_keys", sql: include_str!("../migrations/0007_schema_keys.sql") },
     Migration { version: 8, name: "own_objects", sql: include_str!("../migrations/0008_own_objects.sql") },
+    Migration { version: 9, name: "pool_mode", sql: include_str!("../migrations/0009_pool_mode.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

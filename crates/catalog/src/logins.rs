@@ -1,6 +1,6 @@
 //! Database logins of tenants. Only verifiers are kept, never secrets.
 
-use insula_domain::{LoginId, LoginName, TenantId};
+use insula_domain::{LoginId, LoginName, PoolMode, TenantId};
 use insula_problem::{Code, Problem};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::change::{CatalogClient, Change};
 use crate::db;
-use crate::rows::{parsed, unsigned};
+use crate::rows::{parsed, parsed_opt, unsigned};
 
 /// A database login.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct LoginRecord {
     pub descendants: bool,
     /// Whether its secret is derived from the master key, to be shown again.
     pub is_default: bool,
+    /// How long its sessions keep a backend; `None` is as the front is set.
+    pub pool_mode: Option<PoolMode>,
     /// The generation of the master key behind a derived secret.
     pub key_generation: u32,
     /// The generation of the secret itself.
@@ -45,6 +47,7 @@ fn login_of(row: &Row) -> Result<LoginRecord, Problem> {
         read_only: row.get("read_only"),
         descendants: row.get("descendants"),
         is_default: row.get("is_default"),
+        pool_mode: parsed_opt(row, "pool_mode")?,
         key_generation: unsigned("key_generation", row.get::<_, i32>("key_generation"))?,
         secret_generation: unsigned("secret_generation", row.get::<_, i32>("secret_generation"))?,
         created_at: row.get("created_at"),
@@ -97,8 +100,8 @@ impl Change<'_> {
             .raw()
             .execute(
                 "insert into logins (id, tenant_id, name, verifier, read_only, descendants, is_default,
-                     key_generation, secret_generation, created_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do nothing",
+                     key_generation, secret_generation, created_at, pool_mode)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict (id) do nothing",
                 &[
                     &login.id.as_uuid(),
                     &login.tenant.as_uuid(),
@@ -110,6 +113,7 @@ impl Change<'_> {
                     &signed(login.key_generation),
                     &signed(login.secret_generation),
                     &login.created_at,
+                    &login.pool_mode.map(PoolMode::as_str),
                 ],
             )
             .await;

@@ -18,7 +18,7 @@ use tokio_postgres::{IsolationLevel, Row, Transaction};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::rows::{parsed, unsigned};
+use crate::rows::{parsed, parsed_opt, unsigned};
 use crate::schema_versions::TableKeys;
 use crate::tenants::placement_of;
 use crate::{Catalog, db};
@@ -152,7 +152,8 @@ async fn read_update(transaction: &Transaction<'_>, since: Option<i64>) -> Resul
         .map_err(db)?;
     let logins = transaction
         .query(
-            "select id, name, tenant_id, verifier, read_only, descendants, revision, revoked_at is not null as gone
+            "select id, name, tenant_id, verifier, read_only, descendants, pool_mode, revision,
+                 revoked_at is not null as gone
              from logins
              where case when $1::bigint is null then revoked_at is null else changed_xid >= $1 end",
             &[&since],
@@ -240,6 +241,7 @@ fn login_of(row: &Row) -> Result<LoginRoute, Problem> {
         read_only: row.get("read_only"),
         descendants: row.get("descendants"),
         max_sessions: None,
+        pool_mode: parsed_opt(row, "pool_mode")?,
         revision: row.get("revision"),
     })
 }

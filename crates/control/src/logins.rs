@@ -57,13 +57,18 @@ pub async fn create(
         read_only: request.read_only,
         descendants: request.descendants,
         is_default: false,
+        pool_mode: request.pool_mode,
         key_generation: control.keys.current_generation(),
         secret_generation: 1,
         created_at: author.at,
     };
     let change = client.change(author).await?;
     change.add_login(&record).await?;
-    let detail = json!({"read_only": record.read_only, "descendants": record.descendants});
+    let detail = json!({
+        "read_only": record.read_only,
+        "descendants": record.descendants,
+        "pool_mode": record.pool_mode,
+    });
     change.audit("login.create", Some(tenant.id), record.name.as_str(), &detail).await?;
     let url = url(control, &record.name, &secret);
     let created = CreatedLogin { login: shown(record), secret: secret.expose().to_owned(), url };
@@ -241,6 +246,7 @@ pub fn default_login(
         read_only: false,
         descendants: true,
         is_default: true,
+        pool_mode: None,
         key_generation: generation,
         secret_generation: 1,
         created_at: control.clock.now(),
@@ -278,6 +284,7 @@ fn shown(record: LoginRecord) -> Login {
         read_only: record.read_only,
         descendants: record.descendants,
         is_default: record.is_default,
+        pool_mode: record.pool_mode,
         created_at: record.created_at,
     }
 }

@@ -13,6 +13,7 @@ mod names;
 mod own_objects;
 mod placement;
 mod plan;
+mod pool_mode;
 mod region;
 mod rollout;
 mod tenant;
@@ -29,6 +30,7 @@ pub use names::{DatabaseName, RoleName, SchemaName};
 pub use own_objects::{OwnObject, in_the_way};
 pub use placement::{Epoch, Placement};
 pub use plan::Plan;
+pub use pool_mode::{PoolMode, UnknownPoolMode};
 pub use region::{ResidencyViolation, may_reside};
 pub use rollout::{
     BehindTenant, Planned, RolloutPlacementStatus, RolloutStatus, UnknownRolloutStatus, plan_waves,

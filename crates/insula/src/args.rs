@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use insula_domain::RolloutPlacementStatus;
+use insula_domain::{PoolMode, RolloutPlacementStatus};
 
 /// Write your application for one tenant, run it for ten thousand.
 #[derive(Debug, Parser)]
@@ -435,6 +435,11 @@ pub enum LoginCommand {
         /// It may open the databases of descendants: app/child.
         #[arg(long)]
         descendants: bool,
+        /// How long its sessions keep a connection to the database: transaction,
+        /// or session for programs that leave something in it. As the front is
+        /// set where it is not given.
+        #[arg(long, value_name = "MODE")]
+        pool_mode: Option<PoolMode>,
     },
     /// List a tenant's logins.
     List {

@@ -17,9 +17,11 @@ use bytes::Bytes;
 use insula_credentials::Secret;
 use insula_credentials::scram::{EndPoint, Mechanism, ScramClient, ScramError};
 use insula_domain::{Address, DatabaseName, Entropy, RoleName};
-use insula_pg_wire::backend::{Authentication, parse_backend_key_data, parse_error, tag};
+use insula_pg_wire::backend::{
+    Authentication, parse_backend_key_data, parse_error, parse_parameter_status, tag,
+};
 use insula_pg_wire::startup::{CancelKey, put_session_start, put_ssl_request};
-use insula_pg_wire::{Message, NulInText, WireError, frontend};
+use insula_pg_wire::{NulInText, WireError, frontend};
 use insula_route_map::ClusterEndpoint;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
@@ -29,7 +31,8 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::cancel::CancelTarget;
 use crate::link::{Link, LinkError};
-use crate::parameters::Setting;
+use crate::prepared::Kept;
+use crate::settings::{Reported, SessionSettings};
 use crate::wire::{Wire, prepare};
 
 /// Longest message of a server before it is ready.
@@ -42,14 +45,61 @@ const MESSAGES_MAX: usize = 1000;
 /// waits by itself.
 const SOCKET_RETRY: Duration = Duration::from_millis(5);
 
-/// A backend that has just said that it is ready.
+/// A backend that is ready, and what is in it.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub link: Link,
     /// How to cancel what it is doing.
     pub target: CancelTarget,
-    /// What it said about its settings, and its notices, for the client.
-    pub greeting: Vec<Message>,
+    /// What it has said of its settings.
+    pub reported: Arc<Reported>,
+    /// What the session has set that had it last.
+    pub settings: Arc<SessionSettings>,
+    /// The prepared statements that it has.
+    pub kept: Kept,
+    /// The state of the pool's definitions when it was given the first of them.
+    pub definitions: u64,
+}
+
+impl Backend {
+    /// Whether the server has said nothing since it was given back: what it
+    /// says by itself is mostly that it goes.
+    pub fn is_alive(&self) -> bool {
+        self.link.is_quiet()
+    }
+
+    /// Ends it, and waits until it is gone, so far as can be known.
+    pub async fn end(mut self, within: Duration, leftover_bytes_max: usize) {
+        self.link.put(frontend::put_terminate);
+        let gone = async {
+            self.link.shutdown().await?;
+            self.link.drain(leftover_bytes_max).await;
+            io::Result::Ok(())
+        };
+        // A server that does not answer has ended it, or is gone itself.
+        let _ = timeout(within, gone).await;
+    }
+
+    /// Has it run statements of the front's own, and takes in what it reports.
+    /// None of them gives rows that matter.
+    pub async fn run(&mut self, sql: &str) -> Result<(), BackendError> {
+        let mut written = Ok(());
+        self.link.put(|out| written = frontend::put_query(out, sql.as_bytes()));
+        written?;
+        let mut failed = None;
+        loop {
+            let message = self.link.message(MESSAGE_BYTES_MAX).await?;
+            match message.tag {
+                tag::PARAMETER_STATUS => {
+                    let (name, value) = parse_parameter_status(&message.body)?;
+                    Arc::make_mut(&mut self.reported).take(name, value);
+                }
+                tag::ERROR_RESPONSE => failed = Some(refused(message.body)?),
+                tag::READY_FOR_QUERY => return failed.map_or(Ok(()), Err),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Whom the backend is for.
@@ -59,7 +109,6 @@ pub(crate) struct Opening<'a> {
     pub role: &'a RoleName,
     pub database: &'a DatabaseName,
     pub password: Secret,
-    pub settings: &'a [Setting],
 }
 
 /// Why there is no backend.
@@ -184,17 +233,23 @@ pub(crate) async fn open(
     let opened = async {
         let endpoint = Arc::clone(opening.endpoint);
         let Connection { mut link, end_point } = connect(&endpoint, tls).await?;
-        let mut parameters: Vec<(&[u8], &[u8])> = vec![
+        let parameters: [(&[u8], &[u8]); 2] = [
             (b"user", opening.role.as_str().as_bytes()),
             (b"database", opening.database.as_str().as_bytes()),
         ];
-        parameters.extend(opening.settings.iter().map(|(name, value)| (&name[..], &value[..])));
         let mut written = Ok(());
         link.put(|out| written = put_session_start(out, &parameters));
         written?;
         authenticate(&mut link, ScramClient::new(opening.password, end_point, entropy)).await?;
-        let (key, greeting) = greeting(&mut link).await?;
-        Ok(Backend { link, target: CancelTarget { endpoint, key }, greeting })
+        let (key, reported) = greeting(&mut link).await?;
+        Ok(Backend {
+            link,
+            target: CancelTarget { endpoint, key },
+            reported: Arc::new(reported),
+            settings: Arc::default(),
+            kept: Kept::default(),
+            definitions: 0,
+        })
     };
     timeout(within, opened).await.unwrap_or(Err(BackendError::TimedOut))
 }
@@ -242,14 +297,18 @@ async fn authentication(link: &mut Link) -> Result<Bytes, BackendError> {
 }
 
 /// What the server says between letting the role in and being ready.
-async fn greeting(link: &mut Link) -> Result<(CancelKey, Vec<Message>), BackendError> {
-    let (mut key, mut greeting) = (None, Vec::new());
+async fn greeting(link: &mut Link) -> Result<(CancelKey, Reported), BackendError> {
+    let (mut key, mut reported) = (None, Reported::default());
     for _ in 0..MESSAGES_MAX {
         let message = link.message(MESSAGE_BYTES_MAX).await?;
         match message.tag {
-            tag::PARAMETER_STATUS | tag::NOTICE_RESPONSE => greeting.push(message),
+            tag::PARAMETER_STATUS => {
+                let (name, value) = parse_parameter_status(&message.body)?;
+                reported.take(name, value);
+            }
+            tag::NOTICE_RESPONSE => {}
             tag::BACKEND_KEY_DATA => key = Some(parse_backend_key_data(&message.body)?),
-            tag::READY_FOR_QUERY => return Ok((key.ok_or(BackendError::OutOfPlace)?, greeting)),
+            tag::READY_FOR_QUERY => return Ok((key.ok_or(BackendError::OutOfPlace)?, reported)),
             tag::ERROR_RESPONSE => return Err(refused(message.body)?),
             _ => break,
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use insula_domain::Entropy;
 use insula_pg_wire::startup::{CancelKey, put_cancel_request};
 use insula_route_map::ClusterEndpoint;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::backend::{BackendError, connect};
@@ -42,11 +43,82 @@ impl CancelTarget {
     }
 }
 
+/// What a session's key leads to: the backend that works for it now.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    state: Mutex<SlotState>,
+    /// Told when a cancel has been through.
+    done: Notify,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    target: Option<CancelTarget>,
+    /// Cancels that are on their way to the backend.
+    under_way: usize,
+}
+
+/// A cancel on its way. As long as it lives, the backend is not given to
+/// another session.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    slot: Arc<Slot>,
+    pub target: CancelTarget,
+}
+
+impl Slot {
+    /// The session's queries run there from here on.
+    pub fn lead_to(&self, target: CancelTarget) {
+        self.lock().target = Some(target);
+    }
+
+    /// The session has no backend any more. False where a cancel is on its way
+    /// to the one that it had.
+    #[must_use]
+    pub fn lead_nowhere(&self) -> bool {
+        let mut state = self.lock();
+        state.target = None;
+        state.under_way == 0
+    }
+
+    /// Waits until no cancel is on its way.
+    pub async fn all_done(&self) {
+        loop {
+            let done = self.done.notified();
+            if self.lock().under_way == 0 {
+                return;
+            }
+            done.await;
+        }
+    }
+
+    /// A cancel of what the session does now, if it does anything.
+    pub fn begin(self: Arc<Self>) -> Option<UnderWay> {
+        let mut state = self.lock();
+        let target = state.target.clone()?;
+        state.under_way += 1;
+        drop(state);
+        Some(UnderWay { slot: self, target })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        // Nothing in here can be left half-changed by a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.slot.lock().under_way -= 1;
+        self.slot.done.notify_waiters();
+    }
+}
+
 /// The keys that are out.
 #[derive(Debug, Default)]
 pub(crate) struct CancelKeys {
     /// By process number: the secret that goes with it, and where it leads.
-    given: Mutex<HashMap<u32, (u32, CancelTarget)>>,
+    given: Mutex<HashMap<u32, (u32, Arc<Slot>)>>,
 }
 
 /// A key that is good as long as this lives.
@@ -55,29 +127,32 @@ pub(crate) struct GivenKey {
     keys: Arc<CancelKeys>,
     /// The key to show to the client.
     pub key: CancelKey,
+    pub slot: Arc<Slot>,
 }
 
 impl CancelKeys {
-    /// A key for a session; `None` where no free number was found.
-    pub fn give(self: &Arc<Self>, target: CancelTarget, entropy: &dyn Entropy) -> Option<GivenKey> {
+    /// A key for a session, which leads nowhere yet; `None` where no free number
+    /// was found.
+    pub fn give(self: &Arc<Self>, entropy: &dyn Entropy) -> Option<GivenKey> {
         let mut given = self.lock();
         let key = std::iter::repeat_with(|| random_key(entropy))
             .take(NUMBER_TRIES)
             .find(|key| key.process_id != 0 && !given.contains_key(&key.process_id))?;
-        given.insert(key.process_id, (key.secret, target));
+        let slot = Arc::new(Slot::default());
+        given.insert(key.process_id, (key.secret, Arc::clone(&slot)));
         drop(given);
-        Some(GivenKey { keys: Arc::clone(self), key })
+        Some(GivenKey { keys: Arc::clone(self), key, slot })
     }
 
     /// Where a key leads; `None` where no session has it.
-    pub fn find(&self, key: CancelKey) -> Option<CancelTarget> {
+    pub fn find(&self, key: CancelKey) -> Option<Arc<Slot>> {
         self.lock()
             .get(&key.process_id)
             .filter(|(secret, _)| *secret == key.secret)
-            .map(|(_, target)| target.clone())
+            .map(|(_, slot)| Arc::clone(slot))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (u32, CancelTarget)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (u32, Arc<Slot>)>> {
         // Nothing in here can be left half-changed by a panic.
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,9 +195,14 @@ mod tests {
     #[test]
     fn a_key_leads_to_its_own_backend_alone_and_only_while_it_lives() {
         let keys = Arc::new(CancelKeys::default());
-        let given: Vec<_> = (0..100).map(|number| keys.give(target(number), &OsEntropy).unwrap()).collect();
+        let given: Vec<_> = (0..100).map(|_| keys.give(&OsEntropy).unwrap()).collect();
         for (number, given) in given.iter().enumerate() {
-            assert_eq!(keys.find(given.key).unwrap().key.process_id as usize, number);
+            assert!(keys.find(given.key).unwrap().begin().is_none(), "it has no backend yet");
+            given.slot.lead_to(target(u32::try_from(number).unwrap()));
+        }
+        for (number, given) in given.iter().enumerate() {
+            let under_way = keys.find(given.key).unwrap().begin().unwrap();
+            assert_eq!(under_way.target.key.process_id as usize, number);
             let wrong = CancelKey { secret: given.key.secret.wrapping_add(1), ..given.key };
             assert!(keys.find(wrong).is_none());
             assert!(given.key.process_id <= i32::MAX as u32);
@@ -130,6 +210,25 @@ mod tests {
         let key = given[0].key;
         drop(given);
         assert!(keys.find(key).is_none() && keys.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_backend_is_kept_until_a_cancel_has_been_through() {
+        let slot = Arc::new(Slot::default());
+        slot.lead_to(target(1));
+        assert!(slot.lead_nowhere(), "nothing is on its way");
+        assert!(Arc::clone(&slot).begin().is_none());
+        slot.lead_to(target(2));
+        let under_way = Arc::clone(&slot).begin().unwrap();
+        assert!(!slot.lead_nowhere());
+        let waiting = tokio::spawn({
+            let slot = Arc::clone(&slot);
+            async move { slot.all_done().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(under_way);
+        waiting.await.unwrap();
     }
 
     #[test]
@@ -142,11 +241,11 @@ mod tests {
             }
         }
         let keys = Arc::new(CancelKeys::default());
-        let first = keys.give(target(1), &Always(7)).unwrap();
-        assert!(keys.give(target(2), &Always(7)).is_none(), "the only number is taken");
-        assert!(keys.give(target(2), &Always(0)).is_none(), "zero names no process");
-        assert_eq!(keys.find(first.key).unwrap().key.process_id, 1);
+        let first = keys.give(&Always(7)).unwrap();
+        assert!(keys.give(&Always(7)).is_none(), "the only number is taken");
+        assert!(keys.give(&Always(0)).is_none(), "zero names no process");
+        assert!(keys.find(first.key).is_some());
         drop(first);
-        assert!(keys.give(target(2), &Always(7)).is_some());
+        assert!(keys.give(&Always(7)).is_some());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use insula_domain::PoolMode;
+
 /// The front's bounds. Everything has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PgProxyConfig {
@@ -20,6 +22,19 @@ pub struct PgProxyConfig {
     /// Whether clients that are not on this machine must use TLS. The user
     /// `token`, whose password travels as it is, must in any case.
     pub require_tls: bool,
+    /// How long sessions keep a backend whose login does not say.
+    pub pool_mode: PoolMode,
+    /// Backends of one cluster, where the catalog has no bound for it.
+    pub backends_per_cluster_max: u32,
+    /// Backends of one tenant on a cluster; `None` is three quarters of what the
+    /// cluster has.
+    pub backends_per_tenant_max: Option<u32>,
+    /// Sessions of one tenant that wait for a backend at once.
+    pub waiting_per_tenant_max: usize,
+    /// How long a session waits for a backend before it is refused.
+    pub backend_wait_max: Duration,
+    /// How long a backend that nobody uses is kept.
+    pub backend_idle_max: Duration,
 }
 
 impl Default for PgProxyConfig {
@@ -31,6 +46,12 @@ impl Default for PgProxyConfig {
             sessions_max: 10_000,
             authenticating_max: 500,
             require_tls: false,
+            pool_mode: PoolMode::Transaction,
+            backends_per_cluster_max: 100,
+            backends_per_tenant_max: None,
+            waiting_per_tenant_max: 1_000,
+            backend_wait_max: Duration::from_secs(15),
+            backend_idle_max: Duration::from_secs(60),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use insula_domain::TenantId;
-use insula_pg_wire::backend::{error_fields, parse_parameter_status, put_error_fields};
+use insula_pg_wire::backend::{error_fields, put_error_fields};
 use insula_pg_wire::frontend::put_text;
 use insula_pool_sql::{Edits, Keys, Settings, Shifts, may_have_group};
 use insula_route_map::RouteMap;
@@ -127,10 +127,10 @@ impl Fitting {
     }
 
     /// The server says what a setting is.
-    pub fn setting(&mut self, body: &[u8]) {
-        match parse_parameter_status(body) {
-            Ok((b"standard_conforming_strings", value)) => self.conforming = value == b"on",
-            Ok((b"client_encoding", value)) => self.encoding = Encoding::named(value),
+    pub fn setting(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"standard_conforming_strings" => self.conforming = value == b"on",
+            b"client_encoding" => self.encoding = Encoding::named(value),
             _ => {}
         }
     }
@@ -258,13 +258,13 @@ mod tests {
         let mut fitting = fitting();
         let text = b"insert into t values ('\\') on conflict (a) do nothing --')";
         assert!(fitting.edits(text).is_some());
-        fitting.setting(b"standard_conforming_strings\0off\0");
+        fitting.setting(b"standard_conforming_strings", b"off");
         assert!(fitting.edits(text).is_none());
         let foreign = "insert into é values (1) on conflict (a) do nothing".as_bytes();
         assert!(fitting.edits(foreign).is_some());
-        fitting.setting(b"client_encoding\0SJIS\0");
+        fitting.setting(b"client_encoding", b"SJIS");
         assert!(fitting.edits(foreign).is_none() && fitting.edits(UPSERT).is_some());
-        fitting.setting(b"client_encoding\0LATIN1\0");
+        fitting.setting(b"client_encoding", b"LATIN1");
         assert!(fitting.edits(foreign).is_some());
     }
 

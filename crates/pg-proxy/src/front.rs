@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use insula_credentials::scram::MockSecrets;
 use insula_credentials::{ContextTokens, MasterKeys};
-use insula_domain::{Clock, ClusterName, Entropy, LoginId, TenantId};
+use insula_domain::{Clock, Entropy, LoginId, TenantId};
 use insula_route_map::RouteMap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +24,8 @@ use crate::counter::Counter;
 use crate::entrance::{Entrance, Ticket};
 use crate::fitting::LongTexts;
 use crate::measure::Measures;
+use crate::pool::{Opener, Pools};
+use crate::prepared::Statements;
 use crate::refusal::Refusal;
 use crate::session;
 use crate::tls::{FrontTls, connector};
@@ -40,6 +42,9 @@ const LAST_GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after the machine could not accept a connection (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause between two looks at the backends that nobody uses.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the front is made of.
 #[derive(Debug)]
@@ -72,7 +77,8 @@ pub(crate) struct Front {
     pub cancel_keys: Arc<CancelKeys>,
     pub tenants: Arc<Counter<TenantId>>,
     pub logins: Arc<Counter<LoginId>>,
-    pub clusters: Arc<Counter<ClusterName>>,
+    pub pools: Pools,
+    pub statements: Statements,
     pub long_texts: LongTexts,
     pub measures: Measures,
     sessions: Arc<Semaphore>,
@@ -110,16 +116,25 @@ impl PgProxy {
     /// # Errors
     /// Where TLS towards servers cannot be set up.
     pub fn new(config: PgProxyConfig, parts: Parts) -> Result<Self, rustls::Error> {
+        let (backend_tls, measures) = (connector()?, Measures::register());
+        let opener = Opener {
+            master_keys: Arc::clone(&parts.master_keys),
+            entropy: Arc::clone(&parts.entropy),
+            tls: backend_tls.clone(),
+            config: config.clone(),
+            measures: measures.clone(),
+        };
         let front = Front {
             tokens: ContextTokens::new(&parts.master_keys),
             mock_secrets: MockSecrets::new(&parts.master_keys),
-            backend_tls: connector()?,
+            backend_tls,
             cancel_keys: Arc::default(),
             tenants: Arc::default(),
             logins: Arc::default(),
-            clusters: Arc::default(),
+            pools: Pools::new(opener),
+            statements: Statements::default(),
             long_texts: LongTexts::default(),
-            measures: Measures::register(),
+            measures,
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
@@ -146,7 +161,7 @@ impl PgProxy {
             };
             doors.spawn(door.keep(listener));
         }
-        stops.draining.cancelled().await;
+        self.tidy_up_until(&stops.draining).await;
         sessions.close();
         if timeout(self.front.config.drain_timeout, sessions.wait()).await.is_err() {
             tracing::warn!(sessions = sessions.len(), "the time to drain is over; ending sessions");
@@ -155,6 +170,24 @@ impl PgProxy {
         }
         closed.cancel();
         while doors.join_next().await.is_some() {}
+    }
+}
+
+impl PgProxy {
+    /// Lets go of backends that nobody uses, until the front stops.
+    async fn tidy_up_until(&self, stopped: &CancellationToken) {
+        let front = &self.front;
+        let mut ticks = interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                now = ticks.tick() => {
+                    front.pools.sweep(&front.parts.routes.snapshot(), now.into_std());
+                    front.measures.pools(front.pools.tally());
+                }
+            }
+        }
     }
 }
 

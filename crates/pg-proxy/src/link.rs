@@ -63,6 +63,11 @@ impl Link {
         if self.inbox.is_empty() && self.outbox.is_empty() { Ok(self.wire) } else { Err(self) }
     }
 
+    /// Whether the connection is open, and nothing has come that was not read.
+    pub fn is_quiet(&self) -> bool {
+        self.inbox.is_empty() && self.wire.is_quiet()
+    }
+
     /// The connection, to be used without the inbox and the outbox.
     pub fn wire(&mut self) -> &mut Wire {
         &mut self.wire

@@ -6,6 +6,8 @@ use std::time::Duration;
 use insula_problem::Code;
 use metrics::{Counter, Gauge, Histogram};
 
+use crate::pool::Tally;
+
 /// The front's metrics, registered once.
 #[derive(Debug, Clone)]
 pub(crate) struct Measures {
@@ -15,6 +17,7 @@ pub(crate) struct Measures {
     pub bytes_to_clients: Counter,
     pub cancels_forwarded: Counter,
     pub cancels_unknown: Counter,
+    pub cancels_idle: Counter,
     backend_open_seconds: Histogram,
 }
 
@@ -30,6 +33,13 @@ impl Measures {
             "insula_pg_statements_refused_total",
             "Statements refused, by what they are"
         );
+        metrics::describe_counter!(
+            "insula_pg_pins_total",
+            "Sessions that had to keep their backend, by what they did"
+        );
+        metrics::describe_gauge!("insula_pg_pinned_sessions", "Sessions that keep their backend, by reason");
+        metrics::describe_gauge!("insula_pg_backends", "Backends of the PostgreSQL front, by state");
+        metrics::describe_gauge!("insula_pg_waiting_sessions", "Sessions that wait for a backend");
         metrics::describe_histogram!(
             "insula_pg_backend_open_seconds",
             metrics::Unit::Seconds,
@@ -42,6 +52,7 @@ impl Measures {
             bytes_to_clients: metrics::counter!("insula_pg_bytes_total", "direction" => "to_clients"),
             cancels_forwarded: metrics::counter!("insula_pg_cancels_total", "outcome" => "forwarded"),
             cancels_unknown: metrics::counter!("insula_pg_cancels_total", "outcome" => "unknown_key"),
+            cancels_idle: metrics::counter!("insula_pg_cancels_total", "outcome" => "nothing_under_way"),
             backend_open_seconds: metrics::histogram!("insula_pg_backend_open_seconds"),
         }
     }
@@ -54,6 +65,16 @@ impl Measures {
         metrics::counter!("insula_pg_ended_total", "code" => code.as_str()).increment(1);
     }
 
+    /// What the pools hold now.
+    pub fn pools(&self, tally: Tally) {
+        let set = |state: &'static str, count: u32| {
+            metrics::gauge!("insula_pg_backends", "state" => state).set(f64::from(count));
+        };
+        set("used", tally.open.saturating_sub(tally.idle));
+        set("idle", tally.idle);
+        metrics::gauge!("insula_pg_waiting_sessions").set(f64::from(tally.waiting));
+    }
+
     pub fn backend_opened(&self, took: Duration) {
         self.backend_open_seconds.record(took.as_secs_f64());
     }
@@ -63,6 +84,20 @@ impl Measures {
 /// table.
 pub(crate) fn statement_refused(statement: &'static str) {
     metrics::counter!("insula_pg_statements_refused_total", "statement" => statement).increment(1);
+}
+
+/// A session that keeps its backend, counted as long as it does, by one of the
+/// front's own reasons.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    _counted: Counted,
+}
+
+impl Pinned {
+    pub fn new(reason: &'static str) -> Self {
+        metrics::counter!("insula_pg_pins_total", "reason" => reason).increment(1);
+        Self { _counted: Counted::new(&metrics::gauge!("insula_pg_pinned_sessions", "reason" => reason)) }
+    }
 }
 
 /// Counts one in a gauge as long as it lives.

@@ -1,17 +1,22 @@
-//! Where a session stands in the protocol: what the client has asked that is
-//! not answered yet, and the state of the transaction. It says when a session
-//! is idle, and, once backends are shared, when a backend may be given back.
+//! Where a session stands in the protocol: what was asked that is not answered
+//! yet, by the client and by the front itself, and the state of the
+//! transaction. It says when a session is idle, and so when its backend may be
+//! given back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use insula_pg_wire::{TransactionStatus, backend, frontend};
+
+use crate::prepared::Statement;
 
 /// Questions under way above which no more are read from the client until some
 /// are answered.
-const AWAITED_MAX: usize = 65_536;
+const AWAITED_MAX: usize = 16_384;
 
-/// What the client has sent, as far as an answer depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was sent, as far as an answer depends on it.
+#[derive(Debug, Clone)]
 enum Awaited {
     /// `Query` or `FunctionCall`: answered by `ReadyForQuery`.
     Query,
@@ -19,6 +24,42 @@ enum Awaited {
     Sync,
     /// `CopyDone` or `CopyFail`, sent before the server asked for the data.
     CopyEnd,
+    /// A `Query` of the front's own.
+    Own(Own),
+    /// `Parse` or `Close`: answered by its own message, or, behind an error, not
+    /// at all.
+    Step(Step),
+}
+
+/// Why the front asks something itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// The session's settings are set on a backend.
+    Restore,
+    /// The server is asked for them.
+    Ask,
+    /// The backend forgets what other sessions had from sequences.
+    Forget,
+}
+
+/// A message about prepared statements.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// The client's, which goes on as it is.
+    Plain,
+    /// The client's `Parse` of a statement under this name of its own.
+    Parse(Arc<Statement>, Bytes),
+    /// The front's `Parse` of a statement that the backend did not have.
+    Given(Arc<Statement>),
+    /// The front's `Parse` of the session's unnamed statement.
+    GivenUnnamed,
+    /// A `Close` that takes the place of a `Parse` which the backend does not
+    /// need: its answer is turned into that of a `Parse`. With the client's name.
+    KnownAlready(Bytes),
+    /// The client's `Close` of a statement that it calls so.
+    Close(Arc<Statement>, Bytes),
+    /// The front's `Close` of a statement that had to go.
+    Dropped,
 }
 
 /// Where a session stands in the protocol.
@@ -35,7 +76,7 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// A session whose backend has just said that it is ready.
+    /// A session that has asked nothing.
     pub fn new() -> Self {
         Self {
             awaited: VecDeque::new(),
@@ -69,6 +110,52 @@ impl Pipeline {
         }
     }
 
+    /// The front asks something itself, behind all that was asked.
+    pub fn asks(&mut self, own: Own) {
+        self.awaited.push_back(Awaited::Own(own));
+    }
+
+    /// The same, before the message that the client has sent last, a `Query`
+    /// or the first of the extended protocol.
+    pub fn asks_before(&mut self, own: Own) {
+        self.awaited.push_front(Awaited::Own(own));
+    }
+
+    /// What the front itself has asked that is being answered now.
+    pub fn answers_own(&self) -> Option<Own> {
+        match self.awaited.front() {
+            Some(Awaited::Own(own)) => Some(*own),
+            _ => None,
+        }
+    }
+
+    /// A message about prepared statements goes out, behind all the others.
+    pub fn steps(&mut self, step: Step) {
+        self.awaited.push_back(Awaited::Step(step));
+    }
+
+    /// The same, before the `Query` that was sent last.
+    pub fn steps_before_query(&mut self, step: Step) {
+        let at = self.awaited.len().saturating_sub(1);
+        self.awaited.insert(at, Awaited::Step(step));
+    }
+
+    /// Whether the next answer is that to a message about prepared statements.
+    pub fn awaits_step(&self) -> bool {
+        matches!(self.awaited.front(), Some(Awaited::Step(_)))
+    }
+
+    /// Such an answer has come.
+    pub fn stepped(&mut self) -> Option<Step> {
+        match self.awaited.front() {
+            Some(Awaited::Step(_)) => match self.awaited.pop_front() {
+                Some(Awaited::Step(step)) => Some(step),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The server has sent a message of this type, other than `ReadyForQuery`.
     pub fn server_sent(&mut self, tag: u8) {
         match tag {
@@ -81,11 +168,11 @@ impl Pipeline {
     /// The server asks for COPY data: it ignores every `Sync` from here to the
     /// end of the data, also those that are on their way to it.
     fn copy_begins(&mut self) {
-        let first = usize::from(self.awaited.front() == Some(&Awaited::Query));
-        let end = self.awaited.iter().position(|awaited| *awaited == Awaited::CopyEnd);
+        let first = usize::from(matches!(self.awaited.front(), Some(Awaited::Query)));
+        let end = self.awaited.iter().position(|awaited| matches!(awaited, Awaited::CopyEnd));
         self.copying_in = end.is_none();
         let ignored = first..end.map_or(self.awaited.len(), |end| end + 1);
-        let kept = |awaited: &Awaited| *awaited == Awaited::Query;
+        let kept = |awaited: &Awaited| !matches!(awaited, Awaited::Sync | Awaited::CopyEnd);
         let rest: Vec<_> = self.awaited.drain(ignored).filter(kept).collect();
         for (offset, awaited) in rest.into_iter().enumerate() {
             self.awaited.insert(first + offset, awaited);
@@ -96,18 +183,23 @@ impl Pipeline {
     /// for the `Sync` that counts.
     fn copy_ends(&mut self) {
         self.copying_in = false;
-        self.unsynced |= self.awaited.front() != Some(&Awaited::Query);
+        self.unsynced |= !matches!(self.awaited.front(), Some(Awaited::Query));
     }
 
-    /// The server has sent `ReadyForQuery`.
-    pub fn server_ready(&mut self, status: TransactionStatus) {
+    /// The server has sent `ReadyForQuery`. Gives what it has skipped behind an
+    /// error.
+    pub fn server_ready(&mut self, status: TransactionStatus) -> Vec<Step> {
         self.status = status;
         self.copying_in = false;
+        let mut skipped = Vec::new();
         while let Some(answered) = self.awaited.pop_front() {
-            if answered != Awaited::CopyEnd {
-                break;
+            match answered {
+                Awaited::CopyEnd => {}
+                Awaited::Step(step) => skipped.push(step),
+                Awaited::Query | Awaited::Sync | Awaited::Own(_) => break,
             }
         }
+        skipped
     }
 
     /// Nothing is under way and no transaction is open.
@@ -145,9 +237,9 @@ mod tests {
             .map(|message| {
                 match message.as_bytes() {
                     [b'>', tag] => pipeline.client_sent(*tag),
-                    b"<I" => pipeline.server_ready(TransactionStatus::Idle),
-                    b"<T" => pipeline.server_ready(TransactionStatus::InTransaction),
-                    b"<!" => pipeline.server_ready(TransactionStatus::Failed),
+                    b"<I" => drop(pipeline.server_ready(TransactionStatus::Idle)),
+                    b"<T" => drop(pipeline.server_ready(TransactionStatus::InTransaction)),
+                    b"<!" => drop(pipeline.server_ready(TransactionStatus::Failed)),
                     [b'<', tag] => pipeline.server_sent(*tag),
                     _ => panic!("not a message: {message}"),
                 }
@@ -200,6 +292,40 @@ mod tests {
         idle_only_at_the_end(">P >B >E <G >d <E >S <I");
         // Data still on its way after the failure changes nothing.
         assert_eq!(idle_after(">Q <G >d <E <I >d >c")[4..], [true, true, true]);
+    }
+
+    #[test]
+    fn what_was_skipped_behind_an_error_is_known() {
+        let mut pipeline = Pipeline::new();
+        for tag in [b'P', b'S', b'P', b'C', b'S'] {
+            pipeline.client_sent(tag);
+            match tag {
+                b'P' => pipeline.steps(Step::Plain),
+                b'C' => pipeline.steps(Step::KnownAlready(Bytes::new())),
+                _ => {}
+            }
+        }
+        assert!(matches!(pipeline.stepped(), Some(Step::Plain)) && !pipeline.awaits_step());
+        assert!(pipeline.server_ready(TransactionStatus::Idle).is_empty());
+        assert!(pipeline.awaits_step());
+        pipeline.server_sent(b'E');
+        let skipped = pipeline.server_ready(TransactionStatus::Idle);
+        assert!(matches!(skipped[..], [Step::Plain, Step::KnownAlready(_)]) && pipeline.is_idle());
+    }
+
+    #[test]
+    fn the_fronts_own_questions_stand_in_line() {
+        let mut pipeline = Pipeline::new();
+        pipeline.asks(Own::Restore);
+        pipeline.client_sent(b'Q');
+        pipeline.steps_before_query(Step::Dropped);
+        assert_eq!(pipeline.answers_own(), Some(Own::Restore));
+        assert!(pipeline.server_ready(TransactionStatus::Idle).is_empty());
+        assert!(pipeline.answers_own().is_none() && pipeline.is_busy());
+        assert!(matches!(pipeline.stepped(), Some(Step::Dropped)));
+        assert!(pipeline.stepped().is_none(), "the query is answered otherwise");
+        pipeline.server_ready(TransactionStatus::Idle);
+        assert!(pipeline.is_idle());
     }
 
     #[test]

@@ -132,6 +132,13 @@ impl Refusal {
         Self::new(Code::Overloaded, sqlstate::TOO_MANY_CONNECTIONS, message)
     }
 
+    /// A session has waited for a backend for too long, or too many wait.
+    pub fn no_backend(slug: &Slug) -> Self {
+        let message = format!("no connection to the database became free for the tenant \"{slug}\"");
+        Self::new(Code::Overloaded, sqlstate::TOO_MANY_CONNECTIONS, message)
+            .with_detail("All that it may have are in transactions.")
+    }
+
     pub fn overloaded() -> Self {
         let message = "sorry, too many clients already";
         Self::new(Code::Overloaded, sqlstate::TOO_MANY_CONNECTIONS, message)

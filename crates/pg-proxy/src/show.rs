@@ -4,12 +4,12 @@
 //! pipelined messages, its description and a failed transaction all work out as
 //! for any other statement, and a client cannot set the value.
 
-use std::fmt::Write;
-
 use bytes::BytesMut;
 use insula_domain::{Placement, Slug};
 use insula_pg_wire::Header;
 use insula_pg_wire::frontend::{Parse, parse_query, put_query, tag};
+
+use crate::settings::literal;
 
 /// Longer messages hold no such statement and are not held back for a look.
 const STATEMENT_BYTES_MAX: u32 = 200;
@@ -77,25 +77,9 @@ fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\r' | '\u{c}' | '\u{b}')
 }
 
-/// A SELECT of one text under a name. The text stands in an escape string, all
-/// but plain characters as escapes, so that it means the same whatever the
-/// session has set for quoting and encoding.
+/// A SELECT of one text under a name.
 fn constant(name: &str, value: &str) -> String {
-    let mut sql = String::from("SELECT E'");
-    for character in value.chars().filter(|character| *character != '\0') {
-        match character {
-            '\'' => sql.push_str("''"),
-            '\\' => sql.push_str("\\\\"),
-            ' '..='~' => sql.push(character),
-            _ => {
-                let _ = write!(sql, "\\U{:08X}", u32::from(character));
-            }
-        }
-    }
-    sql.push_str("'::pg_catalog.text AS \"");
-    sql.push_str(name);
-    sql.push('"');
-    sql
+    format!("SELECT {}::pg_catalog.text AS \"{name}\"", literal(value))
 }
 
 #[cfg(test)]

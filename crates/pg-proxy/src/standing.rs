@@ -113,6 +113,7 @@ mod tests {
             read_only: false,
             descendants: true,
             max_sessions: None,
+            pool_mode: None,
             revision: 1,
         };
         Rows {

@@ -2,6 +2,7 @@
 //! nothing above it has to know.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -34,6 +35,20 @@ pub(crate) enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Socket(UnixStream),
+}
+
+impl Wire {
+    /// Whether it is open, and nothing has come that was not read. The system is
+    /// asked: what the runtime knows may be older.
+    pub fn is_quiet(&self) -> bool {
+        let socket = match self {
+            Self::Plain(stream) => SockRef::from(stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+            Self::Socket(stream) => SockRef::from(stream),
+        };
+        let mut byte = [MaybeUninit::uninit()];
+        socket.peek(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 impl AsyncRead for Wire {

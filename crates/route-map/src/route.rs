@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use insula_domain::{ClusterName, LoginId, LoginName, Placement, Slug, TenantId, TenantStatus};
+use insula_domain::{ClusterName, LoginId, LoginName, Placement, PoolMode, Slug, TenantId, TenantStatus};
 
 /// A tenant as far as routing needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct LoginRoute {
     pub descendants: bool,
     /// How many sessions it may have at once; `None` is "no limit of its own".
     pub max_sessions: Option<u32>,
+    /// How long its sessions keep a backend; `None` is as the front is set.
+    pub pool_mode: Option<PoolMode>,
     /// The revision of the catalog that wrote this.
     pub revision: i64,
 }
@@ -76,6 +78,7 @@ impl fmt::Debug for LoginRoute {
             .field("read_only", &self.read_only)
             .field("descendants", &self.descendants)
             .field("max_sessions", &self.max_sessions)
+            .field("pool_mode", &self.pool_mode)
             .field("revision", &self.revision)
             .finish_non_exhaustive()
     }

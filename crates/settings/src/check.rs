@@ -106,6 +106,8 @@ impl Settings {
             ("http.max_in_flight", self.http.max_in_flight.into()),
             ("http.max_connections", self.http.max_connections.into()),
             ("pg.max_sessions", self.pg.max_sessions.into()),
+            ("pg.max_backends_per_cluster", self.pg.max_backends_per_cluster.into()),
+            ("pg.max_backends_per_tenant", self.pg.max_backends_per_tenant.unwrap_or(1).into()),
             ("catalog.pool_size", self.catalog.pool_size.into()),
             ("workflow.workers", self.workflow.workers.into()),
         ] {

@@ -10,8 +10,8 @@ use crate::output::{self, or_dash, time};
 /// `insula login …`
 pub async fn logins(client: &Client, format: Format, command: LoginCommand) -> Result<(), Failure> {
     match command {
-        LoginCommand::Create { slug, name, read_only, descendants } => {
-            let request = CreateLogin { name, read_only, descendants };
+        LoginCommand::Create { slug, name, read_only, descendants, pool_mode } => {
+            let request = CreateLogin { name, read_only, descendants, pool_mode };
             let path = format!("/v1/tenants/{}/logins", segment(&slug));
             let created: CreatedLogin = client.send(Method::POST, &path, &request).await?;
             output::note("The secret is shown this once.");
@@ -27,13 +27,14 @@ pub async fn logins(client: &Client, format: Format, command: LoginCommand) -> R
             output::list(
                 format,
                 &logins,
-                &["login", "read only", "descendants", "default", "created"],
+                &["login", "read only", "descendants", "default", "pool mode", "created"],
                 |login| {
                     vec![
                         login.name.to_string(),
                         login.read_only.to_string(),
                         login.descendants.to_string(),
                         login.is_default.to_string(),
+                        or_dash(login.pool_mode.as_ref()),
                         time(login.created_at),
                     ]
                 },

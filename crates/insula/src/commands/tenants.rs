@@ -113,7 +113,7 @@ async fn url(
         let url: LoginUrl = client.order(Method::POST, &format!("/v1/tenants/{tenant}/url{query}")).await?;
         return print_url(format, &url);
     };
-    let request = CreateLogin { name, read_only, descendants: false };
+    let request = CreateLogin { name, read_only, descendants: false, pool_mode: None };
     let created: CreatedLogin =
         client.send(Method::POST, &format!("/v1/tenants/{tenant}/logins"), &request).await?;
     output::note(&format!("The login {} is new; its secret is shown this once.", created.login.name));

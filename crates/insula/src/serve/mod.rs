@@ -213,6 +213,11 @@ fn proxy_config(settings: &Settings) -> PgProxyConfig {
         drain_timeout: settings.server.shutdown_grace.get(),
         sessions_max: settings.pg.max_sessions as usize,
         require_tls: settings.pg.require_tls,
+        pool_mode: settings.pg.pool_mode,
+        backends_per_cluster_max: settings.pg.max_backends_per_cluster,
+        backends_per_tenant_max: settings.pg.max_backends_per_tenant,
+        backend_wait_max: settings.pg.backend_wait.get(),
+        backend_idle_max: settings.pg.backend_idle.get(),
         ..PgProxyConfig::default()
     }
 }

@@ -44,12 +44,16 @@ pub(super) trait Watcher {
     /// out for it.
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
 
+    /// The beginning of a message that was asked for, its header included;
+    /// writes what goes out for it.
+    fn beginning(&mut self, header: Header, beginning: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
+
     /// A piece of a message that is watched is about to pass.
     fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped>;
 }
 
 /// One direction of a relay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lane {
     /// Read, and not cut into messages yet: less than a held message.
     incoming: BytesMut,
@@ -62,7 +66,7 @@ pub(super) struct Lane {
 impl Lane {
     /// A lane that begins with what was read before.
     pub fn new(incoming: BytesMut) -> Self {
-        Self { incoming, outgoing: BytesMut::new(), scanner: Scanner::default(), unflushed: false }
+        Self { incoming, ..Self::default() }
     }
 
     /// Whether there is room to read more.
@@ -73,6 +77,28 @@ impl Lane {
     /// Nothing is on its way, and the last message has passed whole.
     pub fn is_empty(&self) -> bool {
         self.incoming.is_empty() && self.outgoing.is_empty() && self.scanner.is_between_messages()
+    }
+
+    /// Nothing waits to go out, and what was read stands between two messages:
+    /// what goes on with the next may go another way.
+    pub fn is_at_a_bound(&self) -> bool {
+        self.outgoing.is_empty() && self.scanner.is_between_messages()
+    }
+
+    /// Everything that was read has been cut into messages, and stands between
+    /// two of them.
+    pub fn has_all_cut(&self) -> bool {
+        self.incoming.is_empty() && self.scanner.is_between_messages()
+    }
+
+    /// The type of the message that comes next, where its first byte is here.
+    pub fn next_tag(&self) -> Option<u8> {
+        self.incoming.first().copied()
+    }
+
+    /// Writes at the end of what goes out.
+    pub fn put(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        write(&mut self.outgoing);
     }
 
     /// Everything that may go out has gone out.
@@ -119,6 +145,10 @@ impl Lane {
                 Step::Whole(header) => {
                     let message = self.incoming.split_to(header.message_bytes());
                     watcher.whole(header, &message, &mut self.outgoing)?;
+                }
+                Step::Beginning { header, count } => {
+                    let beginning = self.incoming.split_to(count);
+                    watcher.beginning(header, &beginning, &mut self.outgoing)?;
                 }
                 Step::Watched { count, is_last } => {
                     watcher.piece(&self.incoming[..count], is_last)?;

@@ -5,10 +5,12 @@
 
 mod authenticate;
 mod lane;
+mod memory;
 mod pump;
 mod relay;
 mod route;
 mod secure;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -122,14 +124,19 @@ async fn prepare(
 /// Passes a cancel request on to the backend to which the key belongs. The
 /// client learns nothing of what came of it, as in PostgreSQL.
 async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Result<(), End> {
-    let Some(target) = front.cancel_keys.find(key) else {
+    let Some(slot) = front.cancel_keys.find(key) else {
         front.measures.cancels_unknown.increment(1);
         return Err(End::Gone("no session has this cancel key"));
     };
-    match target.cancel(&front.backend_tls, front.config.connect_timeout).await {
+    let Some(under_way) = slot.begin() else {
+        front.measures.cancels_idle.increment(1);
+        return Ok(());
+    };
+    match under_way.target.cancel(&front.backend_tls, front.config.connect_timeout).await {
         Ok(()) => front.measures.cancels_forwarded.increment(1),
         Err(error) => {
-            tracing::warn!(%error, cluster = %target.endpoint.name, "a cancel request did not get through");
+            let cluster = &under_way.target.endpoint.name;
+            tracing::warn!(%error, %cluster, "a cancel request did not get through");
         }
     }
     Ok(())

@@ -1,33 +1,59 @@
 //! Moves bytes both ways between a client and its backend, message by message,
-//! as long as there are any, and says what ended that.
+//! as long as there are any, and says what ended that. A session that may change
+//! its backend has one only as long as its transaction lasts.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
-use insula_domain::Isolation;
-use insula_pg_wire::backend::{self, parse_ready_for_query, put_error};
-use insula_pg_wire::{Handling, Header, WireError};
+use insula_domain::{ClusterName, Isolation};
+use insula_pg_wire::WireError;
+use insula_pg_wire::frontend::{self, put_query};
 
-use super::lane::{Lane, Stopped, Watcher};
-use crate::backend::Backend;
+use super::lane::{Lane, Stopped};
+use super::memory::Memory;
+use super::watch::{FromClient, FromServer};
+use crate::cancel::Slot;
+use crate::front::Front;
 use crate::guard::{Guard, Rule};
 use crate::link::Link;
-use crate::measure::Measures;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Own, Pipeline};
+use crate::pool::{Answer, Cluster, Destination, Lease, Wait};
 use crate::refusal::Refusal;
-use crate::show::{Answers, may_be_show};
+use crate::settings::SessionSettings;
+use crate::show::Answers;
 
-/// Longer errors and settings pass as they are.
-const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
+/// A session's backend.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// It has none, and needs none now.
+    Without,
+    /// It waits for one.
+    Waiting(Box<Wait>),
+    With(Lease),
+}
+
+/// Where a session's backends come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub cluster: Arc<Cluster>,
+    pub destination: Arc<Destination>,
+    /// Where cancels of the session go.
+    pub slot: Arc<Slot>,
+}
 
 /// A client and its backend, and what is on its way between them.
 #[derive(Debug)]
 pub(super) struct Pump {
     pub client: Link,
-    pub backend: Backend,
+    pub connection: Connection,
     pub to_server: Lane,
     pub to_client: Lane,
     pub pipeline: Pipeline,
+    source: Source,
+    memory: Box<Memory>,
     answers: Answers,
     guard: Guard,
     /// PostgreSQL's notifications know databases and no tenants: where tenants
@@ -54,52 +80,55 @@ pub(super) enum Event {
     ClientRefused(&'static Rule),
     /// What the server sent is no message.
     ServerBroke(WireError),
+    /// There is no backend for the session.
+    NotServed(Refusal),
     /// Nothing is under way and no transaction is open.
     Idle,
 }
 
 impl Pump {
-    /// A pump between two that are both ready.
+    /// A pump of a session that has been let in, with a backend where it keeps
+    /// one.
     pub fn new(
         mut client: Link,
-        mut backend: Backend,
-        answers: Answers,
-        guard: Guard,
-        isolation: Isolation,
+        lease: Option<Lease>,
+        source: Source,
+        memory: Box<Memory>,
+        judged: (Answers, Guard, Isolation),
     ) -> Self {
+        let (answers, guard, isolation) = judged;
         let to_server = Lane::new(client.take_inbox());
-        let to_client = Lane::new(backend.link.take_inbox());
-        Self {
+        let mut pump = Self {
             client,
-            backend,
+            connection: Connection::Without,
             to_server,
-            to_client,
+            to_client: Lane::default(),
             pipeline: Pipeline::new(),
+            source,
+            memory,
             answers,
             guard,
             shares_database: matches!(isolation, Isolation::Pool | Isolation::Schema),
             server_deaf: false,
             server_gone: false,
             last_was_error: false,
+        };
+        if let Some(lease) = lease {
+            pump.attach(lease);
         }
+        pump
     }
 
-    /// Looks at what was read before the pump began.
-    pub fn begin(&mut self) -> Result<(), Event> {
-        self.cut_client()?;
-        self.cut_server()
+    /// The cluster of its backends.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.source.destination.endpoint.name
     }
 
     /// Moves bytes until something ends that. Only with `stop_when_idle` is
     /// being idle such a thing.
-    pub fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        measures: &Measures,
-        stop_when_idle: bool,
-    ) -> Poll<Event> {
+    pub fn poll(&mut self, context: &mut Context<'_>, front: &Front, stop_when_idle: bool) -> Poll<Event> {
         loop {
-            let progress = match self.step(context, measures) {
+            let progress = match self.step(context, front) {
                 Ok(progress) => progress,
                 Err(event) => return Poll::Ready(event),
             };
@@ -113,38 +142,154 @@ impl Pump {
     }
 
     /// One read and one write in each direction; whether anything moved.
-    fn step(&mut self, context: &mut Context<'_>, measures: &Measures) -> Result<bool, Event> {
-        let mut progress = self.read_client(context, measures)?;
-        progress |= self.write_server(context);
-        progress |= self.read_server(context)?;
-        progress |= self.write_client(context, measures)?;
+    fn step(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
+        let mut progress = self.read_client(context, front)?;
+        progress |= self.connect(context)?;
+        if let Connection::With(_) = self.connection {
+            self.cut_client(front)?;
+            progress |= self.write_server(context);
+            progress |= self.read_server(context)?;
+            progress |= self.settle();
+        }
+        progress |= self.write_client(context, front)?;
         if self.server_gone && self.to_client.is_drained() {
             return Err(Event::ServerLeft);
         }
         Ok(progress)
     }
 
-    fn read_client(&mut self, context: &mut Context<'_>, measures: &Measures) -> Result<bool, Event> {
-        let takes_more = self.to_server.has_room() && !self.pipeline.is_full();
+    fn read_client(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
+        let takes_more = match self.connection {
+            Connection::With(_) => self.to_server.has_room() && !self.pipeline.is_full(),
+            // What has come is enough to want a backend for.
+            Connection::Without | Connection::Waiting(_) => self.to_server.is_empty(),
+        };
         if !takes_more || self.server_deaf || self.server_gone {
             return Ok(false);
         }
         match self.to_server.poll_read(context, self.client.wire()) {
             Poll::Ready(Ok(0) | Err(_)) => Err(Event::ClientLeft),
             Poll::Ready(Ok(count)) => {
-                measures.bytes_from_clients.increment(count as u64);
-                self.cut_client()?;
+                front.measures.bytes_from_clients.increment(count as u64);
                 Ok(true)
             }
             Poll::Pending => Ok(false),
         }
     }
 
+    /// Gets a backend where one is needed.
+    fn connect(&mut self, context: &mut Context<'_>) -> Result<bool, Event> {
+        if let Connection::Without = self.connection {
+            match self.to_server.next_tag() {
+                None => return Ok(false),
+                Some(frontend::tag::TERMINATE) => return Err(Event::ClientLeft),
+                Some(_) => {}
+            }
+            match self.source.cluster.acquire(&self.source.destination, &self.memory.settings) {
+                Answer::Now(lease) => {
+                    self.attach(lease);
+                    return Ok(true);
+                }
+                Answer::Later(wait) => self.connection = Connection::Waiting(Box::new(wait)),
+                Answer::Refused(refusal) => return Err(Event::NotServed(refusal)),
+            }
+        }
+        let Connection::Waiting(wait) = &mut self.connection else { return Ok(false) };
+        match Pin::new(wait.as_mut()).poll(context) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(refusal)) => Err(Event::NotServed(refusal)),
+            Poll::Ready(Ok(lease)) => {
+                self.attach(lease);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Begins with a backend, which is made to be as the session has left its
+    /// last one.
+    fn attach(&mut self, mut lease: Lease) {
+        let backend = &mut lease.backend;
+        self.source.slot.lead_to(backend.target.clone());
+        if self.memory.wanders() {
+            let mut restores = Vec::new();
+            let definitions = self.source.destination.definitions.load(Ordering::Relaxed);
+            if backend.definitions != definitions {
+                backend.definitions = definitions;
+                backend.kept.clear();
+                restores.push("DEALLOCATE ALL".to_owned());
+            }
+            if !SessionSettings::are_same(&backend.settings, &self.memory.settings) {
+                restores.push(self.memory.settings.restore());
+            }
+            if !restores.is_empty() {
+                let sql = restores.join("; ");
+                // What is written there has no zero bytes in it.
+                self.to_server.put(|out| {
+                    let _ = put_query(out, sql.as_bytes());
+                });
+                self.pipeline.asks(Own::Restore);
+            } else if *backend.reported != *self.memory.reported {
+                self.to_client.put(|out| backend.reported.put_news(&self.memory.reported, out));
+                self.memory.reported = Arc::clone(&backend.reported);
+            } else {
+                // The next comparison of the two is one of addresses.
+                backend.reported = Arc::clone(&self.memory.reported);
+            }
+            self.memory.unnamed.is_there = false;
+        }
+        self.connection = Connection::With(lease);
+    }
+
+    /// Gives the backend back between two transactions, or asks before what is
+    /// set by then.
+    fn settle(&mut self) -> bool {
+        if self.memory.stays()
+            || !self.pipeline.is_idle()
+            || !self.to_server.is_at_a_bound()
+            || !self.to_client.has_all_cut()
+            || self.server_deaf
+            || self.server_gone
+        {
+            return false;
+        }
+        self.memory.watches_commands = false;
+        if self.memory.settings_in_doubt() {
+            let sql = self.memory.ask();
+            // What is written there has no zero bytes in it.
+            self.to_server.put(|out| {
+                let _ = put_query(out, sql.as_bytes());
+            });
+            self.pipeline.asks(Own::Ask);
+            return true;
+        }
+        if std::mem::take(&mut self.memory.changed_definitions) {
+            self.source.destination.definitions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.detach();
+        true
+    }
+
+    fn detach(&mut self) {
+        let Connection::With(lease) = std::mem::replace(&mut self.connection, Connection::Without) else {
+            return;
+        };
+        if self.source.slot.lead_nowhere() {
+            return lease.give_back();
+        }
+        // The cancel was meant for this session, and may still come.
+        let slot = Arc::clone(&self.source.slot);
+        tokio::spawn(async move {
+            slot.all_done().await;
+            lease.give_back();
+        });
+    }
+
     fn write_server(&mut self, context: &mut Context<'_>) -> bool {
+        let Connection::With(lease) = &mut self.connection else { return false };
         if self.server_deaf {
             return false;
         }
-        match self.to_server.poll_write(context, self.backend.link.wire()) {
+        match self.to_server.poll_write(context, lease.backend.link.wire()) {
             Poll::Ready(Ok(_)) => {
                 if self.to_server.is_empty()
                     && let Some(fitting) = self.guard.fitting()
@@ -163,10 +308,11 @@ impl Pump {
     }
 
     fn read_server(&mut self, context: &mut Context<'_>) -> Result<bool, Event> {
+        let Connection::With(lease) = &mut self.connection else { return Ok(false) };
         if self.server_gone || !self.to_client.has_room() {
             return Ok(false);
         }
-        match self.to_client.poll_read(context, self.backend.link.wire()) {
+        match self.to_client.poll_read(context, lease.backend.link.wire()) {
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.server_gone = true;
                 Ok(true)
@@ -179,10 +325,10 @@ impl Pump {
         }
     }
 
-    fn write_client(&mut self, context: &mut Context<'_>, measures: &Measures) -> Result<bool, Event> {
+    fn write_client(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
         match self.to_client.poll_write(context, self.client.wire()) {
             Poll::Ready(Ok(count)) => {
-                measures.bytes_to_clients.increment(count as u64);
+                front.measures.bytes_to_clients.increment(count as u64);
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(Event::ClientLeft),
@@ -190,9 +336,16 @@ impl Pump {
         }
     }
 
-    fn cut_client(&mut self) -> Result<(), Event> {
-        let mut watcher =
-            FromClient { pipeline: &mut self.pipeline, answers: &self.answers, guard: &mut self.guard };
+    fn cut_client(&mut self, front: &Front) -> Result<(), Event> {
+        let Connection::With(lease) = &mut self.connection else { return Ok(()) };
+        let mut watcher = FromClient {
+            pipeline: &mut self.pipeline,
+            answers: &self.answers,
+            guard: &mut self.guard,
+            memory: &mut self.memory,
+            backend: &mut lease.backend,
+            statements: &front.statements,
+        };
         self.to_server.cut(&mut watcher).map_err(|stopped| match stopped {
             Stopped::Broken(error) => Event::ClientBroke(error),
             Stopped::Refused(rule) => Event::ClientRefused(rule),
@@ -200,9 +353,12 @@ impl Pump {
     }
 
     fn cut_server(&mut self) -> Result<(), Event> {
+        let Connection::With(lease) = &mut self.connection else { return Ok(()) };
         let mut watcher = FromServer {
             pipeline: &mut self.pipeline,
             guard: &mut self.guard,
+            memory: &mut self.memory,
+            backend: &mut lease.backend,
             last_was_error: &mut self.last_was_error,
             drops_notifications: self.shares_database,
         };
@@ -210,87 +366,5 @@ impl Pump {
             Stopped::Broken(error) => Event::ServerBroke(error),
             Stopped::Refused(rule) => Event::ClientRefused(rule),
         })
-    }
-}
-
-struct FromClient<'a> {
-    pipeline: &'a mut Pipeline,
-    answers: &'a Answers,
-    guard: &'a mut Guard,
-}
-
-impl Watcher for FromClient<'_> {
-    fn begins(&mut self, header: Header) -> Handling {
-        if !self.pipeline.is_busy()
-            && let Some(fitting) = self.guard.fitting()
-        {
-            fitting.begins_anew();
-        }
-        self.pipeline.client_sent(header.tag);
-        self.guard.begins(header)
-    }
-
-    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        let body = &message[Header::BYTES..];
-        let is_answered = may_be_show(header) && self.answers.rewrite(header.tag, body, out);
-        if !is_answered && !self.guard.rewrite(header.tag, body, out) {
-            out.extend_from_slice(message);
-        }
-        Ok(())
-    }
-
-    fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped> {
-        self.guard.piece(piece, is_last).map_err(Stopped::Refused)
-    }
-}
-
-struct FromServer<'a> {
-    pipeline: &'a mut Pipeline,
-    guard: &'a mut Guard,
-    last_was_error: &'a mut bool,
-    drops_notifications: bool,
-}
-
-impl Watcher for FromServer<'_> {
-    fn begins(&mut self, header: Header) -> Handling {
-        *self.last_was_error = header.tag == backend::tag::ERROR_RESPONSE;
-        if header.tag == backend::tag::READY_FOR_QUERY && header.body_bytes == 1 {
-            return Handling::Hold;
-        }
-        if self.drops_notifications && header.tag == backend::tag::NOTIFICATION_RESPONSE {
-            return Handling::Hold;
-        }
-        self.pipeline.server_sent(header.tag);
-        let is_setting = header.tag == backend::tag::PARAMETER_STATUS && self.guard.fitting().is_some();
-        let is_looked_at = is_setting || *self.last_was_error && self.guard.minds_errors();
-        if is_looked_at && header.body_bytes <= LOOKED_AT_BYTES_MAX { Handling::Hold } else { Handling::Pass }
-    }
-
-    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        let body = &message[Header::BYTES..];
-        match header.tag {
-            backend::tag::NOTIFICATION_RESPONSE => return Ok(()),
-            backend::tag::ERROR_RESPONSE => {
-                if let Some(rule) = self.guard.refused_by(body) {
-                    put_error(out, &Refusal::statement(rule).statement_fields());
-                    return Ok(());
-                }
-                if self.guard.put_error(body, out) {
-                    return Ok(());
-                }
-            }
-            backend::tag::PARAMETER_STATUS => {
-                if let Some(fitting) = self.guard.fitting() {
-                    fitting.setting(body);
-                }
-            }
-            _ => self.pipeline.server_ready(parse_ready_for_query(body)?),
-        }
-        out.extend_from_slice(message);
-        Ok(())
-    }
-
-    fn piece(&mut self, _: &[u8], _: bool) -> Result<(), Stopped> {
-        Ok(())
     }
 }

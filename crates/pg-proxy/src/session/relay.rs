@@ -13,13 +13,15 @@ use insula_problem::Code;
 use insula_route_map::Follower;
 use tokio::time::timeout;
 
-use super::pump::{Event, Pump};
+use super::memory::Memory;
+use super::pump::{Connection, Event, Pump, Source};
 use super::route::Held;
 use crate::backend::Backend;
 use crate::front::{Front, Stops};
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::measure::Counted;
+use crate::pool::Lease;
 use crate::refusal::Refusal;
 use crate::show::Answers;
 use crate::standing::{Standing, Verdict};
@@ -35,14 +37,15 @@ const CANCEL_PAUSE: Duration = Duration::from_secs(1);
 /// is hung up on: PostgreSQL ends a query whose rows nobody takes.
 const LEFTOVER_BYTES_MAX: usize = 1024 * 1024;
 
-/// A session whose backend is ready.
+/// A session that was let in.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub backend: Backend,
-    pub answers: Answers,
-    /// What the tenant's statements could reach.
-    pub isolation: Isolation,
-    pub guard: Guard,
+    /// Its backend, where it keeps one.
+    pub lease: Option<Lease>,
+    pub source: Source,
+    pub memory: Box<Memory>,
+    /// What its statements are, and could reach.
+    pub judged: (Answers, Guard, Isolation),
     pub follower: Follower,
     pub standing: Standing,
     pub held: Held,
@@ -51,9 +54,9 @@ pub(super) struct Opened {
 impl Opened {
     /// Relays until the session is over and its backend is gone.
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops) {
-        let Self { backend, answers, isolation, guard, follower, standing, held } = self;
+        let Self { lease, source, memory, judged, follower, standing, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Pump::new(client, backend, answers, guard, isolation);
+        let mut pump = Pump::new(client, lease, source, memory, judged);
         let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         if let Some(refusal) = ended {
@@ -74,7 +77,7 @@ async fn until_over(
     front: &Front,
     stops: &Stops,
 ) -> Option<Refusal> {
-    let mut event = pump.begin().err();
+    let mut event = None;
     let mut ends_when_idle: Option<Refusal> = None;
     loop {
         if let Some(event) = event.take() {
@@ -90,7 +93,7 @@ async fn until_over(
                 Verdict::EndsWhenIdle(refusal) => ends_when_idle = Some(refusal),
                 Verdict::EndsNow(refusal) => return Some(refusal),
             },
-            moved = poll_fn(|context| pump.poll(context, &front.measures, stopping)) => event = Some(moved),
+            moved = poll_fn(|context| pump.poll(context, front, stopping)) => event = Some(moved),
         }
     }
 }
@@ -106,10 +109,10 @@ fn after(event: Event, pump: &Pump, ends_when_idle: Option<Refusal>) -> Option<R
         Event::ClientBroke(error) => Some(Refusal::protocol(error)),
         Event::ClientRefused(rule) => Some(Refusal::statement(rule)),
         Event::ServerBroke(error) => {
-            let cluster = &pump.backend.target.endpoint.name;
-            tracing::error!(%cluster, %error, "a server broke the protocol");
+            tracing::error!(cluster = %pump.cluster(), %error, "a server broke the protocol");
             Some(Refusal::backend_lost())
         }
+        Event::NotServed(refusal) => Some(refusal),
     }
 }
 
@@ -131,11 +134,13 @@ async fn tell_client(pump: &mut Pump, refusal: &Refusal) {
 
 /// Ends the backend and waits until it is gone, so far as it can be known.
 async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
-    let Pump { client, mut backend, mut to_server, pipeline, server_deaf, server_gone, .. } = pump;
+    let Pump { client, connection, mut to_server, pipeline, server_deaf, server_gone, .. } = pump;
     drop(client);
+    let Connection::With(mut lease) = connection else { return };
     if server_gone {
         return;
     }
+    let backend = &mut lease.backend;
     let left_properly = pipeline.is_terminated();
     if !server_deaf {
         if left_properly || !pipeline.is_busy() && to_server.is_empty() {
@@ -155,7 +160,7 @@ async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
             // What it asked for before it left is done, as without a front.
             return backend.link.drain(LEFTOVER_BYTES_MAX).await;
         }
-        cancel_until_gone(&mut backend, pipeline.is_busy(), front).await;
+        cancel_until_gone(backend, pipeline.is_busy(), front).await;
     };
     tokio::select! {
         () = gone => {}

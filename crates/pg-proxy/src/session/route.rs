@@ -2,18 +2,20 @@
 //! it may be served, a place among its connections, and a backend as its role.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicU64;
 
-use insula_domain::{ClusterName, Isolation, LoginId, Placement, RoleName, TenantId, TenantStatus};
+use insula_domain::{Isolation, LoginId, Placement, PoolMode, RoleName, TenantId, TenantStatus};
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
-use insula_pg_wire::{Message, TransactionStatus, backend};
+use insula_pg_wire::{TransactionStatus, backend};
 use insula_route_map::{ClusterEndpoint, Follower, Route, Snapshot};
 use tokio::time::timeout;
 
 use super::End;
 use super::authenticate::{Authenticated, Identity};
+use super::memory::Memory;
+use super::pump::Source;
 use super::relay::Opened;
-use crate::backend::{BackendError, Opening, open};
+use crate::backend::BackendError;
 use crate::cancel::GivenKey;
 use crate::counter::Place;
 use crate::fitting::Fitting;
@@ -21,8 +23,10 @@ use crate::front::Front;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::parameters::{Setting, settings};
+use crate::pool::{Answer, Destination, PoolKey};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
+use crate::settings::{Reported, SessionSettings};
 use crate::show::Answers;
 use crate::standing::Standing;
 
@@ -41,13 +45,13 @@ pub(super) struct Held {
 struct Places {
     _tenant: Place<TenantId>,
     _login: Option<Place<LoginId>>,
-    _cluster: Place<ClusterName>,
 }
 
 /// A session that knows where it goes.
 #[derive(Debug)]
 pub(super) struct Routed {
     settings: Vec<Setting>,
+    pool_mode: PoolMode,
     target: Target,
     follower: Follower,
     standing: Standing,
@@ -75,7 +79,11 @@ impl Authenticated {
             epoch: target.placement.epoch,
             read_only: self.identity.read_only(),
         };
-        Ok(Routed { settings, target, follower, standing, places })
+        let pool_mode = match &self.identity {
+            Identity::Login(login) => login.pool_mode.unwrap_or(front.config.pool_mode),
+            Identity::Token(_) => front.config.pool_mode,
+        };
+        Ok(Routed { settings, pool_mode, target, follower, standing, places })
     }
 
     /// The target as it is after it is being followed, so that no change of it
@@ -127,13 +135,9 @@ impl Authenticated {
                     .map_err(|limit| Refusal::too_many_for_login(login.name.as_str(), limit))?,
             ),
         };
-        let cluster = front
-            .clusters
-            .take(&target.endpoint.name, target.endpoint.max_connections)
-            .map_err(|_| Refusal::too_many_for_cluster(&target.endpoint.name))?;
         tracing::Span::current().record("tenant", route.slug.as_str());
         tracing::debug!("a client was let in");
-        Ok(Places { _tenant: tenant, _login: login, _cluster: cluster })
+        Ok(Places { _tenant: tenant, _login: login })
     }
 }
 
@@ -145,101 +149,103 @@ fn check_status(route: &Route) -> Result<(), Refusal> {
 }
 
 impl Routed {
-    /// Opens the backend and greets the client.
+    /// Finds a backend that takes the session's settings, and greets the client.
     pub async fn open(self, front: &Front, link: &mut Link) -> Result<Opened, End> {
-        let placement = &self.target.placement;
-        let role = if self.standing.read_only {
-            RoleName::read_only_of_tenant(self.standing.tenant)
-        } else {
-            placement.role.clone()
+        let cancel_key =
+            front.cancel_keys.give(front.parts.entropy.as_ref()).ok_or_else(Refusal::overloaded)?;
+        let mode = self.pool_mode;
+        let (cluster, destination) = front.pools.reach(self.destination(mode));
+        let settings = Arc::new(SessionSettings::from_startup(&self.settings));
+        let mut lease = match cluster.acquire(&destination, &settings) {
+            Answer::Now(lease) => lease,
+            Answer::Later(wait) => wait.await?,
+            Answer::Refused(refusal) => return Err(refusal.into()),
         };
-        let password = front
-            .parts
-            .master_keys
-            .role_password(
-                self.standing.tenant,
-                self.standing.read_only,
-                self.target.route.role_key_generation,
-            )
-            .map_err(|error| {
-                tracing::error!(%error, "the password of a role cannot be derived");
-                Refusal::placement_unavailable()
-            })?;
-        let opening = Opening {
-            endpoint: &self.target.endpoint,
-            role: &role,
-            database: &placement.database,
-            password,
-            settings: &self.settings,
-        };
-        let began = Instant::now();
-        let opened =
-            open(opening, &front.backend_tls, front.parts.entropy.as_ref(), front.config.connect_timeout)
-                .await;
-        let mut backend = match opened {
-            Ok(backend) => backend,
-            Err(error) => return Err(self.not_opened(link, error).await),
-        };
-        front.measures.backend_opened(began.elapsed());
-        let cancel_key = front
-            .cancel_keys
-            .give(backend.target.clone(), front.parts.entropy.as_ref())
-            .ok_or_else(Refusal::overloaded)?;
-        let guard = self.guard(front, &backend.greeting);
-        link.put(|out| {
-            for message in backend.greeting.drain(..) {
-                message.put(out);
+        let backend = &mut lease.backend;
+        if !SessionSettings::are_same(&backend.settings, &settings) {
+            if let Err(error) = backend.run(&settings.restore()).await {
+                lease.end();
+                return Err(self.not_taken(link, error).await);
             }
+            backend.settings = Arc::clone(&settings);
+        }
+        let reported = Arc::clone(&backend.reported);
+        link.put(|out| {
+            reported.put_news(&Reported::default(), out);
             put_backend_key_data(out, cancel_key.key);
             put_ready_for_query(out, TransactionStatus::Idle);
         });
+        let guard = self.guard(front, &reported);
+        let wanders = mode == PoolMode::Transaction;
+        let memory = Memory::new(wanders, settings, reported);
+        let lease = if wanders {
+            lease.give_back();
+            None
+        } else {
+            Some(lease)
+        };
         timeout(front.config.connect_timeout, link.flush())
             .await
             .map_err(|_| End::Gone("the client does not take its greeting"))??;
+        let placement = &self.target.placement;
         let answers = Answers::new(&self.target.route.slug, placement);
+        let source = Source { cluster, destination, slot: Arc::clone(&cancel_key.slot) };
         Ok(Opened {
-            backend,
-            answers,
-            isolation: placement.isolation,
-            guard,
+            lease,
+            source,
+            memory: Box::new(memory),
+            judged: (answers, guard, placement.isolation),
             follower: self.follower,
             standing: self.standing,
             held: Held { _cancel_key: cancel_key, _places: self.places },
         })
     }
 
+    /// Where its backends lead.
+    fn destination(&self, mode: PoolMode) -> Destination {
+        let Target { route, placement, endpoint } = &self.target;
+        let read_only = self.standing.read_only;
+        let role =
+            if read_only { RoleName::read_only_of_tenant(route.tenant) } else { placement.role.clone() };
+        let key = PoolKey {
+            tenant: route.tenant,
+            read_only,
+            epoch: placement.epoch,
+            key_generation: route.role_key_generation,
+            endpoint_revision: endpoint.revision,
+            for_one_session: mode == PoolMode::Session,
+        };
+        Destination {
+            key,
+            slug: route.slug.clone(),
+            endpoint: Arc::clone(endpoint),
+            role,
+            database: placement.database.clone(),
+            weight: 1,
+            definitions: AtomicU64::new(0),
+        }
+    }
+
     /// What looks at the session's statements, given what the server has said.
-    fn guard(&self, front: &Front, greeting: &[Message]) -> Guard {
+    fn guard(&self, front: &Front, reported: &Reported) -> Guard {
         let guard = Guard::new(self.target.placement.isolation);
         if self.target.placement.isolation != Isolation::Pool {
             return guard;
         }
         let mut fitting =
             Fitting::new(self.standing.tenant, front.long_texts.clone(), Arc::clone(&front.parts.routes));
-        let settings = greeting.iter().filter(|message| message.tag == backend::tag::PARAMETER_STATUS);
-        settings.for_each(|message| fitting.setting(&message.body));
+        reported.all().for_each(|(name, value)| fitting.setting(name, value));
         guard.with_fitting(fitting)
     }
 
-    async fn not_opened(&self, link: &mut Link, error: BackendError) -> End {
+    /// The settings that a client wants to begin with are not taken.
+    async fn not_taken(&self, link: &mut Link, error: BackendError) -> End {
         if let Some(body) = error.refused_setting() {
             link.put(|out| backend::put_error_body(out, body));
             link.close().await;
             return End::Gone("the server refused a setting of the client");
         }
-        let cluster = &self.target.endpoint.name;
-        if matches!(&error, BackendError::Refused { sqlstate, .. } if sqlstate == "28P01") {
-            let tenant = &self.target.route.slug;
-            tracing::error!(%cluster, %tenant, %error, "a server refuses the password of a tenant's role");
-            return Refusal::role_refused().into();
-        }
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(%cluster, %error, cause, "a backend could not be opened");
-        let refusal = if error.is_full() {
-            Refusal::too_many_for_cluster(cluster)
-        } else {
-            Refusal::placement_unavailable()
-        };
-        refusal.into()
+        tracing::warn!(cluster = %self.target.endpoint.name, %error, "a backend could not be made ready");
+        Refusal::placement_unavailable().into()
     }
 }

@@ -64,6 +64,6 @@ async fn a_wrong_key_cancels_nothing_and_a_right_one_its_own_query_alone() {
 
     // The key of a session that is over leads nowhere.
     drop(first);
-    world.until_backends(&tenant, "true", 1).await;
+    world.until_backends(&tenant, crate::support::IN_USE, 0).await;
     ask(&world, key).await;
 }

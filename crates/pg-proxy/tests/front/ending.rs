@@ -9,7 +9,7 @@ use insula_pg_wire::backend::{parse_error, tag};
 use tokio::time::timeout;
 
 use crate::raw::{Raw, letters};
-use crate::support::{PATIENCE, Tenant, World, pair, refused};
+use crate::support::{IN_USE, PATIENCE, Tenant, World, pair, refused};
 
 /// The SQLSTATE and the hint with which the front ends the session.
 async fn ended(raw: &mut Raw) -> (String, String) {
@@ -37,7 +37,7 @@ async fn suspending_a_tenant_ends_all_its_sessions_and_no_others() {
     let (mut busy, _) = Raw::session(&world, &tenant).await;
     busy.query("select pg_sleep(600)").await;
     let (mut foreign, _) = Raw::session(&world, &other).await;
-    world.until_backends(&tenant, "true", 3).await;
+    world.until_backends(&tenant, IN_USE, 2).await;
 
     world.change(&mut tenant, |route| route.status = TenantStatus::Suspended);
     for raw in [&mut idle, &mut open, &mut busy] {

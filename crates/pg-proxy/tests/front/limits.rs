@@ -2,6 +2,7 @@
 //! come at the same moment, and the places come back.
 
 use futures_util::future::join_all;
+use insula_domain::PoolMode;
 use insula_pg_proxy::PgProxyConfig;
 use insula_route_map::Rows;
 
@@ -53,7 +54,13 @@ async fn a_client_that_vanishes_keeps_its_place_until_its_query_is_ended() {
 
 #[tokio::test]
 async fn logins_and_clusters_have_limits_of_their_own() {
-    let world = World::start().await;
+    let config = PgProxyConfig {
+        pool_mode: PoolMode::Session,
+        backends_per_tenant_max: Some(10),
+        backend_wait_max: std::time::Duration::from_millis(100),
+        ..PgProxyConfig::default()
+    };
+    let world = World::start_with(config, None).await;
     let mut tenant = world.tenant("acme").await;
     world.change_login(&mut tenant, |login| login.max_sessions = Some(1));
     let _inside = world.connect(&tenant).await;

@@ -15,6 +15,7 @@ mod raw;
 mod relay;
 mod scope;
 mod settings;
+mod sharing;
 mod statements;
 mod strangers;
 mod support;

@@ -11,10 +11,11 @@ use insula_pg_wire::backend::tag;
 use insula_pg_wire::frontend::{self, Parse};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, NoTls, SimpleQueryMessage};
 
 use crate::raw::{Raw, letters};
-use crate::support::{Tenant, World, connect, one, psql_program, words};
+use crate::support::{PATIENCE, Tenant, World, connect, one, psql_program, words};
 
 /// Runs psql as the tenant; gives what it printed.
 async fn psql(world: &World, tenant: &Tenant, arguments: &[&str], input: &str) -> String {
@@ -298,13 +299,13 @@ async fn what_was_asked_before_leaving_is_still_done() {
     })
     .await;
     drop(raw);
-    world.until_backends(&tenant, "true", 1).await;
-    assert_eq!(one(&client, "select count(*)::text from done").await, "1");
+    let done = async { while one(&client, "select count(*)::text from done").await != "1" {} };
+    timeout(PATIENCE, done).await.expect("it is done");
 }
 
 #[tokio::test]
 async fn leaving_is_answered_by_closing() {
-    let world = World::start().await;
+    let world = World::start_in_session_mode().await;
     let tenant = world.tenant("acme").await;
     let (mut raw, _) = Raw::session(&world, &tenant).await;
     raw.write(frontend::put_terminate).await;

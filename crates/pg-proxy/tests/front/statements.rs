@@ -8,7 +8,7 @@ use insula_pg_wire::backend::{parse_error, tag};
 use insula_pg_wire::frontend::{self, Parse};
 
 use crate::raw::{Raw, letters};
-use crate::support::{Tenant, World, connect, one, pair, refused, words};
+use crate::support::{IN_USE, Tenant, World, connect, one, pair, refused, words};
 
 /// A tenant with a table, in a model.
 async fn tenant_in(world: &World, isolation: Isolation) -> Tenant {
@@ -185,7 +185,7 @@ async fn a_long_text_is_read_as_it_passes() {
             assert_eq!(letters(&messages), "TDCZ");
         }
         drop(raw);
-        world.until_backends(&tenant, "true", 0).await;
+        world.until_backends(&tenant, IN_USE, 0).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use insula_credentials::{ContextTokens, MasterKeys, NewContext, ScramVerifier, Secret};
 use insula_domain::{
-    ClusterName, Epoch, Isolation, LoginId, OsEntropy, Placement, RoleName, SystemClock, TenantId,
+    ClusterName, Epoch, Isolation, LoginId, OsEntropy, Placement, PoolMode, RoleName, SystemClock, TenantId,
     TenantStatus,
 };
 use insula_pg_proxy::{FrontTls, Parts, PgProxy, PgProxyConfig};
@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const CLUSTER: &str = "c";
+
+/// A backend that is at work, or in a transaction.
+pub const IN_USE: &str = "state <> 'idle'";
 
 /// A front, its map, and a database on the shared server.
 pub struct World {
@@ -48,6 +51,12 @@ pub struct Tenant {
 impl World {
     pub async fn start() -> Self {
         Self::start_with(PgProxyConfig::default(), None).await
+    }
+
+    /// One whose sessions keep their backends.
+    pub async fn start_in_session_mode() -> Self {
+        let config = PgProxyConfig { pool_mode: PoolMode::Session, ..PgProxyConfig::default() };
+        Self::start_with(config, None).await
     }
 
     pub async fn start_with(config: PgProxyConfig, tls: Option<FrontTls>) -> Self {
@@ -161,6 +170,7 @@ impl World {
             read_only: false,
             descendants: false,
             max_sessions: None,
+            pool_mode: None,
             revision: self.next_revision(),
         };
         self.push(Rows { tenants: vec![route.clone()], logins: vec![login.clone()], ..Rows::default() });

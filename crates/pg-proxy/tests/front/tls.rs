@@ -348,7 +348,7 @@ async fn a_server_that_cannot_prove_who_it_is_gets_nothing() {
 
 #[tokio::test]
 async fn a_server_that_dies_without_a_word_is_reported_by_the_front() {
-    let world = World::start().await;
+    let world = World::start_in_session_mode().await;
     let tenant = world.tenant("acme").await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

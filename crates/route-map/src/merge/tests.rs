@@ -45,6 +45,7 @@ pub(crate) fn login(number: u128, name: &str, of: u128, revision: i64) -> LoginR
         read_only: false,
         descendants: false,
         max_sessions: None,
+        pool_mode: None,
         revision,
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use insula_domain::PoolMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,19 @@ pub struct Pg {
     pub startup_timeout: HumanDuration,
     /// How long the connection to a tenant's cluster may take to open.
     pub connect_timeout: HumanDuration,
+    /// How long sessions keep a connection to the database whose login does not
+    /// say: for a transaction, or as long as they last.
+    #[schemars(with = "String", extend("enum" = ["transaction", "session"]))]
+    pub pool_mode: PoolMode,
+    /// Connections to one cluster where the cluster has no bound of its own.
+    pub max_backends_per_cluster: u32,
+    /// Connections to one cluster for one tenant; three quarters of the
+    /// cluster's where it is not given.
+    pub max_backends_per_tenant: Option<u32>,
+    /// How long a session waits for a connection before it is refused.
+    pub backend_wait: HumanDuration,
+    /// How long a connection that nobody uses is kept.
+    pub backend_idle: HumanDuration,
 }
 
 impl Default for Pg {
@@ -97,6 +111,11 @@ impl Default for Pg {
             max_sessions: 2_000,
             startup_timeout: HumanDuration::from_secs(10),
             connect_timeout: HumanDuration::from_secs(5),
+            pool_mode: PoolMode::Transaction,
+            max_backends_per_cluster: 100,
+            max_backends_per_tenant: None,
+            backend_wait: HumanDuration::from_secs(15),
+            backend_idle: HumanDuration::from_secs(60),
         }
     }
 }

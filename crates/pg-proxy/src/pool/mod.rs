@@ -1,0 +1,353 @@
+//! Backends that sessions share, by cluster. A session has one as long as its
+//! transaction lasts, and gives it back. Backends of different roles never take
+//! each other's place: each is authenticated as one tenant's role for its whole
+//! life, so that nothing of one tenant can be found by another in it.
+
+mod share;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use insula_credentials::MasterKeys;
+use insula_domain::{ClusterName, DatabaseName, Entropy, RoleName, Slug};
+use insula_route_map::{ClusterEndpoint, Snapshot};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+use tokio_rustls::TlsConnector;
+
+use self::share::{Acquired, Grant, Limits, Share, Task};
+pub(crate) use self::share::{PoolKey, Tally};
+use crate::backend::{Backend, BackendError, Opening, open};
+use crate::config::PgProxyConfig;
+use crate::measure::Measures;
+use crate::refusal::Refusal;
+use crate::settings::SessionSettings;
+
+/// What a backend may still send after it was told to end.
+const LEFTOVER_BYTES_MAX: usize = 64 * 1024;
+
+/// What opening backends takes.
+pub(crate) struct Opener {
+    pub master_keys: Arc<MasterKeys>,
+    pub entropy: Arc<dyn Entropy>,
+    pub tls: TlsConnector,
+    pub config: PgProxyConfig,
+    pub measures: Measures,
+}
+
+/// Where the backends of a pool lead.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub key: PoolKey,
+    /// The tenant's, for messages.
+    pub slug: Slug,
+    pub endpoint: Arc<ClusterEndpoint>,
+    pub role: RoleName,
+    pub database: DatabaseName,
+    /// The tenant's weight among others.
+    pub weight: u32,
+    /// Grows when prepared statements may not fit their tables any more.
+    pub definitions: AtomicU64,
+}
+
+/// The pools of all clusters.
+pub(crate) struct Pools {
+    opener: Arc<Opener>,
+    clusters: Mutex<HashMap<ClusterName, Arc<Cluster>>>,
+}
+
+/// The pools of one cluster.
+pub(crate) struct Cluster {
+    opener: Arc<Opener>,
+    share: Mutex<Share<Box<Backend>>>,
+    destinations: Mutex<HashMap<PoolKey, Weak<Destination>>>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+/// A backend that a session has.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub backend: Box<Backend>,
+    place: Place,
+}
+
+/// A backend's place in its cluster's account, which is free again when this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    cluster: Arc<Cluster>,
+    key: PoolKey,
+    since: Instant,
+    is_passed_on: bool,
+}
+
+/// What came of asking for a backend.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Now(Lease),
+    Later(Wait),
+    Refused(Refusal),
+}
+
+/// A session's place in its tenant's queue.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    cluster: Arc<Cluster>,
+    key: PoolKey,
+    granted: oneshot::Receiver<Grant<Box<Backend>>>,
+    too_long: Pin<Box<Sleep>>,
+    slug: Slug,
+}
+
+impl Pools {
+    pub fn new(opener: Opener) -> Self {
+        Self { opener: Arc::new(opener), clusters: Mutex::default() }
+    }
+
+    /// The pools of a cluster, and what is shared of the way to one of them.
+    pub fn reach(&self, destination: Destination) -> (Arc<Cluster>, Arc<Destination>) {
+        let endpoint = &destination.endpoint;
+        let limits = self.limits(endpoint);
+        let mut clusters = lock(&self.clusters);
+        let cluster = clusters.entry(endpoint.name.clone()).or_insert_with(|| {
+            let (opener, share) = (Arc::clone(&self.opener), Mutex::new(Share::new(limits)));
+            Arc::new(Cluster { opener, share, destinations: Mutex::default() })
+        });
+        let cluster = Arc::clone(cluster);
+        drop(clusters);
+        cluster.share().set_limits(limits);
+        let mut known = lock(&cluster.destinations);
+        let shared = known.get(&destination.key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let key = destination.key;
+            let shared = Arc::new(destination);
+            known.insert(key, Arc::downgrade(&shared));
+            shared
+        });
+        drop(known);
+        (cluster, shared)
+    }
+
+    fn limits(&self, endpoint: &ClusterEndpoint) -> Limits {
+        let config = &self.opener.config;
+        let backends = endpoint.max_connections.unwrap_or(config.backends_per_cluster_max).max(1);
+        Limits {
+            backends,
+            of_tenant: config.backends_per_tenant_max.unwrap_or(backends.div_ceil(4) * 3).clamp(1, backends),
+            waiting_of_tenant: config.waiting_per_tenant_max,
+        }
+    }
+
+    /// Closes what has been idle for too long or leads where its tenant is not
+    /// any more. To be called now and then.
+    pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
+        let idle_since = now.checked_sub(self.opener.config.backend_idle_max).unwrap_or(now);
+        let clusters: Vec<Arc<Cluster>> = lock(&self.clusters).values().map(Arc::clone).collect();
+        for cluster in clusters {
+            let tasks = cluster.share().sweep(idle_since, |key| is_current(key, snapshot));
+            cluster.run(tasks);
+            lock(&cluster.destinations).retain(|_, destination| destination.strong_count() > 0);
+        }
+    }
+
+    /// How many backends there are, and who waits, on all clusters.
+    pub fn tally(&self) -> Tally {
+        let clusters: Vec<Arc<Cluster>> = lock(&self.clusters).values().map(Arc::clone).collect();
+        clusters.iter().fold(Tally::default(), |sum, cluster| {
+            let one = cluster.share().tally();
+            Tally { open: sum.open + one.open, idle: sum.idle + one.idle, waiting: sum.waiting + one.waiting }
+        })
+    }
+}
+
+/// Whether backends of a pool lead where its tenant is.
+fn is_current(key: &PoolKey, snapshot: &Snapshot) -> bool {
+    let Some(route) = snapshot.route(key.tenant) else { return false };
+    let Some(placement) = &route.placement else { return false };
+    let endpoint = snapshot.endpoint(&placement.cluster);
+    route.status == insula_domain::TenantStatus::Active
+        && placement.epoch == key.epoch
+        && route.role_key_generation == key.key_generation
+        && endpoint.is_some_and(|endpoint| endpoint.revision == key.endpoint_revision)
+}
+
+impl Cluster {
+    /// A backend for a session, one that has its settings already where there
+    /// is a choice.
+    pub fn acquire(self: &Arc<Self>, to: &Destination, settings: &Arc<SessionSettings>) -> Answer {
+        loop {
+            let acquired = self
+                .share()
+                .acquire(to.key, to.weight, |backend| SessionSettings::are_same(&backend.settings, settings));
+            match acquired {
+                Acquired::Now(backend) => {
+                    if backend.is_alive() {
+                        return Answer::Now(self.lease(to.key, backend));
+                    }
+                    drop(backend);
+                    let tasks = self.share().closed(to.key);
+                    self.run(tasks);
+                }
+                Acquired::Later(granted, tasks) => {
+                    self.run(tasks);
+                    return Answer::Later(Wait {
+                        cluster: Arc::clone(self),
+                        key: to.key,
+                        granted,
+                        too_long: Box::pin(sleep(self.opener.config.backend_wait_max)),
+                        slug: to.slug.clone(),
+                    });
+                }
+                Acquired::Full => return Answer::Refused(Refusal::no_backend(&to.slug)),
+            }
+        }
+    }
+
+    fn lease(self: &Arc<Self>, key: PoolKey, backend: Box<Backend>) -> Lease {
+        let place = Place { cluster: Arc::clone(self), key, since: Instant::now(), is_passed_on: false };
+        Lease { backend, place }
+    }
+
+    fn share(&self) -> MutexGuard<'_, Share<Box<Backend>>> {
+        lock(&self.share)
+    }
+
+    fn run(self: &Arc<Self>, tasks: Vec<Task<Box<Backend>>>) {
+        for task in tasks {
+            let cluster = Arc::clone(self);
+            tokio::spawn(async move {
+                match task {
+                    Task::Open(key) => cluster.open(key).await,
+                    Task::Close(key, backend) => {
+                        backend.end(cluster.opener.config.connect_timeout, LEFTOVER_BYTES_MAX).await;
+                        let tasks = cluster.share().closed(key);
+                        cluster.run(tasks);
+                    }
+                    Task::Replace(backend, key) => {
+                        backend.end(cluster.opener.config.connect_timeout, LEFTOVER_BYTES_MAX).await;
+                        cluster.open(key).await;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn open(self: &Arc<Self>, key: PoolKey) {
+        let destination = lock(&self.destinations).get(&key).and_then(Weak::upgrade);
+        let opened = match destination {
+            Some(destination) => self.opener.open(&destination).await,
+            // Nobody waits for it any more.
+            None => Err(Refusal::placement_unavailable()),
+        };
+        let tasks = match opened {
+            Ok(backend) => self.share().opened(key, Box::new(backend), Instant::now()),
+            Err(refusal) => self.share().not_opened(key, &refusal),
+        };
+        self.run(tasks);
+    }
+}
+
+impl Opener {
+    async fn open(&self, to: &Destination) -> Result<Backend, Refusal> {
+        let key = to.key;
+        let password = self
+            .master_keys
+            .role_password(key.tenant, key.read_only, key.key_generation)
+            .map_err(|error| {
+                tracing::error!(%error, "the password of a role cannot be derived");
+                Refusal::placement_unavailable()
+            })?;
+        let opening = Opening { endpoint: &to.endpoint, role: &to.role, database: &to.database, password };
+        let began = Instant::now();
+        let definitions = to.definitions.load(Ordering::Relaxed);
+        let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.connect_timeout)
+            .await
+            .map_err(|error| not_opened(to, &error))?;
+        backend.definitions = definitions;
+        self.measures.backend_opened(began.elapsed());
+        Ok(backend)
+    }
+}
+
+/// What sessions are told, and the log.
+fn not_opened(to: &Destination, error: &BackendError) -> Refusal {
+    let (cluster, tenant) = (&to.endpoint.name, &to.slug);
+    if matches!(error, BackendError::Refused { sqlstate, .. } if sqlstate == "28P01") {
+        tracing::error!(%cluster, %tenant, %error, "a server refuses the password of a tenant's role");
+        return Refusal::role_refused();
+    }
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(%cluster, %tenant, %error, cause, "a backend could not be opened");
+    if error.is_full() { Refusal::too_many_for_cluster(cluster) } else { Refusal::placement_unavailable() }
+}
+
+impl Lease {
+    /// Gives the backend back, which stands between two transactions and has
+    /// nothing in it that the next session does not expect.
+    pub fn give_back(self) {
+        let Self { backend, mut place } = self;
+        place.is_passed_on = true;
+        let now = Instant::now();
+        let held = now.saturating_duration_since(place.since);
+        let tasks = place.cluster.share().release(place.key, backend, held, now);
+        if !tasks.is_empty() {
+            place.cluster.run(tasks);
+        }
+    }
+
+    /// Ends the backend, of which cannot be said what is in it.
+    pub fn end(self) {
+        let Self { backend, mut place } = self;
+        place.is_passed_on = true;
+        place.cluster.run(vec![Task::Close(place.key, backend)]);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_passed_on {
+            let tasks = self.cluster.share().closed(self.key);
+            self.cluster.run(tasks);
+        }
+    }
+}
+
+impl Future for Wait {
+    type Output = Result<Lease, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(granted) = Pin::new(&mut self.granted).poll(context) {
+            return Poll::Ready(match granted {
+                Ok(Ok(backend)) => Ok(self.cluster.lease(self.key, backend)),
+                Ok(Err(refusal)) => Err(refusal),
+                Err(_) => Err(Refusal::placement_unavailable()),
+            });
+        }
+        ready!(self.too_long.as_mut().poll(context));
+        Poll::Ready(Err(Refusal::no_backend(&self.slug)))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.granted.close();
+        // It may have been given just now.
+        if let Ok(Ok(backend)) = self.granted.try_recv() {
+            self.cluster.lease(self.key, backend).give_back();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here can be left half-changed by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

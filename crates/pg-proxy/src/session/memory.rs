@@ -1,0 +1,196 @@
+//! What a session remembers while it has no backend: its settings, its prepared
+//! statements, and whether it can be without one at all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use insula_session_sql::{Effects, Watch};
+
+use crate::measure::Pinned;
+use crate::prepared::Statement;
+use crate::settings::{Reported, SessionSettings};
+
+/// Prepared statements of one session, and bytes of their texts. A session with
+/// more keeps its backend.
+const STATEMENTS_MAX: usize = 5_000;
+const STATEMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Custom settings of one session.
+const CUSTOM_MAX: usize = 100;
+
+/// What a session remembers.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// It gives its backend back after each transaction.
+    wanders: bool,
+    /// Why it cannot any more.
+    pinned: Option<Pinned>,
+    pub settings: Arc<SessionSettings>,
+    /// What its client believes of the server's settings.
+    pub reported: Arc<Reported>,
+    /// Statements have passed after which other settings may hold.
+    settings_in_doubt: bool,
+    custom: BTreeSet<String>,
+    /// The server's answer to what is set, as far as it has come.
+    pub answer: Option<SessionSettings>,
+    statements: HashMap<Bytes, Arc<Statement>>,
+    statement_bytes: usize,
+    pub unnamed: Unnamed,
+    /// Nothing was under way, and no transaction open, before the message that
+    /// is looked at.
+    pub begins_at_rest: bool,
+    /// A statement is under way that may take all prepared statements away.
+    pub watches_commands: bool,
+    /// Statements have passed after which prepared ones may not fit any more.
+    pub changed_definitions: bool,
+    /// A text that is read as it passes.
+    passing: Option<Box<Watch>>,
+}
+
+/// The unnamed prepared statement.
+#[derive(Debug, Default)]
+pub(super) struct Unnamed {
+    /// Its `Parse`, whole; empty where there is none.
+    pub parse: BytesMut,
+    /// The backend that the session has now has it.
+    pub is_there: bool,
+}
+
+impl Unnamed {
+    /// There is none any more.
+    pub fn clear(&mut self) {
+        self.parse.clear();
+        self.is_there = false;
+    }
+
+    /// This `Parse` makes it.
+    pub fn keep(&mut self, parse: &[u8]) {
+        self.parse.clear();
+        self.parse.extend_from_slice(parse);
+        self.is_there = true;
+    }
+}
+
+impl Memory {
+    pub fn new(wanders: bool, settings: Arc<SessionSettings>, reported: Arc<Reported>) -> Self {
+        Self {
+            wanders,
+            pinned: None,
+            settings,
+            reported,
+            settings_in_doubt: false,
+            custom: BTreeSet::new(),
+            answer: None,
+            statements: HashMap::new(),
+            statement_bytes: 0,
+            unnamed: Unnamed::default(),
+            begins_at_rest: true,
+            watches_commands: false,
+            changed_definitions: false,
+            passing: None,
+        }
+    }
+
+    /// Whether its statements are followed, because it may change its backend.
+    pub fn wanders(&self) -> bool {
+        self.wanders
+    }
+
+    /// Whether it keeps the backend that it has.
+    pub fn stays(&self) -> bool {
+        !self.wanders || self.pinned.is_some()
+    }
+
+    /// It keeps its backend from here on.
+    pub fn pin(&mut self, reason: &'static str) {
+        if self.wanders && self.pinned.is_none() {
+            tracing::debug!(reason, "a session keeps its backend");
+            self.pinned = Some(Pinned::new(reason));
+        }
+    }
+
+    /// The server is to be asked what is set before the backend goes to others.
+    pub fn settings_in_doubt(&self) -> bool {
+        self.settings_in_doubt
+    }
+
+    /// The query for it. What comes behind it is in doubt again.
+    pub fn ask(&mut self) -> String {
+        self.settings_in_doubt = false;
+        self.answer = Some(SessionSettings::default());
+        SessionSettings::query(&self.custom)
+    }
+
+    /// The answer is whole, or there is none.
+    pub fn answered(&mut self) {
+        match self.answer.take() {
+            Some(settings) if settings == *self.settings => {}
+            Some(settings) => self.settings = Arc::new(settings),
+            None => self.pin("settings_unknown"),
+        }
+    }
+
+    /// A statement runs that leaves this behind.
+    pub fn runs(&mut self, effects: &Effects) {
+        if let Some(pin) = effects.pin {
+            self.pin(pin.as_str());
+        }
+        if effects.reads_sequences {
+            self.pin("sequence_value");
+        }
+        self.settings_in_doubt |= effects.changes_settings;
+        self.watches_commands |= effects.drops_prepared;
+        self.changed_definitions |= effects.changes_definitions;
+        for name in &effects.custom_settings {
+            if self.custom.len() < CUSTOM_MAX {
+                self.custom.insert(name.clone());
+            } else if !self.custom.contains(name) {
+                self.pin("many_settings");
+            }
+        }
+    }
+
+    /// A text begins that is too long to be held.
+    pub fn passes(&mut self) {
+        if self.wanders {
+            self.passing = Some(Box::new(Watch::new()));
+        }
+    }
+
+    /// A piece of it.
+    pub fn passes_piece(&mut self, piece: &[u8], is_last: bool) {
+        let Some(passing) = &mut self.passing else { return };
+        passing.feed(piece);
+        if is_last && let Some(passing) = self.passing.take() {
+            self.runs(&passing.finish());
+        }
+    }
+
+    /// The statement that the client calls so.
+    pub fn statement(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.statements.get(name)
+    }
+
+    /// The client calls a statement so.
+    pub fn learn(&mut self, name: Bytes, statement: Arc<Statement>) {
+        self.statement_bytes += name.len() + statement.bytes();
+        self.statements.insert(name, statement);
+        if self.statements.len() > STATEMENTS_MAX || self.statement_bytes > STATEMENT_BYTES_MAX {
+            self.pin("many_statements");
+        }
+    }
+
+    /// The client has no statement of this name any more.
+    pub fn forget(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let statement = self.statements.remove(name)?;
+        self.statement_bytes = self.statement_bytes.saturating_sub(name.len() + statement.bytes());
+        Some(statement)
+    }
+
+    /// Nor any other.
+    pub fn forget_all(&mut self) {
+        self.statements.clear();
+        self.statement_bytes = 0;
+    }
+}

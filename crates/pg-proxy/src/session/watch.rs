@@ -1,0 +1,472 @@
+//! What the front does with messages as they pass: what the client sends is
+//! judged, fitted and given the names that the backend knows; of what the server
+//! says, the client gets what it has asked for.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use insula_pg_wire::backend::{
+    self, error_fields, parse_command_complete, parse_parameter_status, parse_ready_for_query, put_error,
+    put_parse_complete,
+};
+use insula_pg_wire::frontend::{self, BindNames, Named, Parse, put_query};
+use insula_pg_wire::{Handling, Header, WireError};
+use insula_session_sql::Effects;
+
+use super::lane::{Stopped, Watcher};
+use super::memory::Memory;
+use crate::backend::Backend;
+use crate::guard::Guard;
+use crate::pipeline::{Own, Pipeline, Step};
+use crate::prepared::{NONE, Statement, Statements};
+use crate::refusal::Refusal;
+use crate::show::{Answers, may_be_show};
+
+/// Longer errors and settings pass as they are.
+const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
+
+/// A `Describe` or `Close` with a longer name names nothing.
+const NAMED_BYTES_MAX: u32 = 4096;
+
+/// A statement with a longer name stays where it is.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// The place in PostgreSQL's source that finds that a prepared statement does
+/// not fit its tables any more. It is the same in every language.
+const STALE_ROUTINE: (u8, &[u8]) = (b'R', b"RevalidateCachedQuery");
+
+/// Sees what the client sends.
+pub(super) struct FromClient<'a> {
+    pub pipeline: &'a mut Pipeline,
+    pub answers: &'a Answers,
+    pub guard: &'a mut Guard,
+    pub memory: &'a mut Memory,
+    pub backend: &'a mut Backend,
+    pub statements: &'a Statements,
+}
+
+impl Watcher for FromClient<'_> {
+    fn begins(&mut self, header: Header) -> Handling {
+        if !self.pipeline.is_busy()
+            && let Some(fitting) = self.guard.fitting()
+        {
+            fitting.begins_anew();
+        }
+        self.memory.begins_at_rest = self.pipeline.is_idle();
+        self.pipeline.client_sent(header.tag);
+        let handling = self.guard.begins(header);
+        if !self.memory.wanders() {
+            return handling;
+        }
+        match header.tag {
+            frontend::tag::QUERY | frontend::tag::PARSE if handling == Handling::Watch => {
+                self.memory.passes();
+                if header.tag == frontend::tag::PARSE {
+                    // It cannot be given to another backend.
+                    self.memory.pin("long_statement");
+                    self.pipeline.steps(Step::Plain);
+                    self.memory.unnamed.is_there = true;
+                }
+                handling
+            }
+            frontend::tag::BIND => Handling::Begin,
+            frontend::tag::DESCRIBE | frontend::tag::CLOSE if header.body_bytes <= NAMED_BYTES_MAX => {
+                Handling::Hold
+            }
+            frontend::tag::CLOSE => {
+                self.pipeline.steps(Step::Plain);
+                handling
+            }
+            frontend::tag::FUNCTION_CALL => {
+                self.memory.pin("function_call");
+                handling
+            }
+            _ => handling,
+        }
+    }
+
+    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let at = out.len();
+        let body = &message[Header::BYTES..];
+        if self.memory.wanders() {
+            match header.tag {
+                frontend::tag::DESCRIBE | frontend::tag::CLOSE => return self.named(header, message, out),
+                frontend::tag::QUERY => return self.query(header, message, out),
+                _ => {}
+            }
+        }
+        let is_answered = may_be_show(header) && self.answers.rewrite(header.tag, body, out);
+        if !is_answered && !self.guard.rewrite(header.tag, body, out) {
+            out.extend_from_slice(message);
+        }
+        if self.memory.wanders() && header.tag == frontend::tag::PARSE {
+            let parse = out.split_off(at);
+            self.parse(&parse, out);
+        }
+        Ok(())
+    }
+
+    fn beginning(&mut self, header: Header, beginning: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let missing = header.message_bytes() - beginning.len();
+        let Some(names) = BindNames::from_beginning(&beginning[Header::BYTES..]) else {
+            // The server says what is wrong with it.
+            out.extend_from_slice(beginning);
+            return Ok(());
+        };
+        if names.statement.is_empty() {
+            let statement = if self.give_unnamed(out) { &b""[..] } else { NONE };
+            return BindNames { statement, ..names }.put(missing, out);
+        }
+        let Some(statement) = self.memory.statement(names.statement).map(Arc::clone) else {
+            let statement = if self.memory.stays() { names.statement } else { NONE };
+            return BindNames { statement, ..names }.put(missing, out);
+        };
+        self.runs(&statement.effects, out);
+        self.give(&statement, out);
+        BindNames { statement: statement.name().as_bytes(), ..names }.put(missing, out)
+    }
+
+    fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped> {
+        self.memory.passes_piece(piece, is_last);
+        self.guard.piece(piece, is_last).map_err(Stopped::Refused)
+    }
+}
+
+impl FromClient<'_> {
+    /// A `Query`. It takes the unnamed statement away.
+    fn query(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let body = &message[Header::BYTES..];
+        self.memory.unnamed.clear();
+        if may_be_show(header) && self.answers.rewrite(header.tag, body, out) {
+            return Ok(());
+        }
+        let text = frontend::parse_query(body).unwrap_or_default();
+        let effects = insula_session_sql::effects(text);
+        self.runs(&effects, out);
+        if let Some((statement, text)) = self.deallocated(&effects, text) {
+            let step = Step::Given(Arc::clone(&statement));
+            if !self.backend.kept.uses(&statement) && statement.put_parse(out).is_ok() {
+                self.pipeline.steps_before_query(step);
+            }
+            self.backend.kept.remove(&statement);
+            return put_query(out, &text).map_err(|_| WireError::Malformed("a text holds a zero byte"));
+        }
+        if !self.guard.rewrite(header.tag, body, out) {
+            out.extend_from_slice(message);
+        }
+        Ok(())
+    }
+
+    /// A `Parse` as it would go out.
+    fn parse(&mut self, message: &[u8], out: &mut BytesMut) {
+        let parse = Parse::from_body(&message[Header::BYTES..]);
+        let Ok(parse) = parse else {
+            self.pipeline.steps(Step::Plain);
+            return out.extend_from_slice(message);
+        };
+        if parse.name.is_empty() {
+            return self.parse_unnamed(&parse, message, out);
+        }
+        if parse.name.len() > NAME_BYTES_MAX {
+            self.memory.pin("long_statement");
+        }
+        if let Some(statement) = self.memory.statement(parse.name).map(Arc::clone) {
+            // The server refuses it, as it has one of that name.
+            self.give(&statement, out);
+            self.pipeline.steps(Step::Plain);
+            let _ = Parse { name: statement.name().as_bytes(), ..parse }.put(out);
+            return;
+        }
+        if self.memory.stays() {
+            // Beside those of SQL, which have their own names.
+            self.memory.runs(&insula_session_sql::effects(parse.query));
+            self.pipeline.steps(Step::Plain);
+            return out.extend_from_slice(message);
+        }
+        let statement = self.statements.get(&parse);
+        let name = Bytes::copy_from_slice(parse.name);
+        self.memory.learn(name.clone(), Arc::clone(&statement));
+        if self.backend.kept.uses(&statement) {
+            Named::Statement(NONE).put(frontend::tag::CLOSE, out);
+            self.pipeline.steps(Step::KnownAlready(name));
+        } else {
+            self.put_given(&statement, out, Step::Parse(Arc::clone(&statement), name));
+        }
+    }
+
+    fn parse_unnamed(&mut self, parse: &Parse<'_>, message: &[u8], out: &mut BytesMut) {
+        let effects = insula_session_sql::effects(parse.query);
+        self.runs(&effects, out);
+        if let Some((statement, text)) = self.deallocated(&effects, parse.query) {
+            self.give(&statement, out);
+            self.backend.kept.remove(&statement);
+            self.memory.unnamed.clear();
+            self.memory.unnamed.is_there = Parse { query: &text, ..*parse }.put(out).is_ok();
+        } else {
+            self.memory.unnamed.keep(message);
+            out.extend_from_slice(message);
+        }
+        self.pipeline.steps(Step::Plain);
+    }
+
+    /// Notes what a statement leaves behind. What it reads of sequences must be
+    /// its own session's.
+    fn runs(&mut self, effects: &Effects, out: &mut BytesMut) {
+        let may_read_others = effects.reads_sequences && !self.memory.stays() && self.memory.begins_at_rest;
+        self.memory.runs(effects);
+        if may_read_others && put_query(out, b"DISCARD SEQUENCES").is_ok() {
+            self.pipeline.asks_before(Own::Forget);
+        }
+    }
+
+    /// The statement of the protocol that a DEALLOCATE names, and the text with
+    /// the name that it has on the backend.
+    fn deallocated(&mut self, effects: &Effects, text: &[u8]) -> Option<(Arc<Statement>, Vec<u8>)> {
+        let named = effects.deallocates.as_ref()?;
+        let statement = self.memory.forget(&named.name)?;
+        let (before, behind) = (text.get(..named.range.start)?, text.get(named.range.end..)?);
+        let text = [before, statement.name().as_bytes(), behind].concat();
+        Some((statement, text))
+    }
+
+    /// A `Describe` or a `Close`.
+    fn named(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let is_close = header.tag == frontend::tag::CLOSE;
+        let named = Named::from_body(&message[Header::BYTES..])?;
+        let changed = match named {
+            Named::Portal(_) => named,
+            Named::Statement(b"") if is_close => {
+                self.memory.unnamed.clear();
+                named
+            }
+            Named::Statement(b"") => Named::Statement(if self.give_unnamed(out) { b"" } else { NONE }),
+            Named::Statement(name) if is_close => match self.memory.forget(name) {
+                Some(statement) => {
+                    // Others may use it: it stays with the backend.
+                    Named::Statement(NONE).put(header.tag, out);
+                    self.pipeline.steps(Step::Close(statement, Bytes::copy_from_slice(name)));
+                    return Ok(());
+                }
+                None => named,
+            },
+            Named::Statement(name) => match self.memory.statement(name).map(Arc::clone) {
+                Some(statement) => {
+                    self.give(&statement, out);
+                    Named::Statement(statement.name().as_bytes()).put(header.tag, out);
+                    return Ok(());
+                }
+                None if self.memory.stays() => named,
+                None => Named::Statement(NONE),
+            },
+        };
+        changed.put(header.tag, out);
+        if is_close {
+            self.pipeline.steps(Step::Plain);
+        }
+        Ok(())
+    }
+
+    /// Makes the backend have a statement.
+    fn give(&mut self, statement: &Arc<Statement>, out: &mut BytesMut) {
+        if !self.backend.kept.uses(statement) {
+            self.put_given(statement, out, Step::Given(Arc::clone(statement)));
+        }
+    }
+
+    fn put_given(&mut self, statement: &Statement, out: &mut BytesMut, step: Step) {
+        if statement.put_parse(out).is_err() {
+            return;
+        }
+        self.pipeline.steps(step);
+        if let Some(dropped) = self.backend.kept.add(statement) {
+            Named::Statement(dropped.as_bytes()).put(frontend::tag::CLOSE, out);
+            self.pipeline.steps(Step::Dropped);
+        }
+    }
+
+    /// Makes the backend have the session's unnamed statement; false where the
+    /// session has none.
+    fn give_unnamed(&mut self, out: &mut BytesMut) -> bool {
+        let unnamed = &mut self.memory.unnamed;
+        if !unnamed.is_there && !unnamed.parse.is_empty() {
+            out.extend_from_slice(&unnamed.parse);
+            unnamed.is_there = true;
+            self.pipeline.steps(Step::GivenUnnamed);
+        }
+        unnamed.is_there
+    }
+}
+
+/// Sees what the server says.
+pub(super) struct FromServer<'a> {
+    pub pipeline: &'a mut Pipeline,
+    pub guard: &'a mut Guard,
+    pub memory: &'a mut Memory,
+    pub backend: &'a mut Backend,
+    pub last_was_error: &'a mut bool,
+    pub drops_notifications: bool,
+}
+
+impl Watcher for FromServer<'_> {
+    fn begins(&mut self, header: Header) -> Handling {
+        if self.pipeline.answers_own().is_some() {
+            return Handling::Hold;
+        }
+        *self.last_was_error = header.tag == backend::tag::ERROR_RESPONSE;
+        if header.tag == backend::tag::READY_FOR_QUERY && header.body_bytes == 1 {
+            return Handling::Hold;
+        }
+        if self.drops_notifications && header.tag == backend::tag::NOTIFICATION_RESPONSE {
+            return Handling::Hold;
+        }
+        self.pipeline.server_sent(header.tag);
+        let wanders = self.memory.wanders();
+        let is_looked_at = match header.tag {
+            backend::tag::PARAMETER_STATUS => wanders || self.guard.fitting().is_some(),
+            backend::tag::ERROR_RESPONSE => wanders || self.guard.minds_errors(),
+            backend::tag::COMMAND_COMPLETE => self.memory.watches_commands,
+            backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => self.pipeline.awaits_step(),
+            _ => false,
+        };
+        if is_looked_at && header.body_bytes <= LOOKED_AT_BYTES_MAX { Handling::Hold } else { Handling::Pass }
+    }
+
+    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let body = &message[Header::BYTES..];
+        if let Some(own) = self.pipeline.answers_own() {
+            return self.own(own, header, body, out);
+        }
+        match header.tag {
+            backend::tag::NOTIFICATION_RESPONSE => return Ok(()),
+            backend::tag::ERROR_RESPONSE => {
+                if self.error(body, out) {
+                    return Ok(());
+                }
+            }
+            backend::tag::PARAMETER_STATUS => {
+                self.setting(body)?;
+                self.memory.reported = Arc::clone(&self.backend.reported);
+            }
+            backend::tag::COMMAND_COMPLETE => self.command(parse_command_complete(body)?),
+            backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => {
+                return self.stepped(header, message, out);
+            }
+            _ => {
+                let skipped = self.pipeline.server_ready(parse_ready_for_query(body)?);
+                skipped.into_iter().for_each(|step| self.skipped(step));
+            }
+        }
+        out.extend_from_slice(message);
+        Ok(())
+    }
+
+    fn beginning(&mut self, _: Header, beginning: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        out.extend_from_slice(beginning);
+        Ok(())
+    }
+
+    fn piece(&mut self, _: &[u8], _: bool) -> Result<(), Stopped> {
+        Ok(())
+    }
+}
+
+impl FromServer<'_> {
+    /// Writes an error as the client is to have it; false where it is so
+    /// already.
+    fn error(&mut self, body: &[u8], out: &mut BytesMut) -> bool {
+        if self.memory.wanders() && error_fields(body).is_ok_and(|fields| fields.contains(&STALE_ROUTINE)) {
+            self.memory.changed_definitions = true;
+        }
+        if let Some(rule) = self.guard.refused_by(body) {
+            put_error(out, &Refusal::statement(rule).statement_fields());
+            return true;
+        }
+        self.guard.put_error(body, out)
+    }
+
+    fn setting(&mut self, body: &[u8]) -> Result<(), WireError> {
+        let (name, value) = parse_parameter_status(body)?;
+        if let Some(fitting) = self.guard.fitting() {
+            fitting.setting(name, value);
+        }
+        Arc::make_mut(&mut self.backend.reported).take(name, value);
+        Ok(())
+    }
+
+    fn command(&mut self, command: &[u8]) {
+        if matches!(command, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+            self.memory.forget_all();
+            self.memory.unnamed.clear();
+            self.backend.kept.clear();
+        }
+    }
+
+    /// The answer to a message about prepared statements.
+    fn stepped(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let is_parse = header.tag == backend::tag::PARSE_COMPLETE;
+        match self.pipeline.stepped() {
+            Some(Step::Plain) => out.extend_from_slice(message),
+            Some(Step::Parse(..)) if is_parse => out.extend_from_slice(message),
+            Some(Step::Close(..)) if !is_parse => out.extend_from_slice(message),
+            Some(Step::Given(_) | Step::GivenUnnamed) if is_parse => {}
+            Some(Step::KnownAlready(_)) if !is_parse => put_parse_complete(out),
+            Some(Step::Dropped) if !is_parse => {}
+            _ => return Err(WireError::Malformed("an answer to what was not asked")),
+        }
+        Ok(())
+    }
+
+    /// The server has not looked at it, behind an error, or it is the error.
+    fn skipped(&mut self, step: Step) {
+        match step {
+            Step::Parse(statement, name) => {
+                self.backend.kept.remove(&statement);
+                self.memory.forget(&name);
+            }
+            Step::KnownAlready(name) => drop(self.memory.forget(&name)),
+            Step::Close(statement, name) => self.memory.learn(name, statement),
+            Step::Given(statement) => self.backend.kept.remove(&statement),
+            Step::GivenUnnamed => self.memory.unnamed.is_there = false,
+            Step::Plain | Step::Dropped => {}
+        }
+    }
+
+    /// An answer to what the front itself has asked.
+    fn own(&mut self, own: Own, header: Header, body: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        match (own, header.tag) {
+            (_, backend::tag::PARAMETER_STATUS) => self.setting(body)?,
+            (Own::Restore | Own::Forget, backend::tag::ERROR_RESPONSE) => {
+                return Err(WireError::Malformed("it does not take the session's settings"));
+            }
+            (Own::Ask, backend::tag::ERROR_RESPONSE) => self.memory.answer = None,
+            (Own::Ask, backend::tag::DATA_ROW) => {
+                let taken = self.memory.answer.as_mut().map(|answer| answer.take_row(body)).transpose()?;
+                if taken == Some(false) {
+                    self.memory.answer = None;
+                }
+            }
+            (_, backend::tag::READY_FOR_QUERY) => {
+                let _ = self.pipeline.server_ready(parse_ready_for_query(body)?);
+                match own {
+                    Own::Restore => self.backend.settings = Arc::clone(&self.memory.settings),
+                    Own::Ask => {
+                        self.memory.answered();
+                        self.backend.settings = Arc::clone(&self.memory.settings);
+                    }
+                    Own::Forget => {}
+                }
+                self.tell_news(out);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the client what the backend reports otherwise than the last one.
+    pub fn tell_news(&mut self, out: &mut BytesMut) {
+        if *self.backend.reported != *self.memory.reported {
+            self.backend.reported.put_news(&self.memory.reported, out);
+        }
+        self.memory.reported = Arc::clone(&self.backend.reported);
+    }
+}

@@ -1,0 +1,505 @@
+//! Sessions that share backends: nothing of one is found by another, each finds
+//! again what it has left, and who cannot be without its backend keeps it.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{SinkExt, TryStreamExt, pin_mut};
+use insula_domain::{PoolMode, TenantStatus};
+use insula_pg_proxy::PgProxyConfig;
+use insula_pg_wire::Message;
+use insula_pg_wire::backend::{parse_error, parse_parameter_status, tag};
+use insula_pg_wire::frontend::{self, BindNames, Named, Parse};
+use tokio_postgres::Client;
+
+use crate::raw::{Raw, letters};
+use crate::support::{IN_USE, PATIENCE, Tenant, World, connect, one, pair, refused, words};
+
+/// A front with so many backends in all.
+async fn world_of(backends: u32) -> World {
+    World::start_with(config_of(backends), None).await
+}
+
+fn config_of(backends: u32) -> PgProxyConfig {
+    PgProxyConfig {
+        backends_per_cluster_max: backends,
+        backends_per_tenant_max: Some(backends),
+        ..PgProxyConfig::default()
+    }
+}
+
+async fn pid(client: &Client) -> String {
+    one(client, "select pg_backend_pid()::text").await
+}
+
+#[tokio::test]
+async fn sessions_take_turns_on_one_backend() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let clients = join_all((0..20).map(|_| world.connect(&tenant))).await;
+    let first = pid(&clients[0]).await;
+    for client in &clients {
+        assert_eq!(pid(client).await, first);
+    }
+    assert_eq!(world.backends(&tenant, "true").await, 1);
+    clients[0].batch_execute("create table t (x int)").await.unwrap();
+    let all = clients.iter().map(|client| client.batch_execute("begin; insert into t values (1); commit"));
+    join_all(all).await.into_iter().for_each(|done| done.unwrap());
+    assert_eq!(one(&clients[3], "select count(*)::text from t").await, "20");
+    // Without sharing there would be one for each: the canary.
+    let keeping = World::start_in_session_mode().await;
+    let tenant = keeping.tenant("acme").await;
+    let _clients = join_all((0..5).map(|_| keeping.connect(&tenant))).await;
+    assert_eq!(keeping.backends(&tenant, "true").await, 5);
+}
+
+/// The value of a setting; empty where it is not set.
+async fn setting(client: &Client, name: &str) -> String {
+    one(client, &format!("select coalesce(current_setting('{name}', true), '')")).await
+}
+
+#[tokio::test]
+async fn settings_stay_with_their_session() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (a, b) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    let usual = setting(&b, "timezone").await;
+    a.batch_execute("set timezone = 'Europe/Zurich'").await.unwrap();
+    a.batch_execute("set app.actor = 'it''s \\ ä'").await.unwrap();
+    assert_eq!(
+        (setting(&b, "timezone").await, setting(&b, "app.actor").await),
+        (usual.clone(), String::new())
+    );
+    assert_eq!(setting(&a, "timezone").await, "Europe/Zurich");
+    assert_eq!(setting(&a, "app.actor").await, "it's \\ ä");
+    // What was rolled back, or was for a transaction alone, was not set.
+    for text in [
+        "begin; set timezone = 'Asia/Tokyo'; rollback",
+        "begin; set local timezone = 'Asia/Tokyo'; commit",
+        "begin; savepoint s; set timezone = 'Asia/Tokyo'; rollback to s; commit",
+        "select set_config('timezone', 'Asia/Tokyo', true)",
+    ] {
+        a.batch_execute(text).await.unwrap();
+        pid(&b).await;
+        assert_eq!(setting(&a, "timezone").await, "Europe/Zurich", "{text}");
+    }
+    // What was set by a function is found as well.
+    a.batch_execute("select set_config('app.actor', 'x', false); do $$ begin set work_mem = '5MB'; end $$")
+        .await
+        .unwrap();
+    assert_eq!(
+        (setting(&b, "app.actor").await, setting(&b, "work_mem").await),
+        (String::new(), "4MB".into())
+    );
+    assert_eq!((setting(&a, "app.actor").await, setting(&a, "work_mem").await), ("x".into(), "5MB".into()));
+    a.batch_execute("reset all").await.unwrap();
+    pid(&b).await;
+    assert_eq!((setting(&a, "timezone").await, setting(&a, "app.actor").await), (usual, String::new()));
+}
+
+#[tokio::test]
+async fn settings_of_the_start_come_along() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let mut clients = Vec::new();
+    for name in ["first", "second"] {
+        let mut config = world.config(&tenant);
+        config.application_name(name).options("-c statement_timeout=7s");
+        clients.push((name, connect(&config).await.unwrap()));
+    }
+    let plain = world.connect(&tenant).await;
+    for _ in 0..2 {
+        for (name, client) in &clients {
+            assert_eq!(setting(client, "application_name").await, *name);
+            assert_eq!(setting(client, "statement_timeout").await, "7s");
+        }
+        assert_eq!(setting(&plain, "statement_timeout").await, "0");
+    }
+    let mut config = world.config(&tenant);
+    config.options("-c work_mem=nonsense");
+    let (sqlstate, message, _) = words(&connect(&config).await.map(drop).unwrap_err());
+    assert_eq!(sqlstate, "22023", "{message}");
+    assert_eq!(world.backends(&tenant, IN_USE).await, 0);
+    assert_eq!(setting(&plain, "work_mem").await, "4MB");
+}
+
+/// The values that a client is told of a setting, in their order.
+fn told(messages: &[Message], name: &str) -> Vec<String> {
+    let statuses = messages.iter().filter(|message| message.tag == tag::PARAMETER_STATUS);
+    let pairs = statuses.map(|message| parse_parameter_status(&message.body).unwrap());
+    let values = pairs.filter(|(status, _)| *status == name.as_bytes());
+    values.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn clients_are_told_of_their_own_settings_alone() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (mut a, _) = Raw::session(&world, &tenant).await;
+    let (mut b, _) = Raw::session(&world, &tenant).await;
+    a.query("set timezone = 'Asia/Tokyo'").await;
+    assert_eq!(told(&a.until_ready().await, "TimeZone"), ["Asia/Tokyo"]);
+    for raw in [&mut b, &mut a] {
+        raw.query("select 1").await;
+        assert_eq!(letters(&raw.until_ready().await), "TDCZ");
+    }
+}
+
+#[tokio::test]
+async fn prepared_statements_stay_with_their_session() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (a, b) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    // Both drivers give the same names to different statements.
+    let (ones, twos) = (a.prepare("select 1").await.unwrap(), b.prepare("select 2").await.unwrap());
+    let (common, also) =
+        (a.prepare("select $1::int * 10").await.unwrap(), b.prepare("select $1::int * 10").await.unwrap());
+    for factor in 0..5 {
+        assert_eq!(a.query_one(&ones, &[]).await.unwrap().get::<_, i32>(0), 1);
+        assert_eq!(b.query_one(&twos, &[]).await.unwrap().get::<_, i32>(0), 2);
+        assert_eq!(a.query_one(&common, &[&factor]).await.unwrap().get::<_, i32>(0), factor * 10);
+        assert_eq!(b.query_one(&also, &[&factor]).await.unwrap().get::<_, i32>(0), factor * 10);
+    }
+    drop((ones, common));
+    pid(&a).await;
+    assert_eq!(b.query_one(&also, &[&7]).await.unwrap().get::<_, i32>(0), 70);
+}
+
+/// `Parse`, `Bind`, `Execute` of a statement without parameters.
+struct Extended<'a> {
+    name: &'a [u8],
+    text: Option<&'a [u8]>,
+}
+
+async fn extended(raw: &mut Raw, steps: &[Extended<'_>]) -> Vec<Message> {
+    raw.write(|out| {
+        for step in steps {
+            if let Some(query) = step.text {
+                Parse { name: step.name, query, parameter_types: b"\0\0" }.put(out).unwrap();
+            }
+            let bind = BindNames { portal: b"", statement: step.name, rest: b"\0\0\0\0\0\0" };
+            bind.put(0, out).unwrap();
+            out.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
+        }
+        out.extend_from_slice(b"S\0\0\0\x04");
+    })
+    .await;
+    raw.until_ready().await
+}
+
+fn sqlstate(messages: &[Message]) -> String {
+    let error = messages.iter().find(|message| message.tag == tag::ERROR_RESPONSE);
+    error.map(|message| parse_error(&message.body).unwrap().0).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_protocol_of_prepared_statements_is_the_servers() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (mut a, _) = Raw::session(&world, &tenant).await;
+    let (mut b, _) = Raw::session(&world, &tenant).await;
+    let step = |name, text| Extended { name, text };
+    // Known on the backend or not, the answers are the same.
+    for raw in [&mut a, &mut b] {
+        let messages = extended(raw, &[step(b"s", Some(b"select 1")), step(b"s", None)]).await;
+        assert_eq!(letters(&messages), "12DC2DCZ");
+    }
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"s", Some(b"select 2"))]).await), "42P05");
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"t", None)]).await), "26000");
+    assert_eq!(sqlstate(&extended(&mut b, &[step(b"", None)]).await), "26000", "not another one's");
+    // A failed one was never prepared, nor one behind an error.
+    let broken = [step(b"x", Some(b"selec")), step(b"y", Some(b"select 3"))];
+    assert_eq!(sqlstate(&extended(&mut a, &broken).await), "42601");
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"x", None)]).await), "26000");
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"y", None)]).await), "26000");
+    assert_eq!(letters(&extended(&mut a, &[step(b"y", Some(b"select 3"))]).await), "12DCZ");
+    // The unnamed one outlives a Sync, and a visit of others.
+    assert_eq!(letters(&extended(&mut a, &[step(b"", Some(b"select 4"))]).await), "12DCZ");
+    assert_eq!(letters(&extended(&mut b, &[step(b"", Some(b"select 5"))]).await), "12DCZ");
+    let again = extended(&mut a, &[step(b"", None)]).await;
+    assert_eq!((letters(&again).as_str(), &again[1].body[6..]), ("2DCZ", &b"4"[..]));
+    a.query("select 6").await;
+    a.until_ready().await;
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"", None)]).await), "26000", "a Query takes it away");
+    // Described before it is bound, by one who comes to another's backend.
+    pid_of(&mut b).await;
+    a.write(|out| {
+        Named::Statement(b"s").put(frontend::tag::DESCRIBE, out);
+        out.extend_from_slice(b"S\0\0\0\x04");
+    })
+    .await;
+    assert_eq!(letters(&a.until_ready().await), "tTZ");
+    // Closed by one, it is still there for the other.
+    a.write(|out| {
+        Named::Statement(b"s").put(frontend::tag::CLOSE, out);
+        Named::Statement(b"never").put(frontend::tag::CLOSE, out);
+        out.extend_from_slice(b"S\0\0\0\x04");
+    })
+    .await;
+    assert_eq!(letters(&a.until_ready().await), "33Z");
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"s", None)]).await), "26000");
+    assert_eq!(letters(&extended(&mut b, &[step(b"s", None)]).await), "2DCZ");
+    // Dropped by SQL: one by its name, and all.
+    b.query("deallocate s").await;
+    assert_eq!(letters(&b.until_ready().await), "CZ");
+    assert_eq!(sqlstate(&extended(&mut b, &[step(b"s", None)]).await), "26000");
+    assert_eq!(letters(&extended(&mut a, &[step(b"z", Some(b"select 7"))]).await), "12DCZ");
+    b.query("deallocate all").await;
+    assert_eq!(letters(&b.until_ready().await), "CZ");
+    assert_eq!(letters(&extended(&mut a, &[step(b"z", None)]).await), "2DCZ");
+    a.query("discard all").await;
+    assert_eq!(letters(&a.until_ready().await), "CZ");
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"z", None)]).await), "26000");
+    assert_eq!(letters(&extended(&mut a, &[step(b"z", Some(b"select 7"))]).await), "12DCZ");
+}
+
+async fn pid_of(raw: &mut Raw) -> Vec<u8> {
+    raw.query("select pg_backend_pid()").await;
+    raw.until_ready().await.remove(1).body.to_vec()
+}
+
+#[tokio::test]
+async fn statements_that_do_not_fit_their_tables_any_more_are_made_anew() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (a, b) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    a.batch_execute("create table t (x int); insert into t values (1)").await.unwrap();
+    let query = "select * from t";
+    assert_eq!(a.query_one(query, &[]).await.unwrap().len(), 1);
+    // By someone of whom the front does not know.
+    let admin = world.database.connect().await;
+    let schema = tenant.route.placement.as_ref().unwrap().schema.clone();
+    admin.batch_execute(&format!("alter table {schema}.t add y int")).await.unwrap();
+    let stale = a.query_one(query, &[]).await;
+    if let Err(error) = stale {
+        assert_eq!(words(&error).0, "0A000");
+    }
+    for client in [&b, &a, &b] {
+        assert_eq!(client.query_one(query, &[]).await.unwrap().len(), 2);
+    }
+}
+
+/// What leaves something in its session that cannot be carried to another
+/// backend.
+const PINNING: [&str; 8] = [
+    "create temp table mine (x int)",
+    "select pg_advisory_lock(7)",
+    "declare c cursor with hold for select 1",
+    "listen x",
+    "prepare p as select 1",
+    "select 1 into temp mine",
+    "select setseed(0.5)",
+    "do $$ begin perform pg_advisory_lock(8); end $$",
+];
+
+#[tokio::test]
+async fn who_cannot_be_without_its_backend_keeps_it() {
+    let world = world_of(2).await;
+    let tenant = world.tenant("acme").await;
+    let other = world.connect(&tenant).await;
+    for text in PINNING {
+        let client = world.connect(&tenant).await;
+        client.batch_execute(text).await.unwrap();
+        let own = pid(&client).await;
+        let others = join_all((0..10).map(|_| pid(&other))).await;
+        assert!(!others.contains(&own), "{text}");
+        assert_eq!(pid(&client).await, own, "{text}");
+        drop(client);
+        // It ends with its session: nobody finds what is in it.
+        let gone = format!("pid = {own}");
+        world.until_backends(&tenant, &gone, 0).await;
+    }
+    // The canary: without such a statement the backends are shared.
+    let client = world.connect(&tenant).await;
+    let own = pid(&client).await;
+    assert!(join_all((0..10).map(|_| pid(&other))).await.contains(&own));
+}
+
+#[tokio::test]
+async fn what_sequences_gave_to_others_is_never_read() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (a, b) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    a.batch_execute("create table t (id serial, x int)").await.unwrap();
+    a.batch_execute("insert into t (x) values (1), (2)").await.unwrap();
+    for query in ["select lastval()::text", "select currval('t_id_seq')::text"] {
+        let client = world.connect(&tenant).await;
+        let (sqlstate, ..) = words(&client.query_one(query, &[]).await.unwrap_err());
+        assert_eq!(sqlstate, "55000", "{query}");
+    }
+    let (sqlstate, ..) = words(&b.batch_execute("select lastval()").await.unwrap_err());
+    assert_eq!(sqlstate, "55000");
+    // Who reads them keeps its backend from there on, and reads its own.
+    assert_eq!(one(&b, "insert into t (x) values (3) returning id::text").await, "3");
+    assert_eq!(one(&b, "select lastval()::text").await, "3");
+    drop(b);
+    // In one transaction it always worked.
+    let last = a.simple_query("begin; insert into t (x) values (4); select lastval(); commit").await.unwrap();
+    let rows = last.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), ["4"]);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_is_told_and_nobody_else_is_held_up() {
+    let config = PgProxyConfig { backend_wait_max: Duration::from_millis(500), ..config_of(2) };
+    let world = World::start_with(config, None).await;
+    let (acme, globex) = (world.tenant("acme").await, world.tenant("globex").await);
+    let mut acmes = join_all((0..4).map(|_| world.connect(&acme))).await;
+    for client in &acmes[..2] {
+        client.batch_execute("begin").await.unwrap();
+    }
+    let (sqlstate, message, hint) = words(&acmes[2].batch_execute("select 1").await.unwrap_err());
+    assert_eq!((sqlstate, hint), pair("53300", "overloaded"));
+    assert!(message.contains("acme"), "{message}");
+    assert_eq!(refused(&world.config(&globex)).await, pair("53300", "overloaded"));
+    let waiting = acmes[3].batch_execute("select 1");
+    let freed = async {
+        acmes[0].batch_execute("commit").await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(waiting, freed);
+    waited.unwrap();
+    // A place that is free goes to another tenant, whose backend it was not.
+    assert_eq!(one(&world.connect(&globex).await, "select 'in'").await, "in");
+    acmes.truncate(1);
+}
+
+#[tokio::test]
+async fn a_backend_that_died_meanwhile_is_not_given_out() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    let admin = world.database.connect().await;
+    for _ in 0..3 {
+        let own = pid_of(&mut raw).await;
+        let pid = String::from_utf8(own[6..].to_vec()).unwrap();
+        admin.execute("select pg_terminate_backend($1::text::int, 20000)", &[&pid]).await.unwrap();
+        assert_ne!(pid_of(&mut raw).await, own);
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_within_a_transaction_leaves_nothing() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let client = world.connect(&tenant).await;
+    client.batch_execute("create table t (x int)").await.unwrap();
+    let leaving = world.connect(&tenant).await;
+    leaving.batch_execute("begin; insert into t values (1)").await.unwrap();
+    drop(leaving);
+    assert_eq!(one(&client, "select count(*)::text from t").await, "0");
+    // Also in the middle of a COPY.
+    let leaving = world.connect(&tenant).await;
+    let mut sink = Box::pin(leaving.copy_in::<_, bytes::Bytes>("copy t from stdin").await.unwrap());
+    sink.send(bytes::Bytes::from_static(b"1\n2\n")).await.unwrap();
+    drop((sink, leaving));
+    assert_eq!(one(&client, "select count(*)::text from t").await, "0");
+}
+
+#[tokio::test]
+async fn copies_go_both_ways() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (a, b) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    a.batch_execute("create table t (x int)").await.unwrap();
+    for client in [&a, &b] {
+        let sink = client.copy_in::<_, bytes::Bytes>("copy t from stdin").await.unwrap();
+        pin_mut!(sink);
+        for _ in 0..100 {
+            sink.send(bytes::Bytes::from_static(b"1\n2\n3\n")).await.unwrap();
+        }
+        assert_eq!(sink.finish().await.unwrap(), 300);
+        pid(&a).await;
+    }
+    for client in [&a, &b] {
+        let rows = client.copy_out("copy t to stdout").await.unwrap();
+        let bytes: Vec<bytes::Bytes> = rows.try_collect().await.unwrap();
+        assert_eq!(bytes.concat().len(), 600 * 2);
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_its_own_session_or_nobody() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (late, busy) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    assert_eq!(pid(&late).await, pid(&busy).await, "they share a backend");
+    let token = late.cancel_token();
+    for _ in 0..20 {
+        let sleep = busy.batch_execute("select pg_sleep(0.02)");
+        let (slept, cancelled) = tokio::join!(sleep, token.cancel_query(tokio_postgres::NoTls));
+        slept.unwrap();
+        cancelled.unwrap();
+    }
+    // The canary: its own query it does reach.
+    let own = busy.cancel_token();
+    let sleep = busy.batch_execute("select pg_sleep(600)");
+    let cancel = async {
+        world.until_backends(&tenant, "wait_event = 'PgSleep'", 1).await;
+        own.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    };
+    let (slept, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(sleep, cancel) }).await.unwrap();
+    assert_eq!(words(&slept.unwrap_err()).0, "57014");
+}
+
+#[tokio::test]
+async fn backends_of_a_tenant_that_is_suspended_go_too() {
+    let world = world_of(5).await;
+    let mut tenant = world.tenant("acme").await;
+    let clients = join_all((0..3).map(|_| world.connect(&tenant))).await;
+    let all = clients.iter().map(|client| client.batch_execute("select pg_sleep(0.05)"));
+    join_all(all).await.into_iter().for_each(|done| done.unwrap());
+    assert!(world.backends(&tenant, "true").await > 1);
+    world.change(&mut tenant, |route| route.status = TenantStatus::Suspended);
+    world.until_backends(&tenant, "true", 0).await;
+}
+
+/// A tenant, and how many transactions its clients come to within a time.
+async fn transactions(clients: &[Client], query: &str, time: Duration) -> Vec<Duration> {
+    let until = tokio::time::Instant::now() + time;
+    let each = clients.iter().map(|client| async move {
+        let mut took = Vec::new();
+        while tokio::time::Instant::now() < until {
+            let began = std::time::Instant::now();
+            client.batch_execute(query).await.unwrap();
+            took.push(began.elapsed());
+        }
+        took
+    });
+    join_all(each).await.concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_tenant_does_not_starve_another() {
+    let world = world_of(4).await;
+    let (greedy, modest): (Tenant, Tenant) = (world.tenant("greedy").await, world.tenant("modest").await);
+    let many = join_all((0..60).map(|_| world.connect(&greedy))).await;
+    let one = [world.connect(&modest).await];
+    let time = Duration::from_secs(2);
+    let query = "select pg_sleep(0.01)";
+    let (greedy, modest) = tokio::join!(transactions(&many, query, time), transactions(&one, query, time));
+    // In a queue of all sessions it would have one in sixty-one.
+    let share = modest.len() * 61 / (greedy.len() + modest.len());
+    assert!(share >= 3, "{} of {}", modest.len(), greedy.len() + modest.len());
+}
+
+#[tokio::test]
+async fn a_login_says_how_long_its_sessions_keep_a_backend() {
+    let world = world_of(5).await;
+    let mut tenant = world.tenant("acme").await;
+    let sharing = join_all((0..3).map(|_| world.connect(&tenant))).await;
+    let pids = join_all(sharing.iter().map(pid)).await;
+    assert!(world.backends(&tenant, "true").await <= 3, "{pids:?}");
+    world.change_login(&mut tenant, |login| login.pool_mode = Some(PoolMode::Session));
+    let keeping = join_all((0..2).map(|_| world.connect(&tenant))).await;
+    let own = join_all(keeping.iter().map(pid)).await;
+    keeping[0].batch_execute("create temp table mine as select 1 as x").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(join_all(keeping.iter().map(pid)).await, own);
+        assert!(!own.contains(&pid(&sharing[0]).await));
+    }
+    assert_eq!(one(&keeping[0], "select x::text from mine").await, "1");
+    assert!(keeping[1].batch_execute("select x from mine").await.is_err());
+}
