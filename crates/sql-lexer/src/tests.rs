@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use pg_query::protobuf::KeywordKind;
 use proptest::prelude::*;
 
+use crate::token::WORD_BYTES_MAX;
 use crate::{Head, Outcome, Reader, Token};
 
 /// Stands for a word that is longer than any keyword.
@@ -67,7 +68,7 @@ fn keywords_of_postgresql(text: &str) -> Option<Vec<Vec<String>>> {
         let is_word = is_word && !piece.contains(['"', '\'']);
         (is_over, count) = (is_over || !is_word, count + 1);
         if !is_over && statement.len() < 5 {
-            let is_kept = piece.len() <= 20;
+            let is_kept = piece.len() <= WORD_BYTES_MAX;
             statement.push(if is_kept { piece.to_ascii_lowercase() } else { TOO_LONG.to_owned() });
         }
     }

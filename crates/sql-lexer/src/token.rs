@@ -5,7 +5,7 @@ const TOKENS_MAX: usize = 5;
 
 /// Bytes of a word that are kept: the longest keyword of PostgreSQL has 17, and
 /// the longest of its functions that leave something in a session 27.
-const WORD_BYTES_MAX: usize = 28;
+pub(crate) const WORD_BYTES_MAX: usize = 28;
 
 /// A keyword, or a name without quotes, in small letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
