@@ -38,6 +38,8 @@ pub async fn examine(
         "Another server answers at the cluster's address.",
     );
     admission(place, &maintenance, findings).await?;
+    // What a stop or a crash has left behind of them is nobody's fault to find.
+    cluster::drop_abandoned_scratch(&access).await?;
     let survey = cluster::survey(&maintenance).await?;
     let settled: BTreeMap<TenantId, (&TenantRecord, &Placement)> = tenants
         .iter()
@@ -163,7 +165,7 @@ fn databases(
             Orphan,
             place,
             &object,
-            "Whoever made it to read something is gone. An audit removes it.",
+            "Whoever made it to read something is gone, and it could not be removed.",
         );
     }
     let shared =
