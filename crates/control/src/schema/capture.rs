@@ -69,6 +69,8 @@ pub async fn capture(
     if !findings.refusals.is_empty() && !request.force {
         return Err(refused(&findings.refusals));
     }
+    let unmarked = findings.refusals.get(draft.refusals.len()..).unwrap_or_default();
+    let migration = Migration::new(version, &name, &marked(migration.sql, unmarked));
     opened.mark(&recorded, &migration).await?;
     let change = client.change(author).await?;
     let detail =
@@ -76,6 +78,20 @@ pub async fn capture(
     change.audit("schema.capture", None, SUBJECT, &detail).await?;
     change.commit().await?;
     Ok(answer(migration, draft, findings))
+}
+
+/// The file with what is refused in it and is not marked at its statement: at
+/// the end, so that the lines that are named stay where they are.
+fn marked(mut sql: String, refusals: &[String]) -> String {
+    if !refusals.is_empty() {
+        sql.push_str("\n-- Refused, to be edited before it is applied:\n");
+    }
+    for line in refusals.iter().flat_map(|refusal| refusal.lines()) {
+        sql.push_str("--   ");
+        sql.push_str(line);
+        sql.push('\n');
+    }
+    sql
 }
 
 fn answer(migration: Migration, draft: Draft, findings: Findings) -> CapturedSchema {
@@ -200,4 +216,20 @@ fn differences(made: &Contents, found: &Contents, request: &CaptureSchema) -> Ve
         })
     });
     definitions.chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_stands_at_the_end_and_moves_no_line() {
+        assert_eq!(marked("SELECT 1;\n".into(), &[]), "SELECT 1;\n");
+        let refusals = ["f.sql:1: no\nreally".to_owned(), "f.sql:2: nor this".to_owned()];
+        assert_eq!(
+            marked("SELECT 1;\n".into(), &refusals),
+            "SELECT 1;\n\n-- Refused, to be edited before it is applied:\n--   f.sql:1: no\n--   really\n\
+             --   f.sql:2: nor this\n"
+        );
+    }
 }
