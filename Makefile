@@ -29,8 +29,9 @@ lint: deps ## Run every check but the tests
 	$(CARGO) deny --log-level warn check licenses bans sources
 
 bench: ## Run the benchmarks and print what they measure
-	@scripts/deps.sh run
+	@scripts/deps.sh bench
 	$(CARGO) bench --locked --package insula --bench '*' -- $(ARGS)
+	$(CARGO) bench --locked --package insula-pg-proxy --bench front
 
 test-matrix: deps ## Run the tests that face PostgreSQL on 15, 17 and 18
 	@scripts/test-matrix.sh $(ARGS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing to build and run Insula (`deps.sh run`), and to test
-# it too (`deps.sh test`). What is there is left alone, quietly and quickly.
-# Where it cannot install, it names the packages and exits with 1.
+# Installs what is missing to build and run Insula (`deps.sh run`), to test it
+# too (`deps.sh test`), or to measure it beside PgBouncer (`deps.sh bench`). What
+# is there is left alone, quietly and quickly. Where it cannot install, it names the packages and exits with 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,6 +25,9 @@ have_postgres() {
     done
     return 1
 }
+
+# PgBouncer, which the front is compared with. Debian's is not in everybody's PATH.
+have_pgbouncer() { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
 # bindgen (for PostgreSQL's own SQL parser) loads libclang when Insula is built.
 have_libclang() {
@@ -73,6 +76,12 @@ install_postgres() {
     return "$code"
 }
 
+# Debian's package starts one on port 6432, which nobody here wants.
+install_pgbouncer() {
+    apt install --yes --no-install-recommends pgbouncer || return
+    if have systemctl; then as_root systemctl disable --quiet --now pgbouncer || true; fi
+}
+
 install_packages() {
     local missing=("$@") package
     if ! have apt-get || { [ "$(id -u)" -ne 0 ] && ! have sudo; }; then
@@ -84,6 +93,8 @@ install_packages() {
     for package in "${missing[@]}"; do
         if [ "$package" = postgresql ]; then
             install_postgres || fail "apt-get install failed; please install: $package"
+        elif [ "$package" = pgbouncer ]; then
+            install_pgbouncer || fail "apt-get install failed; please install: $package"
         else
             apt install --yes --no-install-recommends "$package" ||
                 fail "apt-get install failed; please install: $package"
@@ -138,6 +149,7 @@ main() {
     have_postgres || missing+=(postgresql)
     have_libclang || missing+=(libclang-dev)
     if ! have cc || ! have ar; then missing+=(build-essential); fi
+    if [ "$purpose" = bench ] && ! have_pgbouncer; then missing+=(pgbouncer); fi
     if [ "$purpose" = test ]; then
         have_venv || missing+=(python3 python3-venv)
         have node || missing+=(nodejs)
