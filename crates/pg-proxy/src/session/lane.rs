@@ -1,6 +1,7 @@
 //! One direction of a relay: bytes come in, are cut into messages, and go out.
 //! Both buffers are bounded, so that a side that does not read stops the side
-//! that writes; both are empty, and given back, while nothing is on its way.
+//! that writes; both are empty while nothing is on its way, and given back where
+//! they are large.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,6 +20,10 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// No more is read while so many bytes wait to go out.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// A buffer of so much stays with a lane that is empty: most questions and
+/// answers fit, and need no other.
+const KEPT_BYTES: usize = 512;
 
 /// Why nothing more may pass.
 #[derive(Debug)]
@@ -117,7 +122,7 @@ impl Lane {
     }
 
     /// Reads once; 0 is the end of the stream. The bytes go through the stack,
-    /// so that a session that waits holds no buffer.
+    /// so that a session that waits holds no large buffer.
     pub fn poll_read(&mut self, context: &mut Context<'_>, wire: &mut Wire) -> Poll<io::Result<usize>> {
         let mut scratch = [MaybeUninit::uninit(); READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut scratch);
@@ -143,12 +148,13 @@ impl Lane {
                     self.incoming.advance(count);
                 }
                 Step::Whole(header) => {
-                    let message = self.incoming.split_to(header.message_bytes());
-                    watcher.whole(header, &message, &mut self.outgoing)?;
+                    let count = header.message_bytes();
+                    watcher.whole(header, &self.incoming[..count], &mut self.outgoing)?;
+                    self.incoming.advance(count);
                 }
                 Step::Beginning { header, count } => {
-                    let beginning = self.incoming.split_to(count);
-                    watcher.beginning(header, &beginning, &mut self.outgoing)?;
+                    watcher.beginning(header, &self.incoming[..count], &mut self.outgoing)?;
+                    self.incoming.advance(count);
                 }
                 Step::Watched { count, is_last } => {
                     watcher.piece(&self.incoming[..count], is_last)?;
@@ -159,7 +165,7 @@ impl Lane {
             }
         }
         if self.incoming.is_empty() {
-            self.incoming = BytesMut::new();
+            let_go(&mut self.incoming);
         }
         Ok(())
     }
@@ -174,7 +180,7 @@ impl Lane {
                     self.outgoing.advance(count);
                     self.unflushed = true;
                     if self.outgoing.is_empty() {
-                        self.outgoing = BytesMut::new();
+                        let_go(&mut self.outgoing);
                     }
                     Poll::Ready(Ok(count))
                 }
@@ -193,5 +199,13 @@ impl Lane {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+/// Gives an empty buffer back, where it is large.
+fn let_go(buffer: &mut BytesMut) {
+    buffer.clear();
+    if buffer.try_reclaim(KEPT_BYTES + 1) {
+        *buffer = BytesMut::new();
     }
 }
