@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use insula_credentials::MasterKeys;
 use insula_domain::{ClusterName, DatabaseName, Entropy, RoleName, Slug};
@@ -105,8 +105,26 @@ pub(crate) struct Wait {
     cluster: Arc<Cluster>,
     key: PoolKey,
     granted: oneshot::Receiver<Grant<Box<Backend>>>,
-    too_long: Pin<Box<Sleep>>,
+    patience: Patience,
     slug: Slug,
+}
+
+/// A timer that a session keeps from one wait to the next: to put it off costs
+/// less than to make another.
+#[derive(Debug, Default)]
+pub(crate) struct Patience(Option<Pin<Box<Sleep>>>);
+
+impl Patience {
+    fn begins(&mut self, longest: Duration) {
+        match &mut self.0 {
+            Some(timer) => timer.as_mut().reset(tokio::time::Instant::now() + longest),
+            None => self.0 = Some(Box::pin(sleep(longest))),
+        }
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(context))
+    }
 }
 
 impl Pools {
@@ -183,7 +201,12 @@ fn is_current(key: &PoolKey, snapshot: &Snapshot) -> bool {
 impl Cluster {
     /// A backend for a session, one that has its settings already where there
     /// is a choice.
-    pub fn acquire(self: &Arc<Self>, to: &Destination, settings: &Arc<SessionSettings>) -> Answer {
+    pub fn acquire(
+        self: &Arc<Self>,
+        to: &Destination,
+        settings: &Arc<SessionSettings>,
+        patience: &mut Patience,
+    ) -> Answer {
         loop {
             let acquired = self
                 .share()
@@ -199,11 +222,13 @@ impl Cluster {
                 }
                 Acquired::Later(granted, tasks) => {
                     self.run(tasks);
+                    let mut patience = std::mem::take(patience);
+                    patience.begins(self.opener.config.backend_wait_max);
                     return Answer::Later(Wait {
                         cluster: Arc::clone(self),
                         key: to.key,
                         granted,
-                        too_long: Box::pin(sleep(self.opener.config.backend_wait_max)),
+                        patience,
                         slug: to.slug.clone(),
                     });
                 }
@@ -332,8 +357,15 @@ impl Future for Wait {
                 Err(_) => Err(Refusal::placement_unavailable()),
             });
         }
-        ready!(self.too_long.as_mut().poll(context));
+        ready!(self.patience.poll_end(context));
         Poll::Ready(Err(Refusal::no_backend(&self.slug)))
+    }
+}
+
+impl Wait {
+    /// The timer, for the next wait.
+    pub fn take_patience(&mut self) -> Patience {
+        std::mem::take(&mut self.patience)
     }
 }
 

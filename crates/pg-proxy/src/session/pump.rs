@@ -20,7 +20,7 @@ use crate::front::Front;
 use crate::guard::{Guard, Rule};
 use crate::link::Link;
 use crate::pipeline::{Own, Pipeline};
-use crate::pool::{Answer, Cluster, Destination, Lease, Wait};
+use crate::pool::{Answer, Cluster, Destination, Lease, Patience, Wait};
 use crate::refusal::Refusal;
 use crate::settings::SessionSettings;
 use crate::show::Answers;
@@ -64,6 +64,7 @@ pub(super) struct Pump {
     pub server_gone: bool,
     /// The last message of the server was an error.
     pub last_was_error: bool,
+    patience: Patience,
 }
 
 /// What ends a relay, or may.
@@ -112,6 +113,7 @@ impl Pump {
             server_deaf: false,
             server_gone: false,
             last_was_error: false,
+            patience: Patience::default(),
         };
         if let Some(lease) = lease {
             pump.attach(lease);
@@ -185,7 +187,8 @@ impl Pump {
                 Some(frontend::tag::TERMINATE) => return Err(Event::ClientLeft),
                 Some(_) => {}
             }
-            match self.source.cluster.acquire(&self.source.destination, &self.memory.settings) {
+            let Source { cluster, destination, .. } = &self.source;
+            match cluster.acquire(destination, &self.memory.settings, &mut self.patience) {
                 Answer::Now(lease) => {
                     self.attach(lease);
                     return Ok(true);
@@ -199,6 +202,7 @@ impl Pump {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(refusal)) => Err(Event::NotServed(refusal)),
             Poll::Ready(Ok(lease)) => {
+                self.patience = wait.take_patience();
                 self.attach(lease);
                 Ok(true)
             }

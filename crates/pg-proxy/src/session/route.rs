@@ -23,7 +23,7 @@ use crate::front::Front;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::parameters::{Setting, settings};
-use crate::pool::{Answer, Destination, PoolKey};
+use crate::pool::{Answer, Destination, Patience, PoolKey};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 use crate::settings::{Reported, SessionSettings};
@@ -156,7 +156,7 @@ impl Routed {
         let mode = self.pool_mode;
         let (cluster, destination) = front.pools.reach(self.destination(mode));
         let settings = Arc::new(SessionSettings::from_startup(&self.settings));
-        let mut lease = match cluster.acquire(&destination, &settings) {
+        let mut lease = match cluster.acquire(&destination, &settings, &mut Patience::default()) {
             Answer::Now(lease) => lease,
             Answer::Later(wait) => wait.await?,
             Answer::Refused(refusal) => return Err(refusal.into()),
