@@ -229,9 +229,8 @@ impl Door {
         }
         match self.front.admit(peer.ip()) {
             Some(admission) => {
-                let session =
-                    session::serve(Arc::clone(&self.front), stream, peer, admission, self.stops.clone());
-                self.sessions.spawn(session.instrument(span(peer)));
+                let (front, stops) = (Arc::clone(&self.front), self.stops.clone());
+                self.sessions.spawn(session::serve(front, stream, admission, stops, (peer, span(peer))));
             }
             None => self.turn_away(stream, peer, Refusal::overloaded()),
         }

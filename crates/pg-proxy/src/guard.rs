@@ -24,6 +24,7 @@ use insula_pg_wire::backend::parse_error;
 use insula_pg_wire::frontend::{Parse, put_query, tag};
 use insula_pg_wire::{Handling, Header};
 use insula_sql_lexer::{Head, Outcome, Reader};
+use tracing::Span;
 
 use crate::fitting::{Fitting, put_changed};
 use crate::measure::statement_refused;
@@ -225,6 +226,21 @@ fn objection(isolation: Isolation, head: &Head) -> Option<usize> {
     RULES.iter().position(is_one)
 }
 
+/// First words of statements that no rule is against.
+const HARMLESS: &[&str] = &["select", "insert", "update", "delete", "begin", "commit", "end", "rollback"];
+
+/// Whether the text is one statement that no rule is against, however it is
+/// read: without a semicolon there is no second one, and what a text begins with
+/// is the same in every encoding. False says nothing.
+fn is_harmless(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let text = text.strip_suffix(b";").unwrap_or(text);
+    let end = text.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(text.len());
+    text.get(end).is_none_or(u8::is_ascii_whitespace)
+        && HARMLESS.iter().any(|word| text[..end].eq_ignore_ascii_case(word.as_bytes()))
+        && !text.contains(&b';')
+}
+
 fn outcome(outcome: Outcome<usize>) -> Option<usize> {
     match outcome {
         Outcome::Clear => None,
@@ -241,11 +257,13 @@ pub(crate) struct Guard {
     has_refused: bool,
     /// In a pool.
     fitting: Option<Fitting>,
+    /// The session's.
+    span: Span,
 }
 
 impl Guard {
     pub fn new(isolation: Isolation) -> Self {
-        Self { isolation, passing: None, has_refused: false, fitting: None }
+        Self { isolation, passing: None, has_refused: false, fitting: None, span: Span::current() }
     }
 
     /// A guard that makes statements fit the tables of a pool.
@@ -280,7 +298,9 @@ impl Guard {
     pub fn rewrite(&mut self, message_tag: u8, body: &[u8], out: &mut BytesMut) -> bool {
         let Some((name, text, rest)) = parts(message_tag, body) else { return false };
         let isolation = self.isolation;
-        let Some(number) = outcome(Reader::read(|head| objection(isolation, head), text)) else {
+        let judge = |head: &Head| objection(isolation, head);
+        let found = if is_harmless(text) { None } else { outcome(Reader::read(judge, text)) };
+        let Some(number) = found else {
             return self.fit((message_tag, name, rest), text, out);
         };
         self.count(number);
@@ -349,7 +369,7 @@ impl Guard {
         let statement = RULES[number].statement;
         statement_refused(statement);
         if !self.has_refused {
-            tracing::info!(statement, "a statement was refused");
+            tracing::info!(parent: &self.span, statement, "a statement was refused");
         }
         self.has_refused = true;
     }
@@ -436,6 +456,31 @@ mod tests {
         let number = std::str::from_utf8(&out).unwrap().split_once(MARKER)?.1;
         let number: usize = number.trim_end_matches(['"', '\0']).parse().unwrap();
         Some(RULES[number].statement)
+    }
+
+    #[test]
+    fn what_is_harmless_is_one_statement_that_no_rule_is_against() {
+        for word in HARMLESS {
+            let begins_so = |start: &&&str| start.split(' ').next() == Some(word);
+            assert!(!RULES.iter().any(|rule| rule.starts.iter().any(|start| begins_so(&start))), "{word}");
+            assert!(is_harmless(word.as_bytes()) && is_harmless(format!(" {word} 1 ;\n").as_bytes()));
+        }
+        for text in [
+            "",
+            "select 1; grant a to b",
+            "select 1;;",
+            "select ';'",
+            "selects",
+            "select_",
+            "select/**/1",
+            "selecté",
+            "/**/select 1",
+            "grant select on a to b",
+            "with a as (select 1) grant",
+            "begin; alter role a",
+        ] {
+            assert!(!is_harmless(text.as_bytes()), "{text}");
+        }
     }
 
     const ALL: [Isolation; 4] = [Isolation::Pool, Isolation::Schema, Isolation::Database, Isolation::Cluster];

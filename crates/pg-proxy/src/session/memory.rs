@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use insula_session_sql::{Effects, Watch};
+use tracing::Span;
 
 use crate::measure::Pinned;
 use crate::prepared::Statement;
@@ -46,6 +47,8 @@ pub(super) struct Memory {
     pub changed_definitions: bool,
     /// A text that is read as it passes.
     passing: Option<Box<Watch>>,
+    /// The session's.
+    span: Span,
 }
 
 /// The unnamed prepared statement.
@@ -89,6 +92,7 @@ impl Memory {
             watches_commands: false,
             changed_definitions: false,
             passing: None,
+            span: Span::current(),
         }
     }
 
@@ -105,7 +109,7 @@ impl Memory {
     /// It keeps its backend from here on.
     pub fn pin(&mut self, reason: &'static str) {
         if self.wanders && self.pinned.is_none() {
-            tracing::debug!(reason, "a session keeps its backend");
+            tracing::debug!(parent: &self.span, reason, "a session keeps its backend");
             self.pinned = Some(Pinned::new(reason));
         }
     }

@@ -4,6 +4,7 @@
 //! Opened`, which is relayed.
 
 mod authenticate;
+mod bell;
 mod lane;
 mod memory;
 mod pump;
@@ -20,6 +21,7 @@ use insula_pg_wire::backend;
 use insula_problem::Code;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, Span};
 
 use self::relay::Opened;
 use self::secure::{Accepted, Begun, Secured};
@@ -60,37 +62,56 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// Serves one client.
+/// Serves one client. Its relay does not enter the span: that would be done
+/// each time that bytes come.
 pub(crate) async fn serve(
     front: Arc<Front>,
     stream: TcpStream,
-    peer: SocketAddr,
     admission: Admission,
     stops: Stops,
+    (peer, span): (SocketAddr, Span),
 ) {
-    let deadline = Instant::now() + front.config.startup_timeout;
     let Admission { session, entering } = admission;
+    let accepted = Accepted::new(stream, peer);
+    let opened = let_in(&front, accepted, entering, &stops).instrument(span.clone()).await;
+    if let Some((link, opened)) = opened {
+        opened.relay(link, &front, &stops, span).await;
+    }
+    drop(session);
+}
+
+/// Everything before the relay. `None` where there will be none; the client has
+/// been told.
+async fn let_in(
+    front: &Front,
+    accepted: Accepted,
+    entering: Ticket,
+    stops: &Stops,
+) -> Option<(Link, Opened)> {
+    let deadline = Instant::now() + front.config.startup_timeout;
     let sent_away = entering.sent_away();
     let entering = (entering, Counted::new(&front.measures.authenticating));
     let secured = tokio::select! {
-        secured = Accepted::new(stream, peer).secure(&front, deadline) => secured,
-        () = stops.draining.cancelled() => return,
+        secured = accepted.secure(front, deadline) => secured,
+        () = stops.draining.cancelled() => return None,
         // It has said nothing, and another one has its place.
-        () = sent_away.cancelled() => return front.measures.refused(Code::Overloaded),
+        () = sent_away.cancelled() => {
+            front.measures.refused(Code::Overloaded);
+            return None;
+        }
     };
-    let Some((mut link, secured)) = secured else { return };
+    let (mut link, secured) = secured?;
     entering.0.has_asked();
     let opened = tokio::select! {
-        opened = prepare(&front, &mut link, secured, deadline, entering) => opened,
+        opened = prepare(front, &mut link, secured, deadline, entering) => opened,
         () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
     };
     match opened {
-        Ok(Some(opened)) => opened.relay(link, &front, &stops).await,
-        Ok(None) => {}
+        Ok(opened) => return opened.map(|opened| (link, opened)),
         Err(End::Gone(why)) => tracing::debug!(why, "a client was not let in"),
-        Err(End::Refused(refusal)) => turn_away(&front, &mut link, &refusal).await,
+        Err(End::Refused(refusal)) => turn_away(front, &mut link, &refusal).await,
     }
-    drop(session);
+    None
 }
 
 /// Tells a client why it is not let in, counts it, and hangs up.

@@ -4,6 +4,8 @@
 //! cannot have more of them than it has connections.
 
 use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use insula_domain::Isolation;
@@ -12,7 +14,9 @@ use insula_pg_wire::frontend::put_terminate;
 use insula_problem::Code;
 use insula_route_map::Follower;
 use tokio::time::timeout;
+use tracing::{Instrument, Span};
 
+use super::bell::Bell;
 use super::memory::Memory;
 use super::pump::{Connection, Event, Pump, Source};
 use super::route::Held;
@@ -53,48 +57,88 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Relays until the session is over and its backend is gone.
-    pub async fn relay(self, client: Link, front: &Front, stops: &Stops) {
+    pub async fn relay(self, client: Link, front: &Front, stops: &Stops, span: Span) {
         let Self { lease, source, memory, judged, follower, standing, held } = self;
         let counted = Counted::new(&front.measures.relaying);
         let mut pump = Pump::new(client, lease, source, memory, judged);
-        let ended = until_over(&mut pump, &follower, &standing, front, stops).await;
+        let (last, ends_when_idle) = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
-        if let Some(refusal) = ended {
-            front.measures.ended(refusal.code);
-            tracing::info!(code = %refusal.code, %refusal, "a session was ended");
-            tell_client(&mut pump, &refusal).await;
-        }
-        end_backend(pump, front, stops).await;
+        let ending = async {
+            let ended = match last {
+                Last::Ended(refusal) => Some(refusal),
+                Last::Moved(event) => after(event, &pump, ends_when_idle),
+            };
+            if let Some(refusal) = ended {
+                front.measures.ended(refusal.code);
+                tracing::info!(code = %refusal.code, %refusal, "a session was ended");
+                tell_client(&mut pump, &refusal).await;
+            }
+            end_backend(pump, front, stops).await;
+        };
+        ending.instrument(span).await;
         drop(held);
     }
 }
 
-/// Relays until the session is over; why, where the client does not know yet.
+/// What a relay ended with.
+enum Last {
+    Ended(Refusal),
+    Moved(Event),
+}
+
+/// Relays until the session is over; with what, and why it was to end when it
+/// is idle.
 async fn until_over(
     pump: &mut Pump,
     follower: &Follower,
     standing: &Standing,
     front: &Front,
     stops: &Stops,
-) -> Option<Refusal> {
-    let mut event = None;
+) -> (Last, Option<Refusal>) {
     let mut ends_when_idle: Option<Refusal> = None;
     loop {
-        if let Some(event) = event.take() {
-            return after(event, pump, ends_when_idle);
-        }
         let stopping = ends_when_idle.is_some();
-        tokio::select! {
-            biased;
-            () = stops.now.cancelled() => return Some(shutting_down()),
-            () = stops.draining.cancelled(), if !stopping => ends_when_idle = Some(shutting_down()),
-            () = follower.changed() => match standing.judge(&front.parts.routes.snapshot()) {
+        let mut called = pin!(called(follower, stops, stopping));
+        let mut bell = Bell::default();
+        let happened = poll_fn(|context| {
+            if let Poll::Ready(call) = bell.poll(called.as_mut(), context) {
+                return Poll::Ready(Happened::Called(call));
+            }
+            pump.poll(context, front, stopping).map(Happened::Moved)
+        });
+        match happened.await {
+            Happened::Moved(event) => return (Last::Moved(event), ends_when_idle),
+            Happened::Called(Call::Stop) => return (Last::Ended(shutting_down()), None),
+            Happened::Called(Call::Drain) => ends_when_idle = Some(shutting_down()),
+            Happened::Called(Call::Changed) => match standing.judge(&front.parts.routes.snapshot()) {
                 Verdict::GoesOn => {}
                 Verdict::EndsWhenIdle(refusal) => ends_when_idle = Some(refusal),
-                Verdict::EndsNow(refusal) => return Some(refusal),
+                Verdict::EndsNow(refusal) => return (Last::Ended(refusal), None),
             },
-            moved = poll_fn(|context| pump.poll(context, front, stopping)) => event = Some(moved),
         }
+    }
+}
+
+/// What happens in a relay.
+enum Happened {
+    Called(Call),
+    Moved(Event),
+}
+
+/// What comes from outside.
+enum Call {
+    Stop,
+    Drain,
+    Changed,
+}
+
+/// Waits for a call from outside.
+async fn called(follower: &Follower, stops: &Stops, is_draining: bool) -> Call {
+    tokio::select! {
+        biased;
+        () = stops.now.cancelled() => Call::Stop,
+        () = stops.draining.cancelled(), if !is_draining => Call::Drain,
+        () = follower.changed() => Call::Changed,
     }
 }
 
