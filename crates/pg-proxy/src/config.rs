@@ -1,5 +1,6 @@
 //! The front's bounds.
 
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use insula_domain::PoolMode;
@@ -14,6 +15,8 @@ pub struct PgProxyConfig {
     pub connect_timeout: Duration,
     /// How long sessions in a transaction may go on after a stop was asked for.
     pub drain_timeout: Duration,
+    /// Threads of [`crate::PgProxy::serve_apart`].
+    pub threads: usize,
     /// Sessions at once, those being authenticated among them.
     pub sessions_max: usize,
     /// Sessions being authenticated at once. One address has as many places of
@@ -43,6 +46,7 @@ impl Default for PgProxyConfig {
             startup_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
+            threads: threads_for(available_parallelism().map_or(1, usize::from)),
             sessions_max: 10_000,
             authenticating_max: 500,
             require_tls: false,
@@ -54,4 +58,11 @@ impl Default for PgProxyConfig {
             backend_idle_max: Duration::from_secs(60),
         }
     }
+}
+
+/// For a machine with so many processors. One thread serves more than the
+/// PostgreSQL of one other processor can answer, and more threads than there is
+/// work for cost: they wake each other.
+fn threads_for(processors: usize) -> usize {
+    processors.div_ceil(2).max(1)
 }

@@ -174,6 +174,11 @@ impl PgProxy {
 }
 
 impl PgProxy {
+    /// Threads that it is to have.
+    pub(crate) fn threads(&self) -> usize {
+        self.front.config.threads
+    }
+
     /// Lets go of backends that nobody uses, until the front stops.
     async fn tidy_up_until(&self, stopped: &CancellationToken) {
         let front = &self.front;

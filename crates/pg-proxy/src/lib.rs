@@ -23,6 +23,7 @@ mod session;
 mod settings;
 mod show;
 mod standing;
+mod threads;
 mod tls;
 mod wire;
 

@@ -161,7 +161,11 @@ impl Insula {
             };
             let proxy = PgProxy::new(proxy_config(&self.settings), parts)?;
             let (listeners, stop) = (listeners.pg, stop.clone());
-            fronts.spawn(async move { proxy.serve(listeners, stop).await });
+            fronts.spawn(async move {
+                if let Err(error) = proxy.serve_apart(listeners, stop).await {
+                    tracing::error!(%error, "the PostgreSQL front has failed");
+                }
+            });
             behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
         }
         let health = health::health(&self.settings, &self.control, &self.routes, &metrics);

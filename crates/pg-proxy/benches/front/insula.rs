@@ -23,6 +23,9 @@ pub const SERVER: &str = "INSULA_BENCH_SERVER";
 /// How many backends it may have.
 const BACKENDS: &str = "INSULA_BENCH_BACKENDS";
 
+/// How many threads it may have, where that is not what it has by itself.
+const THREADS: &str = "INSULA_BENCH_THREADS";
+
 pub const DATABASE: &str = "bench";
 
 const LOGIN: &str = "acme";
@@ -91,12 +94,12 @@ impl Drop for Insula {
 /// Is the front until nobody holds its standard input any more.
 pub fn serve(server: &str) {
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    runtime.block_on(async { runtime.spawn(front(server.to_owned())).await.unwrap() });
+    runtime.block_on(front(server.to_owned()));
 }
 
 async fn front(server: String) {
@@ -160,6 +163,7 @@ async fn front(server: String) {
         backends_per_cluster_max: backends,
         backends_per_tenant_max: Some(backends),
         waiting_per_tenant_max: 2_000,
+        threads: number(THREADS, PgProxyConfig::default().threads as u64) as usize,
         ..PgProxyConfig::default()
     };
     let parts = Parts {
@@ -178,5 +182,5 @@ async fn front(server: String) {
         "secret": secret.expose(),
     });
     println!("{told}");
-    proxy.serve(vec![listener], CancellationToken::new()).await;
+    proxy.serve_apart(vec![listener], CancellationToken::new()).await.unwrap();
 }
