@@ -73,7 +73,8 @@ pub(crate) async fn serve(
 ) {
     let Admission { session, entering } = admission;
     let accepted = Accepted::new(stream, peer);
-    let opened = let_in(&front, accepted, entering, &stops).instrument(span.clone()).await;
+    // On its own, since it needs much memory, which is free again from here on.
+    let opened = Box::pin(let_in(&front, accepted, entering, &stops)).instrument(span.clone()).await;
     if let Some((link, opened)) = opened {
         opened.relay(link, &front, &stops, span).await;
     }

@@ -60,7 +60,7 @@ impl Opened {
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops, span: Span) {
         let Self { lease, source, memory, judged, follower, standing, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Pump::new(client, lease, source, memory, judged);
+        let mut pump = Box::new(Pump::new(client, lease, source, memory, judged));
         let (last, ends_when_idle) = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         let ending = async {
@@ -73,9 +73,9 @@ impl Opened {
                 tracing::info!(code = %refusal.code, %refusal, "a session was ended");
                 tell_client(&mut pump, &refusal).await;
             }
-            end_backend(pump, front, stops).await;
+            end_backend(*pump, front, stops).await;
         };
-        ending.instrument(span).await;
+        Box::pin(ending).instrument(span).await;
         drop(held);
     }
 }
