@@ -2,7 +2,8 @@
 //! on one machine: pgbench's own statements, read-only (`-S`) and TPC-B-like, by
 //! 1 to 500 clients. `make bench` prints a table for docs/BENCHMARKS.md;
 //! `-- --only insula --script S --clients 50 --protocol simple --seconds 20`
-//! runs one point, to be looked at with a profiler.
+//! runs one point, to be looked at with a profiler, and `-- --clients none
+//! --idle yes` measures the memory of idle clients alone.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for its reader
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -71,7 +72,7 @@ impl Plan {
             warm_up: Duration::from_secs(2),
             measured: Duration::from_secs(number("INSULA_BENCH_SECONDS", 5)),
             scale: u32::try_from(number("INSULA_BENCH_SCALE", 20)).unwrap(),
-            with_idle: true,
+            with_idle: arguments.is_empty(),
         };
         for pair in arguments.chunks(2) {
             let [name, value] = pair else { panic!("an argument without its value: {pair:?}") };
@@ -79,11 +80,13 @@ impl Plan {
                 "--only" => plan.only = Some(value.clone()),
                 "--script" => plan.scripts = value.split(',').map(Script::named).collect(),
                 "--protocol" => plan.protocols = value.split(',').map(Protocol::named).collect(),
-                "--clients" => plan.clients = value.split(',').map(|count| count.parse().unwrap()).collect(),
+                "--clients" => {
+                    plan.clients = value.split(',').filter_map(|count| count.parse().ok()).collect()
+                }
                 "--seconds" => plan.measured = Duration::from_secs(value.parse().unwrap()),
+                "--idle" => plan.with_idle = value == "yes",
                 _ => panic!("unknown argument {name}"),
             }
-            plan.with_idle = false;
         }
         plan
     }
