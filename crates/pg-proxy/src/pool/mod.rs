@@ -17,7 +17,7 @@ use insula_credentials::MasterKeys;
 use insula_domain::{ClusterName, DatabaseName, Entropy, RoleName, Slug};
 use insula_route_map::{ClusterEndpoint, Snapshot};
 use tokio::sync::oneshot;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tokio_rustls::TlsConnector;
 
 use self::share::{Acquired, Grant, Limits, Share, Task};
@@ -207,17 +207,18 @@ impl Cluster {
         settings: &Arc<SessionSettings>,
         patience: &mut Patience,
     ) -> Answer {
+        let now = Instant::now();
         loop {
-            let acquired = self
-                .share()
-                .acquire(to.key, to.weight, |backend| SessionSettings::are_same(&backend.settings, settings));
+            let acquired = self.share().acquire(to.key, to.weight, now, |backend| {
+                SessionSettings::are_same(&backend.settings, settings)
+            });
             match acquired {
                 Acquired::Now(backend) => {
                     if backend.is_alive() {
-                        return Answer::Now(self.lease(to.key, backend));
+                        return Answer::Now(self.lease(to.key, backend, now));
                     }
                     drop(backend);
-                    let tasks = self.share().closed(to.key);
+                    let tasks = self.share().closed(to.key, now);
                     self.run(tasks);
                 }
                 Acquired::Later(granted, tasks) => {
@@ -237,8 +238,8 @@ impl Cluster {
         }
     }
 
-    fn lease(self: &Arc<Self>, key: PoolKey, backend: Box<Backend>) -> Lease {
-        let place = Place { cluster: Arc::clone(self), key, since: Instant::now(), is_passed_on: false };
+    fn lease(self: &Arc<Self>, key: PoolKey, backend: Box<Backend>, since: Instant) -> Lease {
+        let place = Place { cluster: Arc::clone(self), key, since, is_passed_on: false };
         Lease { backend, place }
     }
 
@@ -250,32 +251,39 @@ impl Cluster {
         for task in tasks {
             let cluster = Arc::clone(self);
             tokio::spawn(async move {
+                let began = Instant::now();
                 match task {
-                    Task::Open(key) => cluster.open(key).await,
+                    Task::Open(key) => cluster.open(key, began).await,
                     Task::Close(key, backend) => {
                         backend.end(cluster.opener.config.connect_timeout, LEFTOVER_BYTES_MAX).await;
-                        let tasks = cluster.share().closed(key);
+                        let tasks = cluster.share().closed(key, Instant::now());
                         cluster.run(tasks);
                     }
                     Task::Replace(backend, key) => {
                         backend.end(cluster.opener.config.connect_timeout, LEFTOVER_BYTES_MAX).await;
-                        cluster.open(key).await;
+                        cluster.open(key, began).await;
+                    }
+                    Task::LookAt(time) => {
+                        sleep_until(time.into()).await;
+                        let tasks = cluster.share().look(Instant::now());
+                        cluster.run(tasks);
                     }
                 }
             });
         }
     }
 
-    async fn open(self: &Arc<Self>, key: PoolKey) {
+    async fn open(self: &Arc<Self>, key: PoolKey, began: Instant) {
         let destination = lock(&self.destinations).get(&key).and_then(Weak::upgrade);
         let opened = match destination {
             Some(destination) => self.opener.open(&destination).await,
             // Nobody waits for it any more.
             None => Err(Refusal::placement_unavailable()),
         };
+        let now = Instant::now();
         let tasks = match opened {
-            Ok(backend) => self.share().opened(key, Box::new(backend), Instant::now()),
-            Err(refusal) => self.share().not_opened(key, &refusal),
+            Ok(backend) => self.share().opened(key, Box::new(backend), now.duration_since(began), now),
+            Err(refusal) => self.share().not_opened(key, &refusal, now),
         };
         self.run(tasks);
     }
@@ -340,7 +348,7 @@ impl Lease {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.is_passed_on {
-            let tasks = self.cluster.share().closed(self.key);
+            let tasks = self.cluster.share().closed(self.key, Instant::now());
             self.cluster.run(tasks);
         }
     }
@@ -352,7 +360,7 @@ impl Future for Wait {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(granted) = Pin::new(&mut self.granted).poll(context) {
             return Poll::Ready(match granted {
-                Ok(Ok(backend)) => Ok(self.cluster.lease(self.key, backend)),
+                Ok(Ok(backend)) => Ok(self.cluster.lease(self.key, backend, Instant::now())),
                 Ok(Err(refusal)) => Err(refusal),
                 Err(_) => Err(Refusal::placement_unavailable()),
             });
@@ -374,7 +382,7 @@ impl Drop for Wait {
         self.granted.close();
         // It may have been given just now.
         if let Ok(Ok(backend)) = self.granted.try_recv() {
-            self.cluster.lease(self.key, backend).give_back();
+            self.cluster.lease(self.key, backend, Instant::now()).give_back();
         }
     }
 }

@@ -6,9 +6,12 @@
 //! (start-time fair queueing, Goyal, Vin and Cheng 1996). A backend belongs to
 //! one tenant's role, so giving its place to another tenant means closing it and
 //! opening another. That is not done after each transaction, but when the tenant
-//! that has it is ahead by more than a quantum.
+//! that has it is ahead by more than a quantum. Nor is it done as soon as a
+//! backend is idle: most often the same client goes on at once, so for about as
+//! long as it takes to open another it is kept for its tenant (anticipatory
+//! scheduling, Iyer and Druschel 2001).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use insula_domain::{Epoch, TenantId};
@@ -17,8 +20,19 @@ use tokio::sync::oneshot;
 use crate::refusal::Refusal;
 
 /// How far ahead of another one that waits a tenant may get before it gives up
-/// a backend: a few times what opening one costs.
-const QUANTUM: Duration = Duration::from_millis(20);
+/// a backend: so many times what opening one takes, within these bounds.
+const QUANTUM_IN_OPENINGS: u32 = 3;
+const QUANTUM_MIN: Duration = Duration::from_millis(20);
+const QUANTUM_MAX: Duration = Duration::from_millis(250);
+
+/// How long an idle backend is kept for its tenant while others wait: as long as
+/// opening one takes, within these bounds. So what is lost is at most twice
+/// what would be lost by who knew whether the tenant goes on.
+const KEPT_MIN: Duration = Duration::from_millis(2);
+const KEPT_MAX: Duration = Duration::from_millis(20);
+
+/// The part that the newest has in what is known of how long opening takes.
+const OPENING_MEMORY: u32 = 8;
 
 /// What a transaction costs at least, so that no number of short ones is free.
 const COST_MIN: Duration = Duration::from_micros(20);
@@ -74,6 +88,8 @@ pub(crate) enum Task<B> {
     Close(PoolKey, B),
     /// Close one; when it is gone, open one of the pool in its place.
     Replace(B, PoolKey),
+    /// Look again at this time (`look`): what is kept may go to others then.
+    LookAt(Instant),
 }
 
 /// How many there are, to be shown.
@@ -92,11 +108,26 @@ pub(crate) struct Share<B> {
     open: u32,
     tenants: HashMap<TenantId, Tenant<B>>,
     /// Tenants that wait for more than is being opened for them, and may have
-    /// more, by what they have had.
-    starving: BTreeSet<(u64, TenantId)>,
+    /// more, by what they have had; and of those who have had the same who came
+    /// first.
+    starving: BTreeSet<Starving>,
     /// What the tenant had had that was served last: who comes begins there.
     floor: u64,
+    /// Idle backends by when they may go to others.
+    idle: BTreeMap<Mark, PoolKey>,
+    /// A look was asked for and has not been taken yet.
+    will_look: bool,
+    /// Grows with each that becomes idle or begins to starve.
+    next: u64,
+    /// How long opening a backend takes, and closing the one before it.
+    opening: Duration,
 }
+
+/// Until when an idle backend is kept for its tenant, and a number of its own.
+type Mark = (Instant, u64);
+
+/// What a tenant has had, a number by which it came, and the tenant.
+type Starving = (u64, u64, TenantId);
 
 #[derive(Debug)]
 struct Tenant<B> {
@@ -106,7 +137,7 @@ struct Tenant<B> {
     open: u32,
     waiting: usize,
     /// As it stands in `starving`.
-    starving: Option<u64>,
+    starving: Option<(u64, u64)>,
     pools: Vec<Pool<B>>,
 }
 
@@ -116,8 +147,15 @@ struct Pool<B> {
     open: u32,
     opening: u32,
     /// The one that was used last is last, and is used first.
-    idle: Vec<(Instant, B)>,
+    idle: Vec<Idle<B>>,
     waiting: VecDeque<oneshot::Sender<Grant<B>>>,
+}
+
+#[derive(Debug)]
+struct Idle<B> {
+    since: Instant,
+    mark: Mark,
+    backend: B,
 }
 
 impl<B> Pool<B> {
@@ -148,14 +186,23 @@ impl<B> Tenant<B> {
     }
 
     fn charge(&mut self, held: Duration) {
-        let nanos = u64::try_from(held.max(COST_MIN).as_nanos()).unwrap_or(u64::MAX);
-        self.had = self.had.saturating_add(nanos / u64::from(self.weight.max(1)));
+        self.had = self.had.saturating_add(nanos(held.max(COST_MIN)) / u64::from(self.weight.max(1)));
     }
 }
 
 impl<B> Share<B> {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, open: 0, tenants: HashMap::new(), starving: BTreeSet::new(), floor: 0 }
+        Self {
+            limits,
+            open: 0,
+            tenants: HashMap::new(),
+            starving: BTreeSet::new(),
+            floor: 0,
+            idle: BTreeMap::new(),
+            will_look: false,
+            next: 0,
+            opening: Duration::ZERO,
+        }
     }
 
     /// Other bounds from here on. What is over them goes as it comes back.
@@ -165,23 +212,31 @@ impl<B> Share<B> {
 
     pub fn tally(&self) -> Tally {
         let mut tally = Tally { open: self.open, ..Tally::default() };
+        tally.idle = u32::try_from(self.idle.len()).unwrap_or(u32::MAX);
         for pool in self.tenants.values().flat_map(|tenant| &tenant.pools) {
-            tally.idle += u32::try_from(pool.idle.len()).unwrap_or(u32::MAX);
             tally.waiting += u32::try_from(pool.waiting.len()).unwrap_or(u32::MAX);
         }
         tally
     }
 
     /// A backend of the pool, one that suits where there is a choice.
-    pub fn acquire(&mut self, key: PoolKey, weight: u32, suits: impl Fn(&B) -> bool) -> Acquired<B> {
+    pub fn acquire(
+        &mut self,
+        key: PoolKey,
+        weight: u32,
+        now: Instant,
+        suits: impl Fn(&B) -> bool,
+    ) -> Acquired<B> {
         let floor = self.floor;
         let tenant = self.tenants.entry(key.tenant).or_insert_with(|| Tenant::new(floor, weight));
         tenant.weight = weight;
         let pool = tenant.pool(key);
         if pool.waiting.is_empty() {
-            let best = pool.idle.iter().rposition(|(_, backend)| suits(backend));
+            let best = pool.idle.iter().rposition(|idle| suits(&idle.backend));
             if let Some(index) = best.or(pool.idle.len().checked_sub(1)) {
-                return Acquired::Now(pool.idle.remove(index).1);
+                let idle = pool.idle.remove(index);
+                self.idle.remove(&idle.mark);
+                return Acquired::Now(idle.backend);
             }
         }
         if tenant.waiting >= self.limits.waiting_of_tenant {
@@ -195,7 +250,7 @@ impl<B> Share<B> {
         tenant.waiting += 1;
         tenant.pool(key).waiting.push_back(sender);
         self.enter(key.tenant);
-        Acquired::Later(receiver, self.dispatch())
+        Acquired::Later(receiver, self.dispatch(now))
     }
 
     /// A backend comes back that was used for so long.
@@ -206,40 +261,54 @@ impl<B> Share<B> {
         if self.open > self.limits.backends || tenant.open > self.limits.of_tenant {
             return vec![Task::Close(key, backend)];
         }
-        let has_to_wait = tenant.waiting > 0;
-        let had = tenant.had;
-        if has_to_wait {
-            let quantum = u64::try_from(QUANTUM.as_nanos()).unwrap_or(u64::MAX);
-            let other = self.starving.iter().find(|(_, tenant)| *tenant != key.tenant);
-            if let Some(&(other_had, other)) = other
-                && had > other_had.saturating_add(quantum)
-                && self.open >= self.limits.backends
-            {
-                self.leave(key);
-                self.enter(key.tenant);
-                return self.begin(other).map(|key| Task::Replace(backend, key)).into_iter().collect();
-            }
+        let (had, has_to_wait) = (tenant.had, tenant.waiting > 0);
+        let other = self.starving.iter().find(|(_, _, tenant)| *tenant != key.tenant);
+        if let Some(&(other_had, _, other)) = other
+            && had > other_had.saturating_add(nanos(self.quantum()))
+            && self.open >= self.limits.backends
+        {
+            self.leave(key);
+            self.enter(key.tenant);
+            return self.begin(other).map(|key| Task::Replace(backend, key)).into_iter().collect();
         }
         self.floor = if has_to_wait { self.floor.max(had) } else { self.floor };
-        self.give(key, backend, now);
-        self.dispatch()
+        self.give(key, backend, now, now + self.kept());
+        self.dispatch(now)
     }
 
-    /// A backend was opened.
+    /// A backend was opened, which took so long.
     #[must_use]
-    pub fn opened(&mut self, key: PoolKey, backend: B, now: Instant) -> Vec<Task<B>> {
+    pub fn opened(&mut self, key: PoolKey, backend: B, took: Duration, now: Instant) -> Vec<Task<B>> {
+        self.opening = (self.opening * (OPENING_MEMORY - 1) + took) / OPENING_MEMORY;
         if let Some(tenant) = self.tenants.get_mut(&key.tenant) {
             let pool = tenant.pool(key);
             pool.opening = pool.opening.saturating_sub(1);
         }
-        self.give(key, backend, now);
-        self.dispatch()
+        self.give(key, backend, now, now);
+        self.dispatch(now)
+    }
+
+    /// The time has come that a [`Task::LookAt`] has named.
+    #[must_use]
+    pub fn look(&mut self, now: Instant) -> Vec<Task<B>> {
+        self.will_look = false;
+        self.dispatch(now)
+    }
+
+    /// How far a tenant may get ahead of others.
+    fn quantum(&self) -> Duration {
+        (self.opening * QUANTUM_IN_OPENINGS).clamp(QUANTUM_MIN, QUANTUM_MAX)
+    }
+
+    /// How long an idle backend is kept for its tenant.
+    fn kept(&self) -> Duration {
+        self.opening.clamp(KEPT_MIN, KEPT_MAX)
     }
 
     /// A backend could not be opened. Where the pool has others the next in the
     /// queue is told, and else all.
     #[must_use]
-    pub fn not_opened(&mut self, key: PoolKey, why: &Refusal) -> Vec<Task<B>> {
+    pub fn not_opened(&mut self, key: PoolKey, why: &Refusal, now: Instant) -> Vec<Task<B>> {
         if let Some(tenant) = self.tenants.get_mut(&key.tenant) {
             let pool = tenant.pool(key);
             pool.opening = pool.opening.saturating_sub(1);
@@ -250,16 +319,16 @@ impl<B> Share<B> {
             }
             tenant.waiting -= told;
         }
-        self.closed(key)
+        self.closed(key, now)
     }
 
     /// A backend is gone.
     #[must_use]
-    pub fn closed(&mut self, key: PoolKey) -> Vec<Task<B>> {
+    pub fn closed(&mut self, key: PoolKey, now: Instant) -> Vec<Task<B>> {
         self.open = self.open.saturating_sub(1);
         self.leave(key);
         self.enter(key.tenant);
-        self.dispatch()
+        self.dispatch(now)
     }
 
     /// Closes what has been idle since before `idle_since`, and what is of no
@@ -271,24 +340,35 @@ impl<B> Share<B> {
             tenant.forget_who_left();
             for pool in &mut tenant.pools {
                 let current = is_current(&pool.key);
-                let goes = |(since, _): &mut (Instant, B)| !current || *since < idle_since;
-                tasks.extend(pool.idle.extract_if(.., goes).map(|(_, idle)| Task::Close(pool.key, idle)));
+                let goes = |idle: &mut Idle<B>| !current || idle.since < idle_since;
+                for idle in pool.idle.extract_if(.., goes) {
+                    self.idle.remove(&idle.mark);
+                    tasks.push(Task::Close(pool.key, idle.backend));
+                }
             }
             tenant.pools.retain(|pool| pool.open > 0 || !pool.waiting.is_empty());
+        }
+        if self.tenants.values().all(|tenant| tenant.waiting == 0) {
+            // Nobody has anything on anybody else.
+            self.floor = self.tenants.values().map(|tenant| tenant.had).fold(self.floor, u64::max);
         }
         let tenants: Vec<TenantId> = self.tenants.keys().copied().collect();
         tenants.into_iter().for_each(|tenant| self.enter(tenant));
         tasks
     }
 
-    /// Gives a backend to who waits for it, or keeps it.
-    fn give(&mut self, key: PoolKey, mut backend: B, now: Instant) {
+    /// Gives a backend to who waits for it, or keeps it, and until then from
+    /// others.
+    fn give(&mut self, key: PoolKey, mut backend: B, now: Instant, kept_until: Instant) {
         let Some(tenant) = self.tenants.get_mut(&key.tenant) else { return };
         let mut given = 0;
         let pool = tenant.pool(key);
         loop {
             let Some(waiting) = pool.waiting.pop_front() else {
-                pool.idle.push((now, backend));
+                let mark = (kept_until, self.next);
+                self.next += 1;
+                self.idle.insert(mark, key);
+                pool.idle.push(Idle { since: now, mark, backend });
                 break;
             };
             given += 1;
@@ -305,21 +385,30 @@ impl<B> Share<B> {
     }
 
     /// What may be opened now, for those who have had the least.
-    fn dispatch(&mut self) -> Vec<Task<B>> {
+    fn dispatch(&mut self, now: Instant) -> Vec<Task<B>> {
         let mut tasks = Vec::new();
-        while let Some(&(had, tenant)) = self.starving.first() {
+        while let Some(&(had, _, tenant)) = self.starving.first() {
             self.floor = self.floor.max(had);
             if self.open < self.limits.backends {
                 self.open += 1;
                 tasks.extend(self.begin(tenant).map(Task::Open));
-            } else if let Some((key, backend)) = self.take_oldest_idle() {
+            } else if let Some((key, backend)) = self.take_idle(now) {
                 self.leave(key);
+                self.enter(key.tenant);
                 tasks.extend(self.begin(tenant).map(|key| Task::Replace(backend, key)));
             } else {
+                tasks.extend(self.asks_to_look());
                 break;
             }
         }
         tasks
+    }
+
+    /// Where something is kept that others wait for.
+    fn asks_to_look(&mut self) -> Option<Task<B>> {
+        let &(kept_until, _) = self.idle.first_key_value()?.0;
+        let asks = !std::mem::replace(&mut self.will_look, true);
+        asks.then_some(Task::LookAt(kept_until))
     }
 
     /// Counts a backend for a pool of the tenant that is short of them.
@@ -347,25 +436,39 @@ impl<B> Share<B> {
     /// where it has nothing.
     fn enter(&mut self, id: TenantId) {
         let Some(tenant) = self.tenants.get_mut(&id) else { return };
-        if let Some(had) = tenant.starving.take() {
-            self.starving.remove(&(had, id));
+        let before = tenant.starving.take();
+        if let Some((had, number)) = before {
+            self.starving.remove(&(had, number, id));
         }
         if tenant.open == 0 && tenant.waiting == 0 {
-            self.tenants.remove(&id);
+            tenant.pools.clear();
+            // Who has had more than others is known until they have had as much.
+            if tenant.had <= self.floor {
+                self.tenants.remove(&id);
+            }
         } else if tenant.open < self.limits.of_tenant && tenant.pools.iter().any(Pool::is_short) {
-            tenant.starving = Some(tenant.had);
-            self.starving.insert((tenant.had, id));
+            let number = before.map_or(self.next, |(_, number)| number);
+            self.next += 1;
+            tenant.starving = Some((tenant.had, number));
+            self.starving.insert((tenant.had, number, id));
         }
     }
 
-    /// The idle backend that was not used for the longest time.
-    fn take_oldest_idle(&mut self) -> Option<(PoolKey, B)> {
-        let pools = self.tenants.values_mut().flat_map(|tenant| &mut tenant.pools);
-        let pool = pools
-            .filter(|pool| !pool.idle.is_empty())
-            .min_by_key(|pool| pool.idle.first().map(|(since, _)| *since))?;
-        Some((pool.key, pool.idle.remove(0).1))
+    /// The idle backend that was not used for the longest time, and is not kept.
+    fn take_idle(&mut self, now: Instant) -> Option<(PoolKey, B)> {
+        let (&mark, &key) = self.idle.first_key_value()?;
+        if mark.0 > now {
+            return None;
+        }
+        self.idle.remove(&mark);
+        let pool = self.tenants.get_mut(&key.tenant)?.pool(key);
+        let index = pool.idle.iter().position(|idle| idle.mark == mark)?;
+        Some((key, pool.idle.remove(index).backend))
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

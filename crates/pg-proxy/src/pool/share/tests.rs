@@ -25,7 +25,11 @@ fn share(backends: u32, of_tenant: u32) -> Share<u32> {
 type Waiting = oneshot::Receiver<Grant<u32>>;
 
 fn ask(share: &mut Share<u32>, key: PoolKey) -> (Waiting, Vec<Task<u32>>) {
-    match share.acquire(key, 1, |_| true) {
+    ask_at(share, key, Instant::now())
+}
+
+fn ask_at(share: &mut Share<u32>, key: PoolKey, now: Instant) -> (Waiting, Vec<Task<u32>>) {
+    match share.acquire(key, 1, now, |_| true) {
         Acquired::Later(waiting, tasks) => (waiting, tasks),
         other => panic!("{other:?}"),
     }
@@ -37,6 +41,8 @@ fn given(waiting: &mut Waiting) -> Option<u32> {
 
 const SOON: Duration = Duration::from_millis(1);
 
+const OPENING: Duration = Duration::from_millis(4);
+
 #[test]
 fn who_came_first_is_first_and_a_free_one_is_given_at_once() {
     let (mut share, key, now) = (share(1, 1), key(), Instant::now());
@@ -44,13 +50,13 @@ fn who_came_first_is_first_and_a_free_one_is_given_at_once() {
     assert!(matches!(tasks[..], [Task::Open(opened)] if opened == key));
     let (mut second, tasks) = ask(&mut share, key);
     assert!(tasks.is_empty(), "there is no room for another");
-    assert!(share.opened(key, 7, now).is_empty());
+    assert!(share.opened(key, 7, OPENING, now).is_empty());
     assert_eq!((given(&mut first), given(&mut second)), (Some(7), None));
     assert!(share.release(key, 7, SOON, now).is_empty());
     assert_eq!(given(&mut second), Some(7));
     assert!(share.release(key, 7, SOON, now).is_empty());
     assert_eq!(share.tally(), Tally { open: 1, idle: 1, waiting: 0 });
-    assert!(matches!(share.acquire(key, 1, |_| false), Acquired::Now(7)), "rather than to wait");
+    assert!(matches!(share.acquire(key, 1, now, |_| false), Acquired::Now(7)), "rather than to wait");
 }
 
 #[test]
@@ -58,18 +64,18 @@ fn a_place_goes_to_who_has_had_less_but_not_after_each_transaction() {
     let (mut share, now) = (share(1, 1), Instant::now());
     let (greedy, modest) = (key(), key());
     let (_first, _) = ask(&mut share, greedy);
-    assert!(share.opened(greedy, 1, now).is_empty());
+    assert!(share.opened(greedy, 1, OPENING, now).is_empty());
     let (_again, _) = ask(&mut share, greedy);
     let (_waiting, tasks) = ask(&mut share, modest);
     assert!(tasks.is_empty());
     assert!(share.release(greedy, 1, SOON, now).is_empty(), "within the quantum it stays");
     let (_again, _) = ask(&mut share, greedy);
-    let tasks = share.release(greedy, 1, 2 * QUANTUM, now);
+    let tasks = share.release(greedy, 1, 2 * QUANTUM_MIN, now);
     assert!(matches!(tasks[..], [Task::Replace(1, to)] if to == modest), "{tasks:?}");
-    assert!(share.opened(modest, 2, now).is_empty());
+    assert!(share.opened(modest, 2, OPENING, now).is_empty());
     // And back, when the other has had as much.
     let (_more, _) = ask(&mut share, modest);
-    let tasks = share.release(modest, 2, 4 * QUANTUM, now);
+    let tasks = share.release(modest, 2, 4 * QUANTUM_MIN, now);
     assert!(matches!(tasks[..], [Task::Replace(2, to)] if to == greedy), "{tasks:?}");
 }
 
@@ -77,13 +83,13 @@ fn a_place_goes_to_who_has_had_less_but_not_after_each_transaction() {
 fn weights_count() {
     let (mut share, now) = (share(1, 1), Instant::now());
     let (heavy, light) = (key(), key());
-    let Acquired::Later(_first, _) = share.acquire(heavy, 4, |_| true) else { panic!() };
-    assert!(share.opened(heavy, 1, now).is_empty());
+    let Acquired::Later(_first, _) = share.acquire(heavy, 4, now, |_| true) else { panic!() };
+    assert!(share.opened(heavy, 1, OPENING, now).is_empty());
     let (_waiting, _) = ask(&mut share, light);
-    let Acquired::Later(_again, _) = share.acquire(heavy, 4, |_| true) else { panic!() };
-    assert!(share.release(heavy, 1, 3 * QUANTUM, now).is_empty(), "a quarter of it counts");
-    let Acquired::Later(_again, _) = share.acquire(heavy, 4, |_| true) else { panic!() };
-    assert!(matches!(share.release(heavy, 1, 3 * QUANTUM, now)[..], [Task::Replace(..)]));
+    let Acquired::Later(_again, _) = share.acquire(heavy, 4, now, |_| true) else { panic!() };
+    assert!(share.release(heavy, 1, 3 * QUANTUM_MIN, now).is_empty(), "a quarter of it counts");
+    let Acquired::Later(_again, _) = share.acquire(heavy, 4, now, |_| true) else { panic!() };
+    assert!(matches!(share.release(heavy, 1, 3 * QUANTUM_MIN, now)[..], [Task::Replace(..)]));
 }
 
 #[test]
@@ -92,12 +98,75 @@ fn an_idle_one_makes_room_for_who_waits() {
     let (one, other) = (key(), key());
     for backend in [1, 2] {
         let (_waiting, _) = ask(&mut share, one);
-        assert!(share.opened(one, backend, now + SOON * backend).is_empty());
+        assert!(share.opened(one, backend, OPENING, now + SOON * backend).is_empty());
     }
     assert!(share.release(one, 2, SOON, now).is_empty());
     assert!(share.release(one, 1, SOON, now + SOON).is_empty());
-    let (_waiting, tasks) = ask(&mut share, other);
+    let later = now + KEPT_MAX;
+    let (_waiting, tasks) = ask_at(&mut share, other, later);
     assert!(matches!(tasks[..], [Task::Replace(2, to)] if to == other), "the longest unused: {tasks:?}");
+}
+
+#[test]
+fn an_idle_one_is_kept_for_its_tenant_for_as_long_as_opening_takes() {
+    let (mut share, now) = (share(1, 1), Instant::now());
+    let (one, other) = (key(), key());
+    share.opening = OPENING;
+    let (_first, _) = ask(&mut share, one);
+    assert!(share.opened(one, 1, OPENING, now).is_empty());
+    let (_waiting, tasks) = ask_at(&mut share, other, now);
+    assert!(tasks.is_empty());
+    let tasks = share.release(one, 1, SOON, now);
+    assert!(matches!(tasks[..], [Task::LookAt(at)] if at == now + OPENING), "{tasks:?}");
+    assert!(matches!(share.acquire(one, 1, now + SOON, |_| true), Acquired::Now(1)), "it goes on");
+    assert!(share.release(one, 1, SOON, now + 2 * SOON).is_empty(), "one look at a time");
+    let tasks = share.look(now + OPENING);
+    assert!(matches!(tasks[..], [Task::LookAt(at)] if at == now + 2 * SOON + OPENING), "{tasks:?}");
+    let tasks = share.look(now + 2 * SOON + OPENING);
+    assert!(matches!(tasks[..], [Task::Replace(1, to)] if to == other), "{tasks:?}");
+}
+
+/// Tenants with one client each, who asks again as soon as it is answered.
+#[test]
+fn many_tenants_take_turns() {
+    let mut share = share(1, 1);
+    let keys: Vec<PoolKey> = (0..5).map(|_| key()).collect();
+    let mut now = Instant::now();
+    let mut had = vec![0; keys.len()];
+    let mut waiting = BTreeMap::new();
+    let mut tasks = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let (receiver, more) = ask_at(&mut share, *key, now);
+        waiting.insert(index, receiver);
+        tasks.extend(more);
+    }
+    for _ in 0..500 {
+        for task in std::mem::take(&mut tasks) {
+            let (Task::Open(to) | Task::Replace(_, to)) = task else { panic!("{task:?}") };
+            tasks.extend(share.opened(to, 1, OPENING, now));
+        }
+        let granted: Vec<usize> = waiting
+            .iter_mut()
+            .filter_map(|(index, receiver)| receiver.try_recv().is_ok().then_some(*index))
+            .collect();
+        let [index] = granted[..] else { panic!("{granted:?}") };
+        waiting.remove(&index);
+        had[index] += 1;
+        now += 2 * SOON;
+        tasks.extend(share.release(keys[index], 1, 2 * SOON, now));
+        if let Acquired::Later(receiver, more) = share.acquire(keys[index], 1, now, |_| true) {
+            waiting.insert(index, receiver);
+            tasks.extend(more);
+        } else {
+            // It has the one that was kept for it.
+            let (sender, receiver) = oneshot::channel();
+            sender.send(Ok(1)).unwrap();
+            waiting.insert(index, receiver);
+            tasks.retain(|task| !matches!(task, Task::LookAt(_)));
+        }
+    }
+    let (least, most) = (had.iter().min().unwrap(), had.iter().max().unwrap());
+    assert!(*least >= 80 && *most <= 120, "{had:?}");
 }
 
 #[test]
@@ -107,10 +176,13 @@ fn who_is_over_its_bound_does_not_get_more() {
     let waiting: Vec<_> = (0..10).map(|_| ask(&mut share, key)).collect();
     let opened = waiting.iter().flat_map(|(_, tasks)| tasks).count();
     assert_eq!(opened, 2);
-    assert!(matches!(share.acquire(key, 1, |_| true), Acquired::Full));
+    assert!(matches!(share.acquire(key, 1, Instant::now(), |_| true), Acquired::Full));
     drop(waiting);
-    assert!(matches!(share.acquire(key, 1, |_| true), Acquired::Later(..)), "who left does not count");
-    assert!(share.opened(key, 1, now).is_empty());
+    assert!(
+        matches!(share.acquire(key, 1, Instant::now(), |_| true), Acquired::Later(..)),
+        "who left does not count"
+    );
+    assert!(share.opened(key, 1, OPENING, now).is_empty());
     share.set_limits(Limits { backends: 4, of_tenant: 1, waiting_of_tenant: 10 });
     assert!(matches!(share.release(key, 1, SOON, now)[..], [Task::Close(_, 1)]), "a lower bound holds");
 }
@@ -120,13 +192,13 @@ fn all_are_told_where_no_backend_can_be_had() {
     let (mut share, now) = (share(2, 2), Instant::now());
     let key = key();
     let mut waiting: Vec<_> = (0..3).map(|_| ask(&mut share, key).0).collect();
-    assert!(share.opened(key, 1, now).is_empty());
+    assert!(share.opened(key, 1, OPENING, now).is_empty());
     assert_eq!(given(&mut waiting[0]), Some(1));
-    let tasks = share.not_opened(key, &Refusal::placement_unavailable());
+    let tasks = share.not_opened(key, &Refusal::placement_unavailable(), now);
     assert!(waiting[1].try_recv().unwrap().is_err(), "the next one is told");
     assert!(matches!(tasks[..], [Task::Open(_)]), "for the other it is tried once more");
-    assert!(share.closed(key).is_empty());
-    let tasks = share.not_opened(key, &Refusal::placement_unavailable());
+    assert!(share.closed(key, now).is_empty());
+    let tasks = share.not_opened(key, &Refusal::placement_unavailable(), now);
     assert!(waiting[2].try_recv().unwrap().is_err() && tasks.is_empty());
     assert!(share.tenants.is_empty() && share.starving.is_empty() && share.open == 0, "nothing is kept");
 }
@@ -137,7 +209,7 @@ fn what_is_old_or_leads_elsewhere_is_closed() {
     let (old, moved) = (key(), key());
     for (key, backend) in [(old, 1), (moved, 2)] {
         let (_waiting, _) = ask(&mut share, key);
-        assert!(share.opened(key, backend, now).is_empty());
+        assert!(share.opened(key, backend, OPENING, now).is_empty());
         assert!(share.release(key, backend, SOON, now + SOON * backend).is_empty());
     }
     assert!(share.sweep(now, |_| true).is_empty());
@@ -146,7 +218,7 @@ fn what_is_old_or_leads_elsewhere_is_closed() {
     let closed = share.sweep(now + 2 * SOON, |_| true);
     assert!(matches!(closed[..], [Task::Close(_, 1)]), "{closed:?}");
     for key in [old, moved] {
-        assert!(share.closed(key).is_empty());
+        assert!(share.closed(key, now).is_empty());
     }
     assert!(share.tenants.is_empty());
 }
@@ -161,6 +233,7 @@ enum Happens {
     Opened,
     NotOpened,
     Closed,
+    Looked,
     Swept,
 }
 
@@ -172,12 +245,12 @@ proptest! {
         happenings in proptest::collection::vec((prop_oneof![
             Just(Happens::Asked), Just(Happens::Asked), Just(Happens::LeftTheQueue), Just(Happens::Released),
             Just(Happens::Released), Just(Happens::Ended), Just(Happens::Opened), Just(Happens::Opened),
-            Just(Happens::NotOpened), Just(Happens::Closed), Just(Happens::Swept),
+            Just(Happens::NotOpened), Just(Happens::Closed), Just(Happens::Looked), Just(Happens::Swept),
         ], any::<prop::sample::Index>(), 0_u64..50), 1..200),
     ) {
         let (mut share, mut now) = (share(4, 3), Instant::now());
         let keys: Vec<PoolKey> = (0..5).map(|_| key()).collect();
-        let mut next = 0;
+        let (mut next, mut look) = (0, None);
         let mut waiting: Vec<(PoolKey, Waiting)> = Vec::new();
         let mut used: Vec<(PoolKey, u32)> = Vec::new();
         let (mut opening, mut closing): (Vec<PoolKey>, Vec<PoolKey>) = (Vec::new(), Vec::new());
@@ -187,7 +260,7 @@ proptest! {
             match happens {
                 Happens::Asked => {
                     let key = keys[index.index(keys.len())];
-                    match share.acquire(key, 1, |_| true) {
+                    match share.acquire(key, 1, now, |_| true) {
                         Acquired::Now(backend) => used.push((key, backend)),
                         Acquired::Later(receiver, more) => {
                             waiting.push((key, receiver));
@@ -205,18 +278,24 @@ proptest! {
                 }
                 Happens::Ended if !used.is_empty() => {
                     let (key, _) = used.swap_remove(index.index(used.len()));
-                    tasks = share.closed(key);
+                    tasks = share.closed(key, now);
                 }
                 Happens::Opened if !opening.is_empty() => {
                     next += 1;
-                    tasks = share.opened(opening.swap_remove(index.index(opening.len())), next, now);
+                    tasks = share.opened(opening.swap_remove(index.index(opening.len())), next, OPENING, now);
                 }
                 Happens::NotOpened if !opening.is_empty() => {
                     let key = opening.swap_remove(index.index(opening.len()));
-                    tasks = share.not_opened(key, &Refusal::placement_unavailable());
+                    tasks = share.not_opened(key, &Refusal::placement_unavailable(), now);
                 }
                 Happens::Closed if !closing.is_empty() => {
-                    tasks = share.closed(closing.swap_remove(index.index(closing.len())));
+                    tasks = share.closed(closing.swap_remove(index.index(closing.len())), now);
+                }
+                Happens::Looked => {
+                    if let Some(at) = look.take() {
+                        now = now.max(at);
+                        tasks = share.look(now);
+                    }
                 }
                 Happens::Swept => tasks = share.sweep(now - Duration::from_millis(millis), |_| true),
                 _ => {}
@@ -225,6 +304,7 @@ proptest! {
                 match task {
                     Task::Open(key) | Task::Replace(_, key) => opening.push(key),
                     Task::Close(key, _) => closing.push(key),
+                    Task::LookAt(at) => prop_assert!(look.replace(at).is_none(), "one look at a time"),
                 }
             }
             waiting.retain_mut(|(key, receiver)| match receiver.try_recv() {
@@ -236,6 +316,7 @@ proptest! {
                 Err(oneshot::error::TryRecvError::Empty) => true,
                 Err(oneshot::error::TryRecvError::Closed) => panic!("a session is forgotten"),
             });
+            prop_assert_eq!(share.will_look, look.is_some());
             check(&share, &used, &opening, &closing)?;
         }
     }
@@ -261,11 +342,13 @@ fn check(
         let is_short = tenant.pools.iter().any(Pool::is_short);
         prop_assert_eq!(tenant.starving.is_some(), is_short && tenant.open < share.limits.of_tenant);
     }
+    prop_assert_eq!(share.idle.len(), idle);
     let all = used.len() + opening.len() + closing.len() + idle;
     prop_assert_eq!(share.open as usize, all);
     prop_assert!(share.open <= share.limits.backends);
     if !share.starving.is_empty() {
-        prop_assert_eq!((share.open, idle), (share.limits.backends, 0), "somebody waits for nothing");
+        prop_assert_eq!(share.open, share.limits.backends, "somebody waits for nothing");
+        prop_assert!(idle == 0 || share.will_look, "somebody waits for what nobody will give");
     }
     Ok(())
 }
