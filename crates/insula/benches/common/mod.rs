@@ -39,6 +39,11 @@ impl Up {
         Self { process, ready, took: begun.elapsed() }
     }
 
+    /// The process, which the front is in.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends it by force. Its servers see that it is gone, and end too.
     pub fn kill_9(&mut self) {
         self.process.kill().unwrap();
@@ -86,6 +91,12 @@ impl Api {
         let response = request.send().await.unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
         response.json().await.unwrap()
+    }
+
+    /// What is at a path, as it is.
+    pub async fn text(&self, path: &str) -> String {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        request.send().await.unwrap().text().await.unwrap()
     }
 
     pub async fn finish(&self, operation: Value) -> Value {
