@@ -52,6 +52,21 @@ pub struct PutPlan {
     /// Sessions of the PostgreSQL front at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_connections: Option<u32>,
+    /// Share of a cluster's backends among the tenants that want them, from 1 to 1000; 1 where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_weight: Option<u32>,
+    /// Backends on a cluster at once; as the front is set where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_backends: Option<u32>,
+    /// Backends that are kept open while the tenant is in use; none where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_backends_warm: Option<u32>,
+    /// Milliseconds that a statement may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_timeout_ms: Option<u32>,
+    /// Milliseconds that a transaction may stand open with nothing asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_in_transaction_timeout_ms: Option<u32>,
     /// Bytes of tables and indexes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_bytes: Option<u64>,

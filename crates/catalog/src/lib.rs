@@ -59,6 +59,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "schema_keys", sql: include_str!("../migrations/0007_schema_keys.sql") },
     Migration { version: 8, name: "own_objects", sql: include_str!("../migrations/0008_own_objects.sql") },
     Migration { version: 9, name: "pool_mode", sql: include_str!("../migrations/0009_pool_mode.sql") },
+    Migration {
+        version: 10,
+        name: "database_terms",
+        sql: include_str!("../migrations/0010_database_terms.sql"),
+    },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

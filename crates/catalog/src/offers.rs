@@ -24,6 +24,11 @@ fn plan_of(row: &Row) -> Result<Plan, Problem> {
         daily_quota: large("daily_quota")?,
         requests_in_flight: small("requests_in_flight")?,
         database_connections: small("database_connections")?,
+        database_weight: small("database_weight")?.unwrap_or(1),
+        database_backends: small("database_backends")?,
+        database_backends_warm: small("database_backends_warm")?,
+        statement_timeout_ms: small("statement_timeout_ms")?,
+        idle_in_transaction_timeout_ms: small("idle_in_transaction_timeout_ms")?,
         storage_bytes: large("storage_bytes")?,
     })
 }
@@ -103,13 +108,20 @@ impl Change<'_> {
             .raw()
             .query_one(
                 "insert into plans (name, requests_per_second, burst, daily_quota, requests_in_flight,
-                                    database_connections, storage_bytes)
-                 values ($1, $2, $3, $4, $5, $6, $7)
+                                    database_connections, storage_bytes, database_weight,
+                                    database_backends, database_backends_warm, statement_timeout_ms,
+                                    idle_in_transaction_timeout_ms)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                  on conflict (name) do update set
                      requests_per_second = excluded.requests_per_second, burst = excluded.burst,
                      daily_quota = excluded.daily_quota, requests_in_flight = excluded.requests_in_flight,
                      database_connections = excluded.database_connections,
-                     storage_bytes = excluded.storage_bytes, revision = plans.revision + 1
+                     storage_bytes = excluded.storage_bytes, database_weight = excluded.database_weight,
+                     database_backends = excluded.database_backends,
+                     database_backends_warm = excluded.database_backends_warm,
+                     statement_timeout_ms = excluded.statement_timeout_ms,
+                     idle_in_transaction_timeout_ms = excluded.idle_in_transaction_timeout_ms,
+                     revision = plans.revision + 1
                  returning revision = 1",
                 &[
                     &plan.name.as_str(),
@@ -119,6 +131,11 @@ impl Change<'_> {
                     &signed32(plan.requests_in_flight),
                     &signed32(plan.database_connections),
                     &signed64(plan.storage_bytes),
+                    &signed32(Some(plan.database_weight)),
+                    &signed32(plan.database_backends),
+                    &signed32(plan.database_backends_warm),
+                    &signed32(plan.statement_timeout_ms),
+                    &signed32(plan.idle_in_transaction_timeout_ms),
                 ],
             )
             .await

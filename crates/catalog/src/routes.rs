@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use insula_domain::{LoginId, TenantId};
+use insula_domain::{DatabaseTerms, LoginId, TenantId};
 use insula_problem::Problem;
 use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Update};
 use insula_sql_store::Listener;
@@ -141,6 +141,8 @@ async fn read_update(transaction: &Transaction<'_>, since: Option<i64>) -> Resul
     let tenants = transaction
         .query(
             "select t.id, t.slug, t.parent, t.status, t.key_generation, t.revision, plan.database_connections,
+                    plan.database_weight, plan.database_backends, plan.database_backends_warm,
+                    plan.statement_timeout_ms, plan.idle_in_transaction_timeout_ms,
                     p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch
              from tenants t
              join tiers on tiers.name = t.tier join plans plan on plan.name = tiers.plan
@@ -219,7 +221,19 @@ fn agreed(versions: &[TableKeys]) -> TableKeys {
 }
 
 fn route_of(row: &Row) -> Result<Route, Problem> {
-    let max_connections: Option<i32> = row.get("database_connections");
+    let limit = |column: &str| -> Result<Option<u32>, Problem> {
+        row.get::<_, Option<i32>>(column).map(|value| unsigned(column, value)).transpose()
+    };
+    let milliseconds = |column: &str| -> Result<Option<Duration>, Problem> {
+        Ok(limit(column)?.map(|value| Duration::from_millis(value.into())))
+    };
+    let terms = DatabaseTerms {
+        weight: limit("database_weight")?.unwrap_or(1),
+        backends: limit("database_backends")?,
+        backends_warm: limit("database_backends_warm")?.unwrap_or(0),
+        statement_timeout: milliseconds("statement_timeout_ms")?,
+        idle_in_transaction_timeout: milliseconds("idle_in_transaction_timeout_ms")?,
+    };
     Ok(Route {
         tenant: row.get::<_, Uuid>("id").into(),
         slug: parsed(row, "slug")?,
@@ -227,7 +241,8 @@ fn route_of(row: &Row) -> Result<Route, Problem> {
         status: parsed(row, "status")?,
         placement: placement_of(row)?,
         role_key_generation: unsigned("key_generation", row.get::<_, i32>("key_generation"))?,
-        max_connections: max_connections.map(|value| unsigned("database_connections", value)).transpose()?,
+        max_connections: limit("database_connections")?,
+        terms,
         revision: row.get("revision"),
     })
 }

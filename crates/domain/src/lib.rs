@@ -29,7 +29,7 @@ pub use isolation::{Isolation, UnknownIsolation};
 pub use names::{DatabaseName, RoleName, SchemaName};
 pub use own_objects::{OwnObject, in_the_way};
 pub use placement::{Epoch, Placement};
-pub use plan::Plan;
+pub use plan::{DatabaseTerms, Plan};
 pub use pool_mode::{PoolMode, UnknownPoolMode};
 pub use region::{ResidencyViolation, may_reside};
 pub use rollout::{

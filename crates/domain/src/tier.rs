@@ -75,6 +75,7 @@ pub fn default_tiers() -> Vec<Tier> {
 #[must_use]
 pub fn default_plans() -> Vec<Plan> {
     const GIB: u64 = 1 << 30;
+    const MINUTE_MS: u32 = 60_000;
     [
         ("free", 10, 20, Some(50_000), 8, 10, Some(GIB)),
         ("standard", 50, 100, Some(1_000_000), 32, 20, Some(20 * GIB)),
@@ -82,13 +83,24 @@ pub fn default_plans() -> Vec<Plan> {
         ("enterprise", 1_000, 2_000, None, 512, 100, None),
     ]
     .into_iter()
-    .map(|(name, rate, burst, daily_quota, in_flight, connections, storage_bytes)| Plan {
+    .zip([
+        (1, None, Some(MINUTE_MS), Some(MINUTE_MS)),
+        (2, Some(1), Some(10 * MINUTE_MS), Some(10 * MINUTE_MS)),
+        (4, Some(2), None, Some(60 * MINUTE_MS)),
+        (8, Some(4), None, None),
+    ])
+    .map(|((name, rate, burst, daily_quota, in_flight, connections, storage_bytes), database)| Plan {
         name: word(name),
         requests_per_second: Some(rate),
         burst: Some(burst),
         daily_quota,
         requests_in_flight: Some(in_flight),
         database_connections: Some(connections),
+        database_weight: database.0,
+        database_backends: None,
+        database_backends_warm: database.1,
+        statement_timeout_ms: database.2,
+        idle_in_transaction_timeout_ms: database.3,
         storage_bytes,
     })
     .collect()

@@ -489,28 +489,47 @@ pub enum PlanCommand {
     #[command(
         after_help = "Example:\n  insula plan set free --database-connections 5 --storage-bytes 1073741824"
     )]
-    Set {
-        /// Its name.
-        name: String,
-        /// Sustained HTTP requests in a second, or none.
-        #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
-        requests_per_second: Option<Limit<u32>>,
-        /// Requests at once above that, or none.
-        #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
-        burst: Option<Limit<u32>>,
-        /// Requests in a day, or none.
-        #[arg(long, value_name = "N|none", value_parser = limit::<u64>)]
-        daily_quota: Option<Limit<u64>>,
-        /// Requests under way at once, or none.
-        #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
-        requests_in_flight: Option<Limit<u32>>,
-        /// Sessions of the PostgreSQL front at once, or none.
-        #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
-        database_connections: Option<Limit<u32>>,
-        /// Bytes of tables and indexes, or none.
-        #[arg(long, value_name = "N|none", value_parser = limit::<u64>)]
-        storage_bytes: Option<Limit<u64>>,
-    },
+    Set(SetPlan),
+}
+
+/// A plan as it shall be.
+#[derive(Debug, clap::Args)]
+pub struct SetPlan {
+    /// Its name.
+    pub name: String,
+    /// Sustained HTTP requests in a second, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
+    pub requests_per_second: Option<Limit<u32>>,
+    /// Requests at once above that, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
+    pub burst: Option<Limit<u32>>,
+    /// Requests in a day, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u64>)]
+    pub daily_quota: Option<Limit<u64>>,
+    /// Requests under way at once, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
+    pub requests_in_flight: Option<Limit<u32>>,
+    /// Sessions of the PostgreSQL front at once, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
+    pub database_connections: Option<Limit<u32>>,
+    /// Share of a cluster's backends among the tenants that want them, from 1 to 1000.
+    #[arg(long, value_name = "N")]
+    pub database_weight: Option<u32>,
+    /// Backends on a cluster at once, or none for as many as the front is set to.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
+    pub database_backends: Option<Limit<u32>>,
+    /// Backends that are kept open while the tenant is in use, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u32>)]
+    pub database_backends_warm: Option<Limit<u32>>,
+    /// Milliseconds that a statement may take, or none.
+    #[arg(long, value_name = "MS|none", value_parser = limit::<u32>)]
+    pub statement_timeout_ms: Option<Limit<u32>>,
+    /// Milliseconds that a transaction may stand open with nothing asked, or none.
+    #[arg(long, value_name = "MS|none", value_parser = limit::<u32>)]
+    pub idle_in_transaction_timeout_ms: Option<Limit<u32>>,
+    /// Bytes of tables and indexes, or none.
+    #[arg(long, value_name = "N|none", value_parser = limit::<u64>)]
+    pub storage_bytes: Option<Limit<u64>>,
 }
 
 /// A limit as it is typed: a number, or `none`.

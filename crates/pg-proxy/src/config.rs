@@ -38,6 +38,9 @@ pub struct PgProxyConfig {
     pub backend_wait_max: Duration,
     /// How long a backend that nobody uses is kept.
     pub backend_idle_max: Duration,
+    /// How long after its last transaction a tenant keeps the backends that its
+    /// plan keeps open for it.
+    pub backend_warm_for: Duration,
 }
 
 impl Default for PgProxyConfig {
@@ -56,6 +59,7 @@ impl Default for PgProxyConfig {
             waiting_per_tenant_max: 1_000,
             backend_wait_max: Duration::from_secs(15),
             backend_idle_max: Duration::from_secs(60),
+            backend_warm_for: Duration::from_secs(10 * 60),
         }
     }
 }

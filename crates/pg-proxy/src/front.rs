@@ -29,6 +29,7 @@ use crate::prepared::Statements;
 use crate::refusal::Refusal;
 use crate::session;
 use crate::tls::{FrontTls, connector};
+use crate::vital::{TICK, Vitals};
 
 /// Clients that are turned away at the same time. The others are told at once,
 /// without being asked what they want.
@@ -36,6 +37,9 @@ const TURNED_AWAY_MAX: usize = 64;
 
 /// How long turning a client away may take.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Backends that are terminated at the same time: each takes one more.
+const TERMINATING_MAX: usize = 2;
 
 /// How long sessions have to say goodbye when the time for draining is over.
 const LAST_GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,6 +85,7 @@ pub(crate) struct Front {
     pub statements: Statements,
     pub long_texts: LongTexts,
     pub measures: Measures,
+    pub vitals: Arc<Vitals>,
     sessions: Arc<Semaphore>,
     entrance: Arc<Entrance>,
     turned_away: Arc<Entrance>,
@@ -123,6 +128,7 @@ impl PgProxy {
             tls: backend_tls.clone(),
             config: config.clone(),
             measures: measures.clone(),
+            terminating: Semaphore::new(TERMINATING_MAX),
         };
         let front = Front {
             tokens: ContextTokens::new(&parts.master_keys),
@@ -135,6 +141,7 @@ impl PgProxy {
             statements: Statements::default(),
             long_texts: LongTexts::default(),
             measures,
+            vitals: Arc::default(),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
@@ -161,6 +168,8 @@ impl PgProxy {
             };
             doors.spawn(door.keep(listener));
         }
+        let (front, over) = (Arc::clone(&self.front), closed.clone());
+        doors.spawn(async move { front.keep_time_until(&over).await });
         self.tidy_up_until(&stops.draining).await;
         sessions.close();
         if timeout(self.front.config.drain_timeout, sessions.wait()).await.is_err() {
@@ -197,6 +206,19 @@ impl PgProxy {
 }
 
 impl Front {
+    /// Looks after sessions that take too long, until all are gone.
+    async fn keep_time_until(&self, over: &CancellationToken) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let began = ticks.tick().await;
+        loop {
+            tokio::select! {
+                () = over.cancelled() => return,
+                now = ticks.tick() => self.vitals.advance(now.saturating_duration_since(began)),
+            }
+        }
+    }
+
     fn admit(&self, peer: IpAddr) -> Option<Admission> {
         let session = Arc::clone(&self.sessions).try_acquire_owned().ok()?;
         Some(Admission { session, entering: self.entrance.admit(peer)? })

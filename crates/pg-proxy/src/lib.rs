@@ -25,6 +25,7 @@ mod show;
 mod standing;
 mod threads;
 mod tls;
+mod vital;
 mod wire;
 
 pub use config::PgProxyConfig;

@@ -30,6 +30,10 @@ impl Measures {
         metrics::describe_counter!("insula_pg_bytes_total", metrics::Unit::Bytes, "Bytes relayed");
         metrics::describe_counter!("insula_pg_cancels_total", "Cancel requests, by what came of them");
         metrics::describe_counter!(
+            "insula_pg_timeouts_total",
+            "Statements and idle transactions that took longer than their plan allows, by problem code"
+        );
+        metrics::describe_counter!(
             "insula_pg_statements_refused_total",
             "Statements refused, by what they are"
         );
@@ -59,6 +63,11 @@ impl Measures {
 
     pub fn refused(&self, code: Code) {
         metrics::counter!("insula_pg_refused_total", "code" => code.as_str()).increment(1);
+    }
+
+    /// A session has reached a limit of its plan.
+    pub fn timed_out(&self, code: Code) {
+        metrics::counter!("insula_pg_timeouts_total", "code" => code.as_str()).increment(1);
     }
 
     pub fn ended(&self, code: Code) {

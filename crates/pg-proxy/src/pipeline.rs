@@ -73,6 +73,8 @@ pub(crate) struct Pipeline {
     copying_in: bool,
     /// The client has said that it leaves.
     terminated: bool,
+    /// Statements that were done, to be compared.
+    done: u32,
 }
 
 impl Pipeline {
@@ -84,6 +86,7 @@ impl Pipeline {
             unsynced: false,
             copying_in: false,
             terminated: false,
+            done: 0,
         }
     }
 
@@ -159,6 +162,9 @@ impl Pipeline {
     /// The server has sent a message of this type, other than `ReadyForQuery`.
     pub fn server_sent(&mut self, tag: u8) {
         match tag {
+            backend::tag::COMMAND_COMPLETE
+            | backend::tag::EMPTY_QUERY_RESPONSE
+            | backend::tag::PORTAL_SUSPENDED => self.done = self.done.wrapping_add(1),
             backend::tag::COPY_IN_RESPONSE => self.copy_begins(),
             backend::tag::ERROR_RESPONSE if self.copying_in => self.copy_ends(),
             _ => {}
@@ -191,6 +197,7 @@ impl Pipeline {
     pub fn server_ready(&mut self, status: TransactionStatus) -> Vec<Step> {
         self.status = status;
         self.copying_in = false;
+        self.done = self.done.wrapping_add(1);
         let mut skipped = Vec::new();
         while let Some(answered) = self.awaited.pop_front() {
             match answered {
@@ -210,6 +217,11 @@ impl Pipeline {
     /// The server is at work on something, or about to be.
     pub fn is_busy(&self) -> bool {
         !self.awaited.is_empty() || self.unsynced || self.copying_in
+    }
+
+    /// Another number after each statement that was done.
+    pub fn done(&self) -> u32 {
+        self.done
     }
 
     /// No more is to be read from the client for now.

@@ -2,6 +2,7 @@
 //! know, and Insula's code in the hint.
 
 use std::fmt;
+use std::time::Duration;
 
 use insula_domain::{ClusterName, Slug, TenantStatus};
 use insula_pg_wire::{ErrorFields, Severity};
@@ -19,6 +20,7 @@ mod sqlstate {
     pub const INVALID_PASSWORD: &str = "28P01";
     pub const INVALID_CATALOG_NAME: &str = "3D000";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: &str = "25P03";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
@@ -171,6 +173,28 @@ impl Refusal {
     pub fn statement(rule: &Rule) -> Self {
         let message = format!("{} is not allowed here", rule.statement);
         Self::new(Code::StatementRefused, sqlstate::INSUFFICIENT_PRIVILEGE, message).with_detail(rule.reason)
+    }
+
+    /// A statement takes longer than the tenant's plan allows.
+    pub fn statement_timeout(limit: Duration) -> Self {
+        let message = "canceling statement due to statement timeout";
+        Self::new(Code::StatementTimeout, sqlstate::QUERY_CANCELED, message)
+            .with_detail(format!("The tenant's plan allows a statement {} ms.", limit.as_millis()))
+    }
+
+    /// It goes on although it was cancelled.
+    pub fn endless_statement(limit: Duration) -> Self {
+        let message = "terminating connection because a statement did not end when it was cancelled";
+        Self { message: message.to_owned(), ..Self::statement_timeout(limit) }
+    }
+
+    /// A transaction stands open with nothing asked for longer than the tenant's
+    /// plan allows.
+    pub fn idle_in_transaction(limit: Duration) -> Self {
+        let message = "terminating connection due to idle-in-transaction timeout";
+        Self::new(Code::IdleInTransaction, sqlstate::IDLE_IN_TRANSACTION_TIMEOUT, message).with_detail(
+            format!("The tenant's plan allows a transaction to be idle {} ms.", limit.as_millis()),
+        )
     }
 
     /// The backend went away under a session.

@@ -78,7 +78,7 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use insula_domain::{Isolation, Placement};
+    use insula_domain::{DatabaseTerms, Isolation, Placement};
     use insula_route_map::{LoginRoute, Route, RouteMap, Rows, Update};
     use uuid::Uuid;
 
@@ -103,6 +103,7 @@ mod tests {
             )),
             role_key_generation: 1,
             max_connections: None,
+            terms: DatabaseTerms::default(),
             revision: 1,
         };
         let login = LoginRoute {

@@ -24,6 +24,8 @@ pub mod tag {
     pub const COPY_IN_RESPONSE: u8 = b'G';
     /// `DataRow`.
     pub const DATA_ROW: u8 = b'D';
+    /// `EmptyQueryResponse`.
+    pub const EMPTY_QUERY_RESPONSE: u8 = b'I';
     /// `ErrorResponse`.
     pub const ERROR_RESPONSE: u8 = b'E';
     /// `NegotiateProtocolVersion`.
@@ -36,6 +38,8 @@ pub mod tag {
     pub const PARAMETER_STATUS: u8 = b'S';
     /// `ParseComplete`.
     pub const PARSE_COMPLETE: u8 = b'1';
+    /// `PortalSuspended`.
+    pub const PORTAL_SUSPENDED: u8 = b's';
     /// `ReadyForQuery`.
     pub const READY_FOR_QUERY: u8 = b'Z';
     /// `RowDescription`.

@@ -113,6 +113,8 @@ codes! {
     TooManyConnections, "too_many_connections", 429, "The tenant has all its connections in use";
     ReplicationRefused, "replication_refused", 403, "Replication connections are not served";
     StatementRefused, "statement_refused", 403, "The statement is not allowed here";
+    StatementTimeout, "statement_timeout", 408, "The statement takes too long";
+    IdleInTransaction, "idle_in_transaction_timeout", 408, "The transaction is idle for too long";
     TlsRequired, "tls_required", 403, "The front wants TLS here";
     ProtocolViolation, "protocol_violation", 400, "The client does not speak the protocol";
     PlacementUnavailable, "placement_unavailable", 503, "The tenant's cluster cannot be reached";

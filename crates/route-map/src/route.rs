@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use insula_domain::{ClusterName, LoginId, LoginName, Placement, PoolMode, Slug, TenantId, TenantStatus};
+use insula_domain::{
+    ClusterName, DatabaseTerms, LoginId, LoginName, Placement, PoolMode, Slug, TenantId, TenantStatus,
+};
 
 /// A tenant as far as routing needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Route {
     pub role_key_generation: u32,
     /// How many sessions it may have at once; `None` is "no limit".
     pub max_connections: Option<u32>,
+    /// What it has of the front beside.
+    pub terms: DatabaseTerms,
     /// The revision of the catalog that wrote this.
     pub revision: i64,
 }

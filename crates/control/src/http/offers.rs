@@ -103,6 +103,11 @@ pub async fn put_plan(
         daily_quota: request.daily_quota,
         requests_in_flight: request.requests_in_flight,
         database_connections: request.database_connections,
+        database_weight: request.database_weight.unwrap_or(1),
+        database_backends: request.database_backends,
+        database_backends_warm: request.database_backends_warm,
+        statement_timeout_ms: request.statement_timeout_ms,
+        idle_in_transaction_timeout_ms: request.idle_in_transaction_timeout_ms,
         storage_bytes: request.storage_bytes,
     };
     check_limits(&plan)?;
@@ -114,6 +119,10 @@ pub async fn put_plan(
     Ok(Json(plan))
 }
 
+/// The greatest weight: with more a tenant's use of backends would count as
+/// next to nothing.
+const WEIGHT_MAX: u32 = 1_000;
+
 /// A limit of 0 would be a suspension in disguise, and the catalog keeps 31
 /// and 63 bits.
 fn check_limits(plan: &Plan) -> Result<(), Problem> {
@@ -122,6 +131,10 @@ fn check_limits(plan: &Plan) -> Result<(), Problem> {
         ("/burst", plan.burst, 0),
         ("/requests_in_flight", plan.requests_in_flight, 1),
         ("/database_connections", plan.database_connections, 1),
+        ("/database_backends", plan.database_backends, 1),
+        ("/database_backends_warm", plan.database_backends_warm, 0),
+        ("/statement_timeout_ms", plan.statement_timeout_ms, 1),
+        ("/idle_in_transaction_timeout_ms", plan.idle_in_transaction_timeout_ms, 1),
     ];
     let large = [("/daily_quota", plan.daily_quota), ("/storage_bytes", plan.storage_bytes)];
     let too = |pointer: &str, rule: String| {
@@ -131,6 +144,9 @@ fn check_limits(plan: &Plan) -> Result<(), Problem> {
         if value.is_some_and(|value| value < least || i32::try_from(value).is_err()) {
             return too(pointer, format!("from {least} to {}", i32::MAX));
         }
+    }
+    if !(1..=WEIGHT_MAX).contains(&plan.database_weight) {
+        return too("/database_weight", format!("from 1 to {WEIGHT_MAX}"));
     }
     for (pointer, value) in large {
         if value.is_some_and(|value| i64::try_from(value).is_err()) {

@@ -4,12 +4,24 @@ use insula_api::{Operation, PutPlan, PutTier, TierAfterPut};
 use insula_domain::{Plan, Tier, UserPoolKind};
 use reqwest::Method;
 
-use crate::args::{Format, PlanCommand, TierCommand};
+use crate::args::{Format, Limit, PlanCommand, SetPlan, TierCommand};
 use crate::client::{Client, Failure, segment};
 use crate::output;
 
-const COLUMNS: [&str; 7] =
-    ["plan", "requests/s", "burst", "a day", "in flight", "connections", "storage bytes"];
+const COLUMNS: [&str; 12] = [
+    "plan",
+    "requests/s",
+    "burst",
+    "a day",
+    "in flight",
+    "connections",
+    "weight",
+    "backends",
+    "warm",
+    "statement ms",
+    "idle in transaction ms",
+    "storage bytes",
+];
 
 fn limit<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "none".to_owned(), T::to_string)
@@ -23,39 +35,50 @@ fn row(plan: &Plan) -> Vec<String> {
         limit(plan.daily_quota.as_ref()),
         limit(plan.requests_in_flight.as_ref()),
         limit(plan.database_connections.as_ref()),
+        plan.database_weight.to_string(),
+        limit(plan.database_backends.as_ref()),
+        limit(plan.database_backends_warm.as_ref()),
+        limit(plan.statement_timeout_ms.as_ref()),
+        limit(plan.idle_in_transaction_timeout_ms.as_ref()),
         limit(plan.storage_bytes.as_ref()),
     ]
+}
+
+/// The plan as it shall be: what is not given stays as it is.
+fn wanted(set: &SetPlan, known: Option<&Plan>) -> PutPlan {
+    fn limit<T: Copy>(
+        given: Option<Limit<T>>,
+        known: Option<&Plan>,
+        of: impl FnOnce(&Plan) -> Option<T>,
+    ) -> Option<T> {
+        given.map_or_else(|| known.and_then(of), |limit| limit.0)
+    }
+    PutPlan {
+        requests_per_second: limit(set.requests_per_second, known, |plan| plan.requests_per_second),
+        burst: limit(set.burst, known, |plan| plan.burst),
+        daily_quota: limit(set.daily_quota, known, |plan| plan.daily_quota),
+        requests_in_flight: limit(set.requests_in_flight, known, |plan| plan.requests_in_flight),
+        database_connections: limit(set.database_connections, known, |plan| plan.database_connections),
+        database_weight: set.database_weight.or(known.map(|plan| plan.database_weight)),
+        database_backends: limit(set.database_backends, known, |plan| plan.database_backends),
+        database_backends_warm: limit(set.database_backends_warm, known, |plan| plan.database_backends_warm),
+        statement_timeout_ms: limit(set.statement_timeout_ms, known, |plan| plan.statement_timeout_ms),
+        idle_in_transaction_timeout_ms: limit(set.idle_in_transaction_timeout_ms, known, |plan| {
+            plan.idle_in_transaction_timeout_ms
+        }),
+        storage_bytes: limit(set.storage_bytes, known, |plan| plan.storage_bytes),
+    }
 }
 
 /// `insula plan …`
 pub async fn plans(client: &Client, format: Format, command: PlanCommand) -> Result<(), Failure> {
     let plans: Vec<Plan> = client.list("/v1/plans").await?;
-    let PlanCommand::Set {
-        name,
-        requests_per_second,
-        burst,
-        daily_quota,
-        requests_in_flight,
-        database_connections,
-        storage_bytes,
-    } = command
-    else {
+    let PlanCommand::Set(set) = command else {
         return output::list(format, &plans, &COLUMNS, row);
     };
-    let known = plans.into_iter().find(|plan| plan.name.as_str() == name);
-    let known = known.as_ref();
-    let request = PutPlan {
-        requests_per_second: requests_per_second
-            .map_or_else(|| known.and_then(|plan| plan.requests_per_second), |limit| limit.0),
-        burst: burst.map_or_else(|| known.and_then(|plan| plan.burst), |limit| limit.0),
-        daily_quota: daily_quota.map_or_else(|| known.and_then(|plan| plan.daily_quota), |limit| limit.0),
-        requests_in_flight: requests_in_flight
-            .map_or_else(|| known.and_then(|plan| plan.requests_in_flight), |limit| limit.0),
-        database_connections: database_connections
-            .map_or_else(|| known.and_then(|plan| plan.database_connections), |limit| limit.0),
-        storage_bytes: storage_bytes
-            .map_or_else(|| known.and_then(|plan| plan.storage_bytes), |limit| limit.0),
-    };
+    let known = plans.into_iter().find(|plan| plan.name.as_str() == set.name);
+    let request = wanted(&set, known.as_ref());
+    let name = set.name;
     let plan: Plan = client.send(Method::PUT, &format!("/v1/plans/{}", segment(&name)), &request).await?;
     match format {
         Format::Json => output::json(&plan),

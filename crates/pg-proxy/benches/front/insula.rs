@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use insula_credentials::{MasterKeys, ScramVerifier};
 use insula_domain::{
-    ClusterName, DatabaseName, Epoch, Isolation, LoginId, OsEntropy, Placement, SystemClock, TenantId,
-    TenantStatus,
+    ClusterName, DatabaseName, DatabaseTerms, Epoch, Isolation, LoginId, OsEntropy, Placement, SystemClock,
+    TenantId, TenantStatus,
 };
 use insula_pg_proxy::{Parts, PgProxy, PgProxyConfig};
 use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Update};
@@ -142,6 +142,7 @@ async fn front(server: String) {
         placement: Some(placement),
         role_key_generation: generation,
         max_connections: None,
+        terms: DatabaseTerms::default(),
         revision: 1,
     };
     let login = LoginRoute {

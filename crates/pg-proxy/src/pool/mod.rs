@@ -8,21 +8,22 @@ mod share;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use insula_credentials::MasterKeys;
-use insula_domain::{ClusterName, DatabaseName, Entropy, RoleName, Slug};
+use insula_domain::{ClusterName, DatabaseName, DatabaseTerms, Entropy, RoleName, Slug};
 use insula_route_map::{ClusterEndpoint, Snapshot};
-use tokio::sync::oneshot;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use self::share::{Acquired, Grant, Limits, Share, Task};
+use self::share::{Acquired, Grant, Limits, Share, Task, Terms};
 pub(crate) use self::share::{PoolKey, Tally};
 use crate::backend::{Backend, BackendError, Opening, open};
+use crate::cancel::CancelTarget;
 use crate::config::PgProxyConfig;
 use crate::measure::Measures;
 use crate::refusal::Refusal;
@@ -38,6 +39,8 @@ pub(crate) struct Opener {
     pub tls: TlsConnector,
     pub config: PgProxyConfig,
     pub measures: Measures,
+    /// Backends that are terminated at the same time.
+    pub terminating: Semaphore,
 }
 
 /// Where the backends of a pool lead.
@@ -49,10 +52,43 @@ pub(crate) struct Destination {
     pub endpoint: Arc<ClusterEndpoint>,
     pub role: RoleName,
     pub database: DatabaseName,
-    /// The tenant's weight among others.
-    pub weight: u32,
+    /// What the tenant has of the cluster's backends.
+    pub terms: LiveTerms,
     /// Grows when prepared statements may not fit their tables any more.
     pub definitions: AtomicU64,
+}
+
+/// What a tenant has of a cluster's backends, which changes with its plan.
+#[derive(Debug)]
+pub(crate) struct LiveTerms {
+    weight: AtomicU32,
+    backends: AtomicU32,
+    warm: AtomicU32,
+}
+
+impl LiveTerms {
+    pub fn new(terms: DatabaseTerms) -> Self {
+        let Terms { weight, backends, warm } = terms_of(terms);
+        Self { weight: weight.into(), backends: backends.into(), warm: warm.into() }
+    }
+
+    /// Holds from the next transaction on.
+    pub fn set(&self, terms: DatabaseTerms) {
+        let Terms { weight, backends, warm } = terms_of(terms);
+        self.weight.store(weight, Ordering::Relaxed);
+        self.backends.store(backends, Ordering::Relaxed);
+        self.warm.store(warm, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Terms {
+        let load = |value: &AtomicU32| value.load(Ordering::Relaxed);
+        Terms { weight: load(&self.weight), backends: load(&self.backends), warm: load(&self.warm) }
+    }
+}
+
+fn terms_of(terms: DatabaseTerms) -> Terms {
+    let DatabaseTerms { weight, backends, backends_warm, .. } = terms;
+    Terms { weight, backends: backends.unwrap_or(0), warm: backends_warm }
 }
 
 /// The pools of all clusters.
@@ -133,7 +169,7 @@ impl Pools {
     }
 
     /// The pools of a cluster, and what is shared of the way to one of them.
-    pub fn reach(&self, destination: Destination) -> (Arc<Cluster>, Arc<Destination>) {
+    pub fn reach(&self, destination: Destination, terms: DatabaseTerms) -> (Arc<Cluster>, Arc<Destination>) {
         let endpoint = &destination.endpoint;
         let limits = self.limits(endpoint);
         let mut clusters = lock(&self.clusters);
@@ -152,6 +188,7 @@ impl Pools {
             shared
         });
         drop(known);
+        shared.terms.set(terms);
         (cluster, shared)
     }
 
@@ -162,6 +199,7 @@ impl Pools {
             backends,
             of_tenant: config.backends_per_tenant_max.unwrap_or(backends.div_ceil(4) * 3).clamp(1, backends),
             waiting_of_tenant: config.waiting_per_tenant_max,
+            warm_for: config.backend_warm_for,
         }
     }
 
@@ -171,7 +209,8 @@ impl Pools {
         let idle_since = now.checked_sub(self.opener.config.backend_idle_max).unwrap_or(now);
         let clusters: Vec<Arc<Cluster>> = lock(&self.clusters).values().map(Arc::clone).collect();
         for cluster in clusters {
-            let tasks = cluster.share().sweep(idle_since, |key| is_current(key, snapshot));
+            let terms = |tenant| snapshot.route(tenant).map(|route| terms_of(route.terms));
+            let tasks = cluster.share().sweep((idle_since, now), |key| is_current(key, snapshot), terms);
             cluster.run(tasks);
             lock(&cluster.destinations).retain(|_, destination| destination.strong_count() > 0);
         }
@@ -209,7 +248,7 @@ impl Cluster {
     ) -> Answer {
         let now = Instant::now();
         loop {
-            let acquired = self.share().acquire(to.key, to.weight, now, |backend| {
+            let acquired = self.share().acquire(to.key, to.terms.get(), now, |backend| {
                 SessionSettings::are_same(&backend.settings, settings)
             });
             match acquired {
@@ -270,6 +309,25 @@ impl Cluster {
                     }
                 }
             });
+        }
+    }
+
+    /// Ends a backend that does not end when it is cancelled: by another one of
+    /// the same role, which may do that. It is best effort, and logged.
+    pub async fn terminate(&self, destination: &Destination, target: &CancelTarget) {
+        let _permit = self.opener.terminating.acquire().await;
+        let (cluster, tenant) = (&destination.endpoint.name, &destination.slug);
+        let ended = async {
+            let mut other = self.opener.open(destination).await.map_err(|refusal| refusal.to_string())?;
+            let sql = format!("SELECT pg_catalog.pg_terminate_backend({})", target.key.process_id);
+            let within = self.opener.config.connect_timeout;
+            let run = timeout(within, other.run(&sql)).await;
+            other.end(within, LEFTOVER_BYTES_MAX).await;
+            run.map_err(|_| "it took too long".to_owned())?.map_err(|error| error.to_string())
+        };
+        match ended.await {
+            Ok(()) => tracing::info!(%cluster, %tenant, "a backend was terminated that caught its cancels"),
+            Err(error) => tracing::warn!(%cluster, %tenant, error, "a backend could not be terminated"),
         }
     }
 

@@ -37,6 +37,17 @@ const OPENING_MEMORY: u32 = 8;
 /// What a transaction costs at least, so that no number of short ones is free.
 const COST_MIN: Duration = Duration::from_micros(20);
 
+/// What a tenant has of a cluster's backends by its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Its weight among others that want them.
+    pub weight: u32,
+    /// At once; 0 is as the cluster's bounds say.
+    pub backends: u32,
+    /// Kept open while it is in use.
+    pub warm: u32,
+}
+
 /// Backends that can take each other's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PoolKey {
@@ -58,10 +69,18 @@ pub(crate) struct PoolKey {
 pub(crate) struct Limits {
     /// Backends, those that are being opened or closed among them.
     pub backends: u32,
-    /// Backends of one tenant.
+    /// Backends of one tenant, where its plan does not say.
     pub of_tenant: u32,
     /// Sessions of one tenant that wait for a backend.
     pub waiting_of_tenant: usize,
+    /// How long after a transaction a tenant counts as in use.
+    pub warm_for: Duration,
+}
+
+impl Limits {
+    fn of(&self, terms: Terms) -> u32 {
+        if terms.backends == 0 { self.of_tenant } else { terms.backends.min(self.backends) }
+    }
 }
 
 /// What a session that waits is given.
@@ -133,8 +152,11 @@ type Starving = (u64, u64, TenantId);
 struct Tenant<B> {
     /// Nanoseconds of backends, divided by its weight.
     had: u64,
-    weight: u32,
+    terms: Terms,
     open: u32,
+    /// When a backend of it came back, or was opened, the last time; `None` when
+    /// that is long ago.
+    used: Option<Instant>,
     waiting: usize,
     /// As it stands in `starving`.
     starving: Option<(u64, u64)>,
@@ -166,8 +188,19 @@ impl<B> Pool<B> {
 }
 
 impl<B> Tenant<B> {
-    fn new(had: u64, weight: u32) -> Self {
-        Self { had, weight, open: 0, waiting: 0, starving: None, pools: Vec::new() }
+    fn new(had: u64, terms: Terms) -> Self {
+        Self { had, terms, open: 0, used: None, waiting: 0, starving: None, pools: Vec::new() }
+    }
+
+    /// Whether its idle backends are kept for it.
+    fn is_warm(&self) -> bool {
+        self.used.is_some() && self.open <= self.terms.warm
+    }
+
+    /// Whether it has less of the cluster than another one, by their weights.
+    fn has_less_than(&self, other: &Self) -> bool {
+        let own = u64::from(self.open) * u64::from(other.terms.weight);
+        own < u64::from(other.open) * u64::from(self.terms.weight)
     }
 
     fn pool(&mut self, key: PoolKey) -> &mut Pool<B> {
@@ -186,7 +219,7 @@ impl<B> Tenant<B> {
     }
 
     fn charge(&mut self, held: Duration) {
-        self.had = self.had.saturating_add(nanos(held.max(COST_MIN)) / u64::from(self.weight.max(1)));
+        self.had = self.had.saturating_add(nanos(held.max(COST_MIN)) / u64::from(self.terms.weight.max(1)));
     }
 }
 
@@ -223,13 +256,13 @@ impl<B> Share<B> {
     pub fn acquire(
         &mut self,
         key: PoolKey,
-        weight: u32,
+        terms: Terms,
         now: Instant,
         suits: impl Fn(&B) -> bool,
     ) -> Acquired<B> {
         let floor = self.floor;
-        let tenant = self.tenants.entry(key.tenant).or_insert_with(|| Tenant::new(floor, weight));
-        tenant.weight = weight;
+        let tenant = self.tenants.entry(key.tenant).or_insert_with(|| Tenant::new(floor, terms));
+        tenant.terms = terms;
         let pool = tenant.pool(key);
         if pool.waiting.is_empty() {
             let best = pool.idle.iter().rposition(|idle| suits(&idle.backend));
@@ -250,7 +283,9 @@ impl<B> Share<B> {
         tenant.waiting += 1;
         tenant.pool(key).waiting.push_back(sender);
         self.enter(key.tenant);
-        Acquired::Later(receiver, self.dispatch(now))
+        let mut tasks = self.dispatch(now);
+        tasks.extend(self.swap_own(key.tenant));
+        Acquired::Later(receiver, tasks)
     }
 
     /// A backend comes back that was used for so long.
@@ -258,7 +293,8 @@ impl<B> Share<B> {
     pub fn release(&mut self, key: PoolKey, backend: B, held: Duration, now: Instant) -> Vec<Task<B>> {
         let Some(tenant) = self.tenants.get_mut(&key.tenant) else { return vec![Task::Close(key, backend)] };
         tenant.charge(held);
-        if self.open > self.limits.backends || tenant.open > self.limits.of_tenant {
+        tenant.used = Some(now);
+        if self.open > self.limits.backends || tenant.open > self.limits.of(tenant.terms) {
             return vec![Task::Close(key, backend)];
         }
         let (had, has_to_wait) = (tenant.had, tenant.waiting > 0);
@@ -269,11 +305,18 @@ impl<B> Share<B> {
         {
             self.leave(key);
             self.enter(key.tenant);
-            return self.begin(other).map(|key| Task::Replace(backend, key)).into_iter().collect();
+            let mut tasks: Vec<_> =
+                self.begin(other).map(|key| Task::Replace(backend, key)).into_iter().collect();
+            tasks.extend(self.dispatch(now));
+            return tasks;
         }
         self.floor = if has_to_wait { self.floor.max(had) } else { self.floor };
         self.give(key, backend, now, now + self.kept());
-        self.dispatch(now)
+        let mut tasks = self.dispatch(now);
+        if has_to_wait {
+            tasks.extend(self.swap_own(key.tenant));
+        }
+        tasks
     }
 
     /// A backend was opened, which took so long.
@@ -283,9 +326,12 @@ impl<B> Share<B> {
         if let Some(tenant) = self.tenants.get_mut(&key.tenant) {
             let pool = tenant.pool(key);
             pool.opening = pool.opening.saturating_sub(1);
+            tenant.used = Some(now);
         }
         self.give(key, backend, now, now);
-        self.dispatch(now)
+        let mut tasks = self.dispatch(now);
+        tasks.extend(self.swap_own(key.tenant));
+        tasks
     }
 
     /// The time has come that a [`Task::LookAt`] has named.
@@ -332,15 +378,31 @@ impl<B> Share<B> {
     }
 
     /// Closes what has been idle since before `idle_since`, and what is of no
-    /// use any more, and forgets who has nothing.
+    /// use any more, and forgets who has nothing. Tenants get what their plans
+    /// say by now.
     #[must_use]
-    pub fn sweep(&mut self, idle_since: Instant, is_current: impl Fn(&PoolKey) -> bool) -> Vec<Task<B>> {
+    pub fn sweep(
+        &mut self,
+        (idle_since, now): (Instant, Instant),
+        is_current: impl Fn(&PoolKey) -> bool,
+        terms: impl Fn(TenantId) -> Option<Terms>,
+    ) -> Vec<Task<B>> {
         let mut tasks = Vec::new();
-        for tenant in self.tenants.values_mut() {
+        let used_since = now.checked_sub(self.limits.warm_for);
+        for (id, tenant) in &mut self.tenants {
+            tenant.terms = terms(*id).unwrap_or(tenant.terms);
+            tenant.used = tenant.used.filter(|used| used_since.is_none_or(|since| *used >= since));
             tenant.forget_who_left();
+            let warm = if tenant.used.is_some() { tenant.terms.warm } else { 0 };
+            // Those that go in this sweep are not counted out yet.
+            let mut stay = tenant.open;
             for pool in &mut tenant.pools {
                 let current = is_current(&pool.key);
-                let goes = |idle: &mut Idle<B>| !current || idle.since < idle_since;
+                let goes = |idle: &mut Idle<B>| {
+                    let goes = !current || idle.since < idle_since && stay > warm;
+                    stay -= u32::from(goes);
+                    goes
+                };
                 for idle in pool.idle.extract_if(.., goes) {
                     self.idle.remove(&idle.mark);
                     tasks.push(Task::Close(pool.key, idle.backend));
@@ -354,6 +416,7 @@ impl<B> Share<B> {
         }
         let tenants: Vec<TenantId> = self.tenants.keys().copied().collect();
         tenants.into_iter().for_each(|tenant| self.enter(tenant));
+        tasks.extend(self.dispatch(now));
         tasks
     }
 
@@ -392,12 +455,12 @@ impl<B> Share<B> {
             if self.open < self.limits.backends {
                 self.open += 1;
                 tasks.extend(self.begin(tenant).map(Task::Open));
-            } else if let Some((key, backend)) = self.take_idle(now) {
+            } else if let Some((key, backend, for_whom)) = self.take_idle(now) {
                 self.leave(key);
                 self.enter(key.tenant);
-                tasks.extend(self.begin(tenant).map(|key| Task::Replace(backend, key)));
+                tasks.extend(self.begin(for_whom).map(|key| Task::Replace(backend, key)));
             } else {
-                tasks.extend(self.asks_to_look());
+                tasks.extend(self.asks_to_look(now));
                 break;
             }
         }
@@ -405,8 +468,8 @@ impl<B> Share<B> {
     }
 
     /// Where something is kept that others wait for.
-    fn asks_to_look(&mut self) -> Option<Task<B>> {
-        let &(kept_until, _) = self.idle.first_key_value()?.0;
+    fn asks_to_look(&mut self, now: Instant) -> Option<Task<B>> {
+        let &(kept_until, _) = self.idle.range((now, u64::MAX)..).next()?.0;
         let asks = !std::mem::replace(&mut self.will_look, true);
         asks.then_some(Task::LookAt(kept_until))
     }
@@ -446,7 +509,7 @@ impl<B> Share<B> {
             if tenant.had <= self.floor {
                 self.tenants.remove(&id);
             }
-        } else if tenant.open < self.limits.of_tenant && tenant.pools.iter().any(Pool::is_short) {
+        } else if tenant.open < self.limits.of(tenant.terms) && tenant.pools.iter().any(Pool::is_short) {
             let number = before.map_or(self.next, |(_, number)| number);
             self.next += 1;
             tenant.starving = Some((tenant.had, number));
@@ -454,16 +517,45 @@ impl<B> Share<B> {
         }
     }
 
-    /// The idle backend that was not used for the longest time, and is not kept.
-    fn take_idle(&mut self, now: Instant) -> Option<(PoolKey, B)> {
-        let (&mark, &key) = self.idle.first_key_value()?;
-        if mark.0 > now {
-            return None;
-        }
+    /// An idle backend that is not kept any more, and for whom: the one that was
+    /// not used for the longest time. Those that a plan keeps open go last, and
+    /// only to a tenant that has less of the cluster by its weight.
+    fn take_idle(&mut self, now: Instant) -> Option<(PoolKey, B, TenantId)> {
+        let ready = self.idle.range(..=(now, u64::MAX));
+        let owner = |key: &PoolKey| self.tenants.get(&key.tenant);
+        let is_free = |key: &PoolKey| owner(key).is_none_or(|owner| !owner.is_warm());
+        let free = ready.clone().find(|(_, key)| is_free(key)).map(|(mark, key)| (*mark, *key));
+        let (mark, key, for_whom) = match free {
+            Some((mark, key)) => (mark, key, self.starving.first()?.2),
+            None => ready.into_iter().find_map(|(mark, key)| {
+                let owner = owner(key)?;
+                let may_take = |id: &TenantId| {
+                    *id == key.tenant || self.tenants.get(id).is_some_and(|it| it.has_less_than(owner))
+                };
+                Some((*mark, *key, self.starving.iter().map(|(_, _, id)| *id).find(may_take)?))
+            })?,
+        };
+        self.take(mark, key).map(|backend| (key, backend, for_whom))
+    }
+
+    fn take(&mut self, mark: Mark, key: PoolKey) -> Option<B> {
         self.idle.remove(&mark);
         let pool = self.tenants.get_mut(&key.tenant)?.pool(key);
         let index = pool.idle.iter().position(|idle| idle.mark == mark)?;
-        Some((key, pool.idle.remove(index).backend))
+        Some(pool.idle.remove(index).backend)
+    }
+
+    /// Where a tenant that has all it may have is short in one pool and has an
+    /// idle backend in another, that one makes room.
+    fn swap_own(&mut self, id: TenantId) -> Option<Task<B>> {
+        let tenant = self.tenants.get(&id)?;
+        if tenant.open < self.limits.of(tenant.terms) || !tenant.pools.iter().any(Pool::is_short) {
+            return None;
+        }
+        let (key, mark) = tenant.pools.iter().find_map(|pool| Some((pool.key, pool.idle.first()?.mark)))?;
+        let backend = self.take(mark, key)?;
+        self.leave(key);
+        self.begin(id).map(|key| Task::Replace(backend, key))
     }
 }
 

@@ -101,6 +101,11 @@ impl Memory {
         self.wanders
     }
 
+    /// The session's span.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
     /// Whether it keeps the backend that it has.
     pub fn stays(&self) -> bool {
         !self.wanders || self.pinned.is_some()

@@ -7,10 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use insula_domain::{ClusterName, Isolation};
+use insula_domain::{ClusterName, Isolation, TenantId};
 use insula_pg_wire::WireError;
 use insula_pg_wire::frontend::{self, put_query};
+use insula_problem::Code;
 
 use super::lane::{Lane, Stopped};
 use super::memory::Memory;
@@ -24,6 +26,11 @@ use crate::pool::{Answer, Cluster, Destination, Lease, Patience, Wait};
 use crate::refusal::Refusal;
 use crate::settings::SessionSettings;
 use crate::show::Answers;
+use crate::vital::{Doing, Entry, Overdue, Vital};
+
+/// How long a statement may go on after it was cancelled before its session
+/// ends.
+const CANCEL_GRACE_TICKS: u32 = 20;
 
 /// A session's backend.
 #[derive(Debug)]
@@ -45,14 +52,13 @@ pub(super) struct Source {
 }
 
 /// A client and its backend, and what is on its way between them.
-#[derive(Debug)]
 pub(super) struct Pump {
     pub client: Link,
     pub connection: Connection,
     pub to_server: Lane,
     pub to_client: Lane,
     pub pipeline: Pipeline,
-    source: Source,
+    pub source: Source,
     memory: Box<Memory>,
     answers: Answers,
     guard: Guard,
@@ -65,6 +71,19 @@ pub(super) struct Pump {
     /// The last message of the server was an error.
     pub last_was_error: bool,
     patience: Patience,
+    entry: Entry,
+    noted: Noted,
+    /// A cancel of the front's own, on its way: meanwhile nothing more is asked.
+    cancelling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// When a statement was cancelled that took too long, and how long it might.
+    timed_out: Option<(u32, Duration)>,
+}
+
+/// What was noted last of what the session does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Noted {
+    doing: Doing,
+    done: u32,
 }
 
 /// What ends a relay, or may.
@@ -95,7 +114,7 @@ impl Pump {
         lease: Option<Lease>,
         source: Source,
         memory: Box<Memory>,
-        judged: (Answers, Guard, Isolation),
+        (judged, entry): ((Answers, Guard, Isolation), Entry),
     ) -> Self {
         let (answers, guard, isolation) = judged;
         let to_server = Lane::new(client.take_inbox());
@@ -114,6 +133,10 @@ impl Pump {
             server_gone: false,
             last_was_error: false,
             patience: Patience::default(),
+            entry,
+            noted: Noted { doing: Doing::Idle, done: 0 },
+            cancelling: None,
+            timed_out: None,
         };
         if let Some(lease) = lease {
             pump.attach(lease);
@@ -124,6 +147,84 @@ impl Pump {
     /// The cluster of its backends.
     pub fn cluster(&self) -> &ClusterName {
         &self.source.destination.endpoint.name
+    }
+
+    /// The plan of its tenant may be another one.
+    pub fn plan_changed(&self, front: &Front, tenant: TenantId) {
+        if let Some(route) = front.parts.routes.snapshot().route(tenant) {
+            self.source.destination.terms.set(route.terms);
+            self.entry.vital.limit(&route.terms);
+        }
+    }
+
+    /// What is to be seen of the session.
+    pub fn vital(&self) -> &Arc<Vital> {
+        &self.entry.vital
+    }
+
+    /// Notes what the session does, where that is something new.
+    fn note(&mut self, front: &Front) {
+        let doing = match self.connection {
+            Connection::Without => Doing::Idle,
+            Connection::Waiting(_) => Doing::Waiting,
+            Connection::With(_) if self.pipeline.is_busy() => Doing::Active,
+            Connection::With(_) if self.pipeline.is_idle() => Doing::Idle,
+            Connection::With(_) => Doing::InTransaction,
+        };
+        let noted = Noted { doing, done: self.pipeline.done() };
+        if noted != self.noted {
+            self.noted = noted;
+            self.timed_out = None;
+            self.entry.vital.does(doing, front.vitals.tick());
+        }
+    }
+
+    /// The session has reached a limit of its plan, as of when it was looked at.
+    /// A statement is cancelled; why the session is to end, where it is.
+    pub fn overdue(&mut self, front: &Front) -> Option<Refusal> {
+        let tick = front.vitals.tick();
+        match self.entry.vital.overdue(tick)? {
+            Overdue::IdleInTransaction(limit) => {
+                front.measures.timed_out(Code::IdleInTransaction);
+                Some(Refusal::idle_in_transaction(limit))
+            }
+            Overdue::Statement(limit) => match self.timed_out {
+                None => {
+                    front.measures.timed_out(Code::StatementTimeout);
+                    tracing::info!(parent: self.memory.span(), ?limit, "a statement takes too long");
+                    self.timed_out = Some((tick, limit));
+                    self.cancel(front);
+                    None
+                }
+                Some((at, limit)) => {
+                    let is_over = tick.saturating_sub(at) >= CANCEL_GRACE_TICKS;
+                    is_over.then(|| Refusal::endless_statement(limit))
+                }
+            },
+        }
+    }
+
+    /// Cancels what the backend does.
+    fn cancel(&mut self, front: &Front) {
+        let Connection::With(lease) = &self.connection else { return };
+        let (target, tls) = (lease.backend.target.clone(), front.backend_tls.clone());
+        let within = front.config.connect_timeout;
+        self.cancelling = Some(Box::pin(async move {
+            if let Err(error) = target.cancel(&tls, within).await {
+                let cluster = &target.endpoint.name;
+                tracing::warn!(%error, %cluster, "a statement that takes too long could not be cancelled");
+            }
+        }));
+    }
+
+    /// Whether a cancel of the front's own is on its way.
+    fn is_cancelling(&mut self, context: &mut Context<'_>) -> bool {
+        if let Some(cancelling) = &mut self.cancelling
+            && cancelling.as_mut().poll(context).is_ready()
+        {
+            self.cancelling = None;
+        }
+        self.cancelling.is_some()
     }
 
     /// Moves bytes until something ends that. Only with `stop_when_idle` is
@@ -138,6 +239,7 @@ impl Pump {
                 return Poll::Ready(Event::Idle);
             }
             if !progress {
+                self.note(front);
                 return Poll::Pending;
             }
         }
@@ -145,13 +247,16 @@ impl Pump {
 
     /// One read and one write in each direction; whether anything moved.
     fn step(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
-        let mut progress = self.read_client(context, front)?;
+        let is_cancelling = self.is_cancelling(context);
+        let mut progress = !is_cancelling && self.read_client(context, front)?;
         progress |= self.connect(context)?;
         if let Connection::With(_) = self.connection {
-            self.cut_client(front)?;
+            if !is_cancelling {
+                self.cut_client(front)?;
+            }
             progress |= self.write_server(context);
             progress |= self.read_server(context)?;
-            progress |= self.settle();
+            progress |= !is_cancelling && self.settle();
         }
         progress |= self.write_client(context, front)?;
         if self.server_gone && self.to_client.is_drained() {
@@ -365,6 +470,7 @@ impl Pump {
             backend: &mut lease.backend,
             last_was_error: &mut self.last_was_error,
             drops_notifications: self.shares_database,
+            timed_out: self.timed_out.map(|(_, limit)| limit),
         };
         self.to_client.cut(&mut watcher).map_err(|stopped| match stopped {
             Stopped::Broken(error) => Event::ServerBroke(error),

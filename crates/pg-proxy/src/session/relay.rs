@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,10 +30,14 @@ use crate::pool::Lease;
 use crate::refusal::Refusal;
 use crate::show::Answers;
 use crate::standing::{Standing, Verdict};
+use crate::vital::{Entry, Vital};
 
 /// How often a query whose client has left is cancelled before the backend is
 /// left to itself.
 const CANCELS_MAX: usize = 30;
+
+/// After so many the backend is terminated, by another one of its role.
+const CANCELS_CAUGHT_MAX: usize = 3;
 
 /// Pause between two such cancels, in which the backend should end.
 const CANCEL_PAUSE: Duration = Duration::from_secs(1);
@@ -52,15 +57,17 @@ pub(super) struct Opened {
     pub judged: (Answers, Guard, Isolation),
     pub follower: Follower,
     pub standing: Standing,
+    /// Where it is to be seen.
+    pub entry: Entry,
     pub held: Held,
 }
 
 impl Opened {
     /// Relays until the session is over and its backend is gone.
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops, span: Span) {
-        let Self { lease, source, memory, judged, follower, standing, held } = self;
+        let Self { lease, source, memory, judged, follower, standing, entry, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Box::new(Pump::new(client, lease, source, memory, judged));
+        let mut pump = Box::new(Pump::new(client, lease, source, memory, (judged, entry)));
         let (last, ends_when_idle) = until_over(&mut pump, &follower, &standing, front, stops).await;
         drop((counted, follower));
         let ending = async {
@@ -98,7 +105,8 @@ async fn until_over(
     let mut ends_when_idle: Option<Refusal> = None;
     loop {
         let stopping = ends_when_idle.is_some();
-        let mut called = pin!(called(follower, stops, stopping));
+        let vital = Arc::clone(pump.vital());
+        let mut called = pin!(called(follower, &vital, stops, stopping));
         let mut bell = Bell::default();
         let happened = poll_fn(|context| {
             if let Poll::Ready(call) = bell.poll(called.as_mut(), context) {
@@ -110,8 +118,13 @@ async fn until_over(
             Happened::Moved(event) => return (Last::Moved(event), ends_when_idle),
             Happened::Called(Call::Stop) => return (Last::Ended(shutting_down()), None),
             Happened::Called(Call::Drain) => ends_when_idle = Some(shutting_down()),
+            Happened::Called(Call::Overdue) => {
+                if let Some(refusal) = pump.overdue(front) {
+                    return (Last::Ended(refusal), None);
+                }
+            }
             Happened::Called(Call::Changed) => match standing.judge(&front.parts.routes.snapshot()) {
-                Verdict::GoesOn => {}
+                Verdict::GoesOn => pump.plan_changed(front, standing.tenant),
                 Verdict::EndsWhenIdle(refusal) => ends_when_idle = Some(refusal),
                 Verdict::EndsNow(refusal) => return (Last::Ended(refusal), None),
             },
@@ -130,15 +143,17 @@ enum Call {
     Stop,
     Drain,
     Changed,
+    Overdue,
 }
 
 /// Waits for a call from outside.
-async fn called(follower: &Follower, stops: &Stops, is_draining: bool) -> Call {
+async fn called(follower: &Follower, vital: &Vital, stops: &Stops, is_draining: bool) -> Call {
     tokio::select! {
         biased;
         () = stops.now.cancelled() => Call::Stop,
         () = stops.draining.cancelled(), if !is_draining => Call::Drain,
         () = follower.changed() => Call::Changed,
+        () = vital.overdue.notified() => Call::Overdue,
     }
 }
 
@@ -178,7 +193,7 @@ async fn tell_client(pump: &mut Pump, refusal: &Refusal) {
 
 /// Ends the backend and waits until it is gone, so far as it can be known.
 async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
-    let Pump { client, connection, mut to_server, pipeline, server_deaf, server_gone, .. } = pump;
+    let Pump { client, connection, mut to_server, pipeline, server_deaf, server_gone, source, .. } = pump;
     drop(client);
     let Connection::With(mut lease) = connection else { return };
     if server_gone {
@@ -204,7 +219,7 @@ async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
             // What it asked for before it left is done, as without a front.
             return backend.link.drain(LEFTOVER_BYTES_MAX).await;
         }
-        cancel_until_gone(backend, pipeline.is_busy(), front).await;
+        cancel_until_gone(backend, pipeline.is_busy(), &source, front).await;
     };
     tokio::select! {
         () = gone => {}
@@ -214,8 +229,12 @@ async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
 
 /// Cancels what the backend is doing for a client that has vanished, or has
 /// been ended, until the backend has noticed that nobody is there.
-async fn cancel_until_gone(backend: &mut Backend, busy: bool, front: &Front) {
-    for _ in 0..CANCELS_MAX {
+async fn cancel_until_gone(backend: &mut Backend, busy: bool, source: &Source, front: &Front) {
+    for cancels in 0..CANCELS_MAX {
+        if busy && cancels == CANCELS_CAUGHT_MAX {
+            // It catches them.
+            source.cluster.terminate(&source.destination, &backend.target).await;
+        }
         if busy
             && let Err(error) = backend.target.cancel(&front.backend_tls, front.config.connect_timeout).await
         {

@@ -23,7 +23,7 @@ use crate::front::Front;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::parameters::{Setting, settings};
-use crate::pool::{Answer, Destination, Patience, PoolKey};
+use crate::pool::{Answer, Destination, LiveTerms, Patience, PoolKey};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 use crate::settings::{Reported, SessionSettings};
@@ -154,7 +154,7 @@ impl Routed {
         let cancel_key =
             front.cancel_keys.give(front.parts.entropy.as_ref()).ok_or_else(Refusal::overloaded)?;
         let mode = self.pool_mode;
-        let (cluster, destination) = front.pools.reach(self.destination(mode));
+        let (cluster, destination) = front.pools.reach(self.destination(mode), self.target.route.terms);
         let settings = Arc::new(SessionSettings::from_startup(&self.settings));
         let mut lease = match cluster.acquire(&destination, &settings, &mut Patience::default()) {
             Answer::Now(lease) => lease,
@@ -197,6 +197,7 @@ impl Routed {
             judged: (answers, guard, placement.isolation),
             follower: self.follower,
             standing: self.standing,
+            entry: front.vitals.enter(&self.target.route.terms),
             held: Held { _cancel_key: cancel_key, _places: self.places },
         })
     }
@@ -221,7 +222,7 @@ impl Routed {
             endpoint: Arc::clone(endpoint),
             role,
             database: placement.database.clone(),
-            weight: 1,
+            terms: LiveTerms::new(route.terms),
             definitions: AtomicU64::new(0),
         }
     }

@@ -3,6 +3,7 @@
 //! says, the client gets what it has asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use insula_pg_wire::backend::{
@@ -34,6 +35,9 @@ const NAME_BYTES_MAX: usize = 1024;
 /// The place in PostgreSQL's source that finds that a prepared statement does
 /// not fit its tables any more. It is the same in every language.
 const STALE_ROUTINE: (u8, &[u8]) = (b'R', b"RevalidateCachedQuery");
+
+/// The SQLSTATE of a statement that was cancelled, among an error's fields.
+const CANCELED: (u8, &[u8]) = (b'C', b"57014");
 
 /// Sees what the client sends.
 pub(super) struct FromClient<'a> {
@@ -305,6 +309,8 @@ pub(super) struct FromServer<'a> {
     pub backend: &'a mut Backend,
     pub last_was_error: &'a mut bool,
     pub drops_notifications: bool,
+    /// The statement was cancelled because it took longer than this.
+    pub timed_out: Option<Duration>,
 }
 
 impl Watcher for FromServer<'_> {
@@ -323,7 +329,7 @@ impl Watcher for FromServer<'_> {
         let wanders = self.memory.wanders();
         let is_looked_at = match header.tag {
             backend::tag::PARAMETER_STATUS => wanders || self.guard.fitting().is_some(),
-            backend::tag::ERROR_RESPONSE => wanders || self.guard.minds_errors(),
+            backend::tag::ERROR_RESPONSE => wanders || self.guard.minds_errors() || self.timed_out.is_some(),
             backend::tag::COMMAND_COMPLETE => self.memory.watches_commands,
             backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => self.pipeline.awaits_step(),
             _ => false,
@@ -376,6 +382,12 @@ impl FromServer<'_> {
     fn error(&mut self, body: &[u8], out: &mut BytesMut) -> bool {
         if self.memory.wanders() && error_fields(body).is_ok_and(|fields| fields.contains(&STALE_ROUTINE)) {
             self.memory.changed_definitions = true;
+        }
+        if let Some(limit) = self.timed_out
+            && error_fields(body).is_ok_and(|fields| fields.contains(&CANCELED))
+        {
+            put_error(out, &Refusal::statement_timeout(limit).statement_fields());
+            return true;
         }
         if let Some(rule) = self.guard.refused_by(body) {
             put_error(out, &Refusal::statement(rule).statement_fields());

@@ -19,4 +19,5 @@ mod sharing;
 mod statements;
 mod strangers;
 mod support;
+mod timeouts;
 mod tls;

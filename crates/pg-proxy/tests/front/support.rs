@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use insula_credentials::{ContextTokens, MasterKeys, NewContext, ScramVerifier, Secret};
 use insula_domain::{
-    ClusterName, Epoch, Isolation, LoginId, OsEntropy, Placement, PoolMode, RoleName, SystemClock, TenantId,
-    TenantStatus,
+    ClusterName, DatabaseTerms, Epoch, Isolation, LoginId, OsEntropy, Placement, PoolMode, RoleName,
+    SystemClock, TenantId, TenantStatus,
 };
 use insula_pg_proxy::{FrontTls, Parts, PgProxy, PgProxyConfig};
 use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Update};
@@ -160,6 +160,7 @@ impl World {
             placement: Some(placement),
             role_key_generation: generation,
             max_connections: None,
+            terms: DatabaseTerms::default(),
             revision: self.next_revision(),
         };
         let login = LoginRoute {

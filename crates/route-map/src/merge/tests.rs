@@ -1,7 +1,7 @@
 //! Updates that come late, twice and in the wrong order, and the lookups on
 //! what they leave.
 
-use insula_domain::{Isolation, LoginId, Placement, TenantStatus};
+use insula_domain::{DatabaseTerms, Isolation, LoginId, Placement, TenantStatus};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ pub(crate) fn route(number: u128, slug: &str, revision: i64) -> Route {
         placement: Some(placement),
         role_key_generation: 1,
         max_connections: Some(10),
+        terms: DatabaseTerms::default(),
         revision,
     }
 }

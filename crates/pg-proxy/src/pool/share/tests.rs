@@ -18,8 +18,20 @@ fn key() -> PoolKey {
     }
 }
 
+fn limits(backends: u32, of_tenant: u32) -> Limits {
+    Limits { backends, of_tenant, waiting_of_tenant: 10, warm_for: Duration::from_secs(1) }
+}
+
+fn weight(weight: u32) -> Terms {
+    Terms { weight, backends: 0, warm: 0 }
+}
+
+fn warm(warm: u32) -> Terms {
+    Terms { warm, ..weight(1) }
+}
+
 fn share(backends: u32, of_tenant: u32) -> Share<u32> {
-    Share::new(Limits { backends, of_tenant, waiting_of_tenant: 10 })
+    Share::new(limits(backends, of_tenant))
 }
 
 type Waiting = oneshot::Receiver<Grant<u32>>;
@@ -29,7 +41,7 @@ fn ask(share: &mut Share<u32>, key: PoolKey) -> (Waiting, Vec<Task<u32>>) {
 }
 
 fn ask_at(share: &mut Share<u32>, key: PoolKey, now: Instant) -> (Waiting, Vec<Task<u32>>) {
-    match share.acquire(key, 1, now, |_| true) {
+    match share.acquire(key, weight(1), now, |_| true) {
         Acquired::Later(waiting, tasks) => (waiting, tasks),
         other => panic!("{other:?}"),
     }
@@ -56,7 +68,7 @@ fn who_came_first_is_first_and_a_free_one_is_given_at_once() {
     assert_eq!(given(&mut second), Some(7));
     assert!(share.release(key, 7, SOON, now).is_empty());
     assert_eq!(share.tally(), Tally { open: 1, idle: 1, waiting: 0 });
-    assert!(matches!(share.acquire(key, 1, now, |_| false), Acquired::Now(7)), "rather than to wait");
+    assert!(matches!(share.acquire(key, weight(1), now, |_| false), Acquired::Now(7)), "rather than to wait");
 }
 
 #[test]
@@ -83,12 +95,12 @@ fn a_place_goes_to_who_has_had_less_but_not_after_each_transaction() {
 fn weights_count() {
     let (mut share, now) = (share(1, 1), Instant::now());
     let (heavy, light) = (key(), key());
-    let Acquired::Later(_first, _) = share.acquire(heavy, 4, now, |_| true) else { panic!() };
+    let Acquired::Later(_first, _) = share.acquire(heavy, weight(4), now, |_| true) else { panic!() };
     assert!(share.opened(heavy, 1, OPENING, now).is_empty());
     let (_waiting, _) = ask(&mut share, light);
-    let Acquired::Later(_again, _) = share.acquire(heavy, 4, now, |_| true) else { panic!() };
+    let Acquired::Later(_again, _) = share.acquire(heavy, weight(4), now, |_| true) else { panic!() };
     assert!(share.release(heavy, 1, 3 * QUANTUM_MIN, now).is_empty(), "a quarter of it counts");
-    let Acquired::Later(_again, _) = share.acquire(heavy, 4, now, |_| true) else { panic!() };
+    let Acquired::Later(_again, _) = share.acquire(heavy, weight(4), now, |_| true) else { panic!() };
     assert!(matches!(share.release(heavy, 1, 3 * QUANTUM_MIN, now)[..], [Task::Replace(..)]));
 }
 
@@ -118,7 +130,7 @@ fn an_idle_one_is_kept_for_its_tenant_for_as_long_as_opening_takes() {
     assert!(tasks.is_empty());
     let tasks = share.release(one, 1, SOON, now);
     assert!(matches!(tasks[..], [Task::LookAt(at)] if at == now + OPENING), "{tasks:?}");
-    assert!(matches!(share.acquire(one, 1, now + SOON, |_| true), Acquired::Now(1)), "it goes on");
+    assert!(matches!(share.acquire(one, weight(1), now + SOON, |_| true), Acquired::Now(1)), "it goes on");
     assert!(share.release(one, 1, SOON, now + 2 * SOON).is_empty(), "one look at a time");
     let tasks = share.look(now + OPENING);
     assert!(matches!(tasks[..], [Task::LookAt(at)] if at == now + 2 * SOON + OPENING), "{tasks:?}");
@@ -154,7 +166,7 @@ fn many_tenants_take_turns() {
         had[index] += 1;
         now += 2 * SOON;
         tasks.extend(share.release(keys[index], 1, 2 * SOON, now));
-        if let Acquired::Later(receiver, more) = share.acquire(keys[index], 1, now, |_| true) {
+        if let Acquired::Later(receiver, more) = share.acquire(keys[index], weight(1), now, |_| true) {
             waiting.insert(index, receiver);
             tasks.extend(more);
         } else {
@@ -176,15 +188,75 @@ fn who_is_over_its_bound_does_not_get_more() {
     let waiting: Vec<_> = (0..10).map(|_| ask(&mut share, key)).collect();
     let opened = waiting.iter().flat_map(|(_, tasks)| tasks).count();
     assert_eq!(opened, 2);
-    assert!(matches!(share.acquire(key, 1, Instant::now(), |_| true), Acquired::Full));
+    assert!(matches!(share.acquire(key, weight(1), Instant::now(), |_| true), Acquired::Full));
     drop(waiting);
     assert!(
-        matches!(share.acquire(key, 1, Instant::now(), |_| true), Acquired::Later(..)),
+        matches!(share.acquire(key, weight(1), Instant::now(), |_| true), Acquired::Later(..)),
         "who left does not count"
     );
     assert!(share.opened(key, 1, OPENING, now).is_empty());
-    share.set_limits(Limits { backends: 4, of_tenant: 1, waiting_of_tenant: 10 });
+    share.set_limits(limits(4, 1));
     assert!(matches!(share.release(key, 1, SOON, now)[..], [Task::Close(_, 1)]), "a lower bound holds");
+}
+
+/// A tenant with so many idle backends, which are numbered from 1.
+fn with_idle(share: &mut Share<u32>, key: PoolKey, terms: Terms, count: u32, now: Instant) {
+    for backend in 1..=count {
+        let Acquired::Later(_waiting, _) = share.acquire(key, terms, now, |_| true) else { panic!() };
+        assert!(share.opened(key, backend, OPENING, now).is_empty());
+    }
+    for backend in 1..=count {
+        assert!(share.release(key, backend, SOON, now).is_empty());
+    }
+}
+
+#[test]
+fn a_tenant_in_use_keeps_what_its_plan_keeps_open() {
+    let (mut share, now) = (share(3, 3), Instant::now());
+    let (busy, other, third) = (key(), key(), key());
+    with_idle(&mut share, busy, warm(1), 2, now);
+    // By idle time alone one goes and one stays.
+    let later = now + KEPT_MAX;
+    let closed = share.sweep((later, later), |_| true, |_| None);
+    assert!(matches!(closed[..], [Task::Close(_, 1)]), "{closed:?}");
+    assert!(share.closed(busy, later).is_empty());
+    assert!(share.sweep((later, later), |_| true, |_| None).is_empty());
+    // Another one that has as much already does not get it, who has nothing does.
+    let (_first, tasks) = ask_at(&mut share, other, later);
+    let (_second, more) = ask_at(&mut share, other, later);
+    assert_eq!((tasks.len(), more.len()), (1, 1), "there is room");
+    let (_third, tasks) = ask_at(&mut share, other, later);
+    assert!(tasks.is_empty(), "{tasks:?}");
+    let (_fourth, tasks) = ask_at(&mut share, third, later);
+    assert!(matches!(tasks[..], [Task::Replace(2, to)] if to == third), "{tasks:?}");
+}
+
+#[test]
+fn what_is_kept_goes_when_its_tenant_is_not_in_use_any_more() {
+    let (mut share, now) = (share(1, 1), Instant::now());
+    with_idle(&mut share, key(), warm(1), 1, now);
+    let soon = now + share.limits.warm_for;
+    assert!(share.sweep((soon, soon), |_| true, |_| None).is_empty());
+    let closed = share.sweep((soon, soon + SOON), |_| true, |_| None);
+    assert!(matches!(closed[..], [Task::Close(_, 1)]), "{closed:?}");
+}
+
+#[test]
+fn a_plan_that_changes_holds_at_once() {
+    let (mut share, now) = (share(3, 3), Instant::now());
+    let key = key();
+    for backend in [1, 2] {
+        let Acquired::Later(_waiting, _) = share.acquire(key, warm(0), now, |_| true) else { panic!() };
+        assert!(share.opened(key, backend, OPENING, now).is_empty());
+    }
+    let one = Terms { backends: 1, ..warm(0) };
+    assert!(share.sweep((now, now), |_| true, |_| Some(one)).is_empty());
+    assert!(matches!(share.release(key, 1, SOON, now)[..], [Task::Close(_, 1)]));
+    assert!(share.closed(key, now).is_empty() && share.release(key, 2, SOON, now).is_empty());
+    // Its own idle one makes room for a session of its other role.
+    let reader = PoolKey { read_only: true, ..key };
+    let Acquired::Later(_, tasks) = share.acquire(reader, one, now, |_| true) else { panic!() };
+    assert!(matches!(tasks[..], [Task::Replace(2, to)] if to.read_only), "{tasks:?}");
 }
 
 #[test]
@@ -212,10 +284,10 @@ fn what_is_old_or_leads_elsewhere_is_closed() {
         assert!(share.opened(key, backend, OPENING, now).is_empty());
         assert!(share.release(key, backend, SOON, now + SOON * backend).is_empty());
     }
-    assert!(share.sweep(now, |_| true).is_empty());
-    let closed = share.sweep(now, |key| *key != moved);
+    assert!(share.sweep((now, now), |_| true, |_| None).is_empty());
+    let closed = share.sweep((now, now), |key| *key != moved, |_| None);
     assert!(matches!(closed[..], [Task::Close(_, 2)]), "{closed:?}");
-    let closed = share.sweep(now + 2 * SOON, |_| true);
+    let closed = share.sweep((now + 2 * SOON, now), |_| true, |_| None);
     assert!(matches!(closed[..], [Task::Close(_, 1)]), "{closed:?}");
     for key in [old, moved] {
         assert!(share.closed(key, now).is_empty());
@@ -249,7 +321,11 @@ proptest! {
         ], any::<prop::sample::Index>(), 0_u64..50), 1..200),
     ) {
         let (mut share, mut now) = (share(4, 3), Instant::now());
-        let keys: Vec<PoolKey> = (0..5).map(|_| key()).collect();
+        let mut keys: Vec<PoolKey> = (0..5).map(|_| key()).collect();
+        let read_only: Vec<PoolKey> = keys[..2].iter().map(|key| PoolKey { read_only: true, ..*key }).collect();
+        keys.extend(read_only);
+        // Some keep backends, and one has a bound of its own.
+        let plans = [warm(0), warm(1), Terms { backends: 1, ..warm(3) }, weight(2), warm(2)];
         let (mut next, mut look) = (0, None);
         let mut waiting: Vec<(PoolKey, Waiting)> = Vec::new();
         let mut used: Vec<(PoolKey, u32)> = Vec::new();
@@ -259,8 +335,9 @@ proptest! {
             let mut tasks = Vec::new();
             match happens {
                 Happens::Asked => {
-                    let key = keys[index.index(keys.len())];
-                    match share.acquire(key, 1, now, |_| true) {
+                    let index = index.index(keys.len());
+                    let key = keys[index];
+                    match share.acquire(key, plans[index % 5], now, |_| true) {
                         Acquired::Now(backend) => used.push((key, backend)),
                         Acquired::Later(receiver, more) => {
                             waiting.push((key, receiver));
@@ -297,7 +374,10 @@ proptest! {
                         tasks = share.look(now);
                     }
                 }
-                Happens::Swept => tasks = share.sweep(now - Duration::from_millis(millis), |_| true),
+                Happens::Swept => {
+                    let idle_since = now - Duration::from_millis(millis);
+                    tasks = share.sweep((idle_since, now), |_| true, |_| None);
+                }
                 _ => {}
             }
             for task in tasks {
@@ -317,13 +397,14 @@ proptest! {
                 Err(oneshot::error::TryRecvError::Closed) => panic!("a session is forgotten"),
             });
             prop_assert_eq!(share.will_look, look.is_some());
-            check(&share, &used, &opening, &closing)?;
+            check(&share, now, &used, &opening, &closing)?;
         }
     }
 }
 
 fn check(
     share: &Share<u32>,
+    now: Instant,
     used: &[(PoolKey, u32)],
     opening: &[PoolKey],
     closing: &[PoolKey],
@@ -337,10 +418,12 @@ fn check(
         idle += of_tenant;
         let counted = open.get(id).copied().unwrap_or(0) + u32::try_from(of_tenant).unwrap();
         prop_assert_eq!(tenant.open, counted);
-        prop_assert!(tenant.open <= share.limits.of_tenant);
+        let bound = share.limits.of(tenant.terms);
+        prop_assert!(tenant.open <= bound);
         prop_assert_eq!(tenant.waiting, tenant.pools.iter().map(|pool| pool.waiting.len()).sum::<usize>());
         let is_short = tenant.pools.iter().any(Pool::is_short);
-        prop_assert_eq!(tenant.starving.is_some(), is_short && tenant.open < share.limits.of_tenant);
+        prop_assert_eq!(tenant.starving.is_some(), is_short && tenant.open < bound);
+        prop_assert!(!is_short || tenant.open < bound || of_tenant == 0, "its own idle one is in its way");
     }
     prop_assert_eq!(share.idle.len(), idle);
     let all = used.len() + opening.len() + closing.len() + idle;
@@ -348,7 +431,14 @@ fn check(
     prop_assert!(share.open <= share.limits.backends);
     if !share.starving.is_empty() {
         prop_assert_eq!(share.open, share.limits.backends, "somebody waits for nothing");
-        prop_assert!(idle == 0 || share.will_look, "somebody waits for what nobody will give");
+        let later = share.idle.range((now, u64::MAX)..).next().is_some();
+        prop_assert!(!later || share.will_look, "somebody waits for what nobody will give");
+        for key in share.idle.range(..=(now, u64::MAX)).map(|(_, key)| key).filter(|_| !share.will_look) {
+            let owner = &share.tenants[&key.tenant];
+            for waits in share.starving.iter().map(|(_, _, id)| &share.tenants[id]) {
+                prop_assert!(owner.is_warm() && !waits.has_less_than(owner), "it is kept from who has less");
+            }
+        }
     }
     Ok(())
 }

@@ -1,0 +1,210 @@
+//! The limits of a plan on time: no client lifts them, and they change while
+//! sessions are open.
+
+use std::time::{Duration, Instant};
+
+use insula_domain::PoolMode;
+use insula_pg_proxy::PgProxyConfig;
+use insula_pg_wire::backend::{parse_error, tag};
+use tokio::time::timeout;
+use tokio_postgres::NoTls;
+use tokio_postgres::error::Severity;
+
+use crate::support::{IN_USE, PATIENCE, Tenant, World, one, pair, words};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Asleep for longer than any test.
+const ASLEEP: &str = "wait_event = 'PgSleep'";
+
+async fn with_statements_of(world: &World, slug: &str, limit: Option<Duration>) -> Tenant {
+    let mut tenant = world.tenant(slug).await;
+    world.change(&mut tenant, |route| route.terms.statement_timeout = limit);
+    tenant
+}
+
+async fn with_idle_of(world: &World, limit: Duration) -> Tenant {
+    let mut tenant = world.tenant("acme").await;
+    world.change(&mut tenant, |route| route.terms.idle_in_transaction_timeout = Some(limit));
+    tenant
+}
+
+/// What a client would try to be let run for longer.
+const LIFTS: [&str; 5] = [
+    "set statement_timeout = 0; select pg_sleep(600)",
+    "begin; set local statement_timeout = 0; select pg_sleep(600)",
+    "do $$ begin set statement_timeout = 0; perform pg_sleep(600); end $$",
+    "select set_config('statement_timeout', '0', false), pg_sleep(600)",
+    "select patient()",
+];
+
+#[tokio::test]
+async fn no_client_lifts_the_limit_of_its_plan() {
+    let world = World::start().await;
+    let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+    let setup = world.connect(&tenant).await;
+    let patient = "create function patient() returns void language plpgsql set statement_timeout = 0 as
+                   $$ begin perform set_config('statement_timeout', '0', false); perform pg_sleep(600); end $$";
+    setup.batch_execute(patient).await.unwrap();
+    for lift in LIFTS {
+        let client = world.connect(&tenant).await;
+        let began = Instant::now();
+        let error = timeout(PATIENCE, client.batch_execute(lift)).await.expect(lift).unwrap_err();
+        assert!(began.elapsed() >= SHORT, "{lift}: too early");
+        let (sqlstate, message, hint) = words(&error);
+        assert_eq!((sqlstate, hint), pair("57014", "statement_timeout"), "{lift}: {message}");
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.parsed_severity(), Some(Severity::Error), "{lift}");
+        assert!(error.detail().unwrap().contains("300 ms"), "{lift}");
+        // The session goes on.
+        client.batch_execute("rollback").await.unwrap();
+        assert_eq!(one(&client, "select 'here'").await, "here", "{lift}");
+    }
+    // By the extended protocol too, and where it is asked for at the start.
+    let mut config = world.config(&tenant);
+    config.options("-c statement_timeout=0");
+    let client = crate::support::connect(&config).await.unwrap();
+    let error = client.query("select pg_sleep(600)", &[]).await.unwrap_err();
+    assert_eq!(words(&error).2, "insula: statement_timeout");
+    world.until_backends(&tenant, ASLEEP, 0).await;
+}
+
+#[tokio::test]
+async fn without_a_limit_or_below_it_nothing_is_cancelled() {
+    // The canary: the same statement is cancelled by the limit alone.
+    let world = World::start().await;
+    let limited = with_statements_of(&world, "acme", Some(Duration::from_secs(5))).await;
+    let free = with_statements_of(&world, "globex", None).await;
+    for tenant in [limited, free] {
+        let client = world.connect(&tenant).await;
+        client.batch_execute("select pg_sleep(0.7)").await.unwrap();
+        // What is short together with others is not long.
+        client.batch_execute(&"select pg_sleep(0.2); ".repeat(3)).await.unwrap();
+        // One that the client has set itself is the server's own.
+        client.batch_execute("set statement_timeout = 50").await.unwrap();
+        let (sqlstate, _, hint) = words(&client.batch_execute("select pg_sleep(600)").await.unwrap_err());
+        assert_eq!((sqlstate.as_str(), hint.as_str()), ("57014", ""));
+    }
+}
+
+#[tokio::test]
+async fn each_statement_counts_for_itself() {
+    let world = World::start().await;
+    let tenant = with_statements_of(&world, "acme", Some(Duration::from_millis(800))).await;
+    let client = world.connect(&tenant).await;
+    client.batch_execute("begin").await.unwrap();
+    for _ in 0..6 {
+        client.query("select pg_sleep(0.3)", &[]).await.unwrap();
+    }
+    client.batch_execute("commit").await.unwrap();
+    // What is sent at once is one, of which the server says nothing before it is done.
+    let error = client.batch_execute(&"select pg_sleep(0.3); ".repeat(6)).await.unwrap_err();
+    assert_eq!(words(&error).2, "insula: statement_timeout");
+}
+
+#[tokio::test]
+async fn copying_counts_too() {
+    let world = World::start().await;
+    let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+    let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
+    raw.query("copy (select pg_sleep(600)) to stdout").await;
+    let messages = raw.until_ready().await;
+    let error = messages.iter().find(|message| message.tag == tag::ERROR_RESPONSE).expect("an error");
+    assert_eq!(parse_error(&error.body).unwrap().0, "57014");
+    raw.query("create table t (x int)").await;
+    raw.until_ready().await;
+    // The server does not mind a cancel while it waits for data: the session ends.
+    raw.query("copy t from stdin").await;
+    let last = timeout(PATIENCE, raw.rest()).await.unwrap();
+    assert!(String::from_utf8_lossy(&last).contains("insula: statement_timeout"));
+    world.until_backends(&tenant, IN_USE, 0).await;
+}
+
+#[tokio::test]
+async fn a_cancel_of_the_client_is_still_its_own() {
+    let world = World::start().await;
+    let tenant = with_statements_of(&world, "acme", Some(PATIENCE)).await;
+    let client = world.connect(&tenant).await;
+    let cancel = client.cancel_token();
+    let (slept, ()) = tokio::join!(client.batch_execute("select pg_sleep(600)"), async {
+        world.until_backends(&tenant, ASLEEP, 1).await;
+        cancel.cancel_query(NoTls).await.unwrap();
+    });
+    let (sqlstate, _, hint) = words(&slept.unwrap_err());
+    assert_eq!((sqlstate.as_str(), hint.as_str()), ("57014", ""));
+}
+
+#[tokio::test]
+async fn who_catches_cancels_is_ended_and_so_is_its_backend() {
+    let world = World::start().await;
+    let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+    let client = world.connect(&tenant).await;
+    let stubborn = "do $$ begin loop begin perform pg_sleep(600);
+                    exception when query_canceled then null; end; end loop; end $$";
+    let error = timeout(PATIENCE, client.batch_execute(stubborn)).await.unwrap().unwrap_err();
+    let (sqlstate, message, hint) = words(&error);
+    assert_eq!((sqlstate, hint), pair("57014", "statement_timeout"), "{message}");
+    assert_eq!(error.as_db_error().unwrap().parsed_severity(), Some(Severity::Fatal));
+    world.until_backends(&tenant, ASLEEP, 0).await;
+}
+
+#[tokio::test]
+async fn a_plan_that_changes_holds_for_open_sessions() {
+    let world = World::start().await;
+    let mut tenant = with_statements_of(&world, "acme", None).await;
+    let client = world.connect(&tenant).await;
+    client.batch_execute("select pg_sleep(0.5)").await.unwrap();
+    let (slept, ()) = tokio::join!(client.batch_execute("select pg_sleep(600)"), async {
+        world.until_backends(&tenant.clone(), ASLEEP, 1).await;
+        world.change(&mut tenant, |route| route.terms.statement_timeout = Some(SHORT));
+    });
+    assert_eq!(words(&slept.unwrap_err()).2, "insula: statement_timeout");
+    world.change(&mut tenant, |route| route.terms.statement_timeout = None);
+    client.batch_execute("select pg_sleep(0.9)").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_nobody_goes_on_with_is_ended() {
+    for pool_mode in [PoolMode::Transaction, PoolMode::Session] {
+        let config = PgProxyConfig { pool_mode, ..PgProxyConfig::default() };
+        let world = World::start_with(config, None).await;
+        let tenant = with_idle_of(&world, SHORT).await;
+        let client = world.connect(&tenant).await;
+        client.batch_execute("create table t (x int)").await.unwrap();
+        client.batch_execute("begin; set idle_in_transaction_session_timeout = 0").await.unwrap();
+        client.batch_execute("insert into t values (1)").await.unwrap();
+        // At work it is not idle.
+        client.batch_execute("select pg_sleep(0.8)").await.unwrap();
+        world.until_backends(&tenant, "state like 'idle in transaction%'", 0).await;
+        let other = world.connect(&tenant).await;
+        assert_eq!(one(&other, "select count(*)::text from t").await, "0", "it was rolled back");
+        assert!(client.batch_execute("select 1").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn who_is_ended_is_told_why() {
+    let world = World::start().await;
+    let tenant = with_idle_of(&world, SHORT).await;
+    let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
+    for text in ["begin", "selec"] {
+        raw.query(text).await;
+        raw.until_ready().await;
+    }
+    let last = timeout(PATIENCE, raw.rest()).await.expect("a failed transaction is one too");
+    let text = String::from_utf8_lossy(&last).into_owned();
+    assert!(text.contains("25P03") && text.contains("insula: idle_in_transaction_timeout"), "{text}");
+}
+
+#[tokio::test]
+async fn outside_a_transaction_a_session_may_be_idle() {
+    let world = World::start().await;
+    let tenant = with_idle_of(&world, SHORT).await;
+    let client = world.connect(&tenant).await;
+    client.batch_execute("listen x").await.unwrap();
+    let other = world.connect(&tenant).await;
+    tokio::join!(async { other.batch_execute("select pg_sleep(1)").await.unwrap() }, async {
+        client.batch_execute("select 1").await.unwrap()
+    });
+    assert_eq!(one(&client, "select 'here'").await, "here");
+}
