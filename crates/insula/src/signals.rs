@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM: the first one stops in order, a second one at once.
+//! SIGHUP asks to read certificates again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A token that the first signal cancels.
@@ -23,4 +24,9 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// Every SIGHUP from here on, which ends the process no more.
+pub fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

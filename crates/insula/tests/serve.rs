@@ -126,3 +126,75 @@ async fn a_store_of_a_newer_insula_is_refused_and_left_alone() {
     assert!(world.ended(Duration::from_secs(20)));
     assert!(world.log().contains("newer"), "{}", world.log());
 }
+
+/// The way to a front with a certificate that a file trusts, by psql.
+fn by_tls(url: &str, port: u16, trusted: &std::path::Path) -> Result<String, String> {
+    let (login, rest) = url.split_once('@').unwrap();
+    let path = rest.split_once('/').unwrap().1;
+    let url = format!(
+        "{login}@localhost:{port}/{path}?hostaddr=127.0.0.1&sslmode=verify-full&channel_binding=require&sslrootcert={}",
+        trusted.display()
+    );
+    let psql = insula_testkit::installation().program("psql");
+    let psql = if psql.exists() { psql } else { "psql".into() };
+    let said =
+        Command::new(psql).args(["-X", "-A", "-t", "-c", "show insula.tenant", &url]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+    if said.status.success() { Ok(text(said.stdout)) } else { Err(text(said.stderr)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_without_a_restart() {
+    let world = World::start().await;
+    world.apply_shop();
+    world.create("acme", "free", "us-east-1");
+    let (http, front) = (insula_testkit::unused_port(), insula_testkit::unused_port());
+    let file = |name: &str| world.folder.join(name);
+    let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let put = |name: &str, content: String| {
+        std::fs::write(file("beside"), content).unwrap();
+        std::fs::rename(file("beside"), file(name)).unwrap();
+    };
+    let pairs = [pair(), pair(), pair()];
+    for (number, pair) in pairs.iter().enumerate() {
+        put(&format!("trusted-{number}"), pair.cert.pem());
+    }
+    put("pg.crt", pairs[0].cert.pem());
+    put("pg.key", pairs[0].signing_key.serialize_pem());
+    let mut process = Command::new(INSULA)
+        .args(["serve", "--config", &file("insula.toml").display().to_string()])
+        .args(["--roles", "pg-proxy"])
+        .env("INSULA_HTTP__LISTEN", format!("127.0.0.1:{http}"))
+        .env("INSULA_PG__LISTEN", format!("127.0.0.1:{front}"))
+        .env("INSULA_PG__TLS__CERT_FILE", file("pg.crt"))
+        .env("INSULA_PG__TLS__KEY_FILE", file("pg.key"))
+        .env("INSULA_PROVISIONER__KIND", "none")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let url = world.url("acme");
+    let shows = |number: usize| by_tls(&url, front, &file(&format!("trusted-{number}")));
+    let until_it_shows = |number: usize| {
+        let begun = Instant::now();
+        while let Err(error) = shows(number) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+        }
+    };
+    until_it_shows(0);
+    // A certificate without its key is not taken, whoever asks.
+    put("pg.crt", pairs[1].cert.pem());
+    Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
+    assert!(shows(1).is_err());
+    assert_eq!(shows(0).as_deref(), Ok("acme"));
+    // By the files alone, and at once when it is asked to.
+    put("pg.key", pairs[1].signing_key.serialize_pem());
+    until_it_shows(1);
+    assert!(shows(0).unwrap_err().contains("certificate verify failed"), "the canary");
+    put("pg.key", pairs[2].signing_key.serialize_pem());
+    put("pg.crt", pairs[2].cert.pem());
+    Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
+    until_it_shows(2);
+    process.kill().unwrap();
+    process.wait().unwrap();
+}

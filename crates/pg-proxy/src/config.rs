@@ -25,6 +25,10 @@ pub struct PgProxyConfig {
     /// Whether clients that are not on this machine must use TLS. The user
     /// `token`, whose password travels as it is, must in any case.
     pub require_tls: bool,
+    /// Under which domain tenants have host names: `acme.db.example.com` with
+    /// `db.example.com`. A client that names one in its TLS handshake must
+    /// reach that tenant.
+    pub tenant_domain: Option<String>,
     /// How long sessions keep a backend whose login does not say.
     pub pool_mode: PoolMode,
     /// Backends of one cluster, where the catalog has no bound for it.
@@ -53,6 +57,7 @@ impl Default for PgProxyConfig {
             sessions_max: 10_000,
             authenticating_max: 500,
             require_tls: false,
+            tenant_domain: None,
             pool_mode: PoolMode::Transaction,
             backends_per_cluster_max: 100,
             backends_per_tenant_max: None,

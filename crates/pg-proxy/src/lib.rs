@@ -11,6 +11,7 @@ mod entrance;
 mod fitting;
 mod front;
 mod guard;
+mod host;
 mod link;
 mod measure;
 mod parameters;

@@ -65,6 +65,18 @@ impl Refusal {
             .with_detail("A tenant's database is called \"app\", a tenant's below it \"app/child\".")
     }
 
+    /// The same words for a host name of another tenant and of none.
+    pub fn host(user: &[u8], name: &str) -> Self {
+        let message = format!(
+            "the user \"{}\" is not one of the host \"{}\"",
+            printable(user),
+            printable(name.as_bytes())
+        );
+        Self::new(Code::HostRefused, sqlstate::INVALID_AUTHORIZATION_SPECIFICATION, message).with_detail(
+            "A tenant's host name serves the tenant's own logins, and those that reach it from above.",
+        )
+    }
+
     pub fn tls_required() -> Self {
         let message = "this connection needs TLS";
         Self::new(Code::TlsRequired, sqlstate::INVALID_AUTHORIZATION_SPECIFICATION, message)
@@ -250,6 +262,7 @@ mod tests {
         let refusals = [
             (Refusal::login(b"acme"), "28P01", "login_refused"),
             (Refusal::unknown_scope(b"x"), "3D000", "unknown_scope"),
+            (Refusal::host(b"x", "y.example.com"), "28000", "host_refused"),
             (Refusal::status(&slug, TenantStatus::Suspended), "28000", "tenant_suspended"),
             (Refusal::status(&slug, TenantStatus::Provisioning), "57P03", "tenant_status_conflict"),
             (Refusal::too_many_for_tenant(&slug, 3), "53300", "too_many_connections"),

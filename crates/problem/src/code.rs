@@ -110,6 +110,7 @@ codes! {
     // The PostgreSQL front.
     LoginRefused, "login_refused", 401, "The login or its secret is wrong";
     UnknownScope, "unknown_scope", 404, "The login has no such database scope";
+    HostRefused, "host_refused", 403, "The host name is not one of the login's";
     TooManyConnections, "too_many_connections", 429, "The tenant has all its connections in use";
     ReplicationRefused, "replication_refused", 403, "Replication connections are not served";
     StatementRefused, "statement_refused", 403, "The statement is not allowed here";

@@ -68,6 +68,24 @@ impl Settings {
             faults
                 .push(Fault::new("pg.require_tls", "TLS is required and no certificate is given in pg.tls"));
         }
+        if let Some(domain) = &self.pg.tenant_domain {
+            self.check_tenant_domain(domain, faults);
+        }
+    }
+
+    fn check_tenant_domain(&self, domain: &str, faults: &mut Vec<Fault>) {
+        let mut fault = |detail: &str| faults.push(Fault::new("pg.tenant_domain", detail));
+        if !is_domain(domain) {
+            fault("expected a domain in small letters, as in \"db.example.com\"");
+        }
+        if self.pg.tls.is_none() {
+            fault("host names are seen with TLS alone, and no certificate is given in pg.tls");
+        }
+        let public = self.pg.public_address.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let host = public.rsplit_once(':').map_or(&*public, |(host, _)| host);
+        if host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')) {
+            fault("the host of pg.public_address is below it, and would be taken for a tenant's");
+        }
     }
 
     fn check_stores(&self, faults: &mut Vec<Fault>) {
@@ -179,6 +197,14 @@ fn check_url(key: &str, url: &SecretText, has_file: bool, faults: &mut Vec<Fault
     } else if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
         faults.push(Fault::new(key, "expected a URL, as in \"postgres://user:password@host:5432/database\""));
     }
+}
+
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty() && label.len() < 64 && label.chars().all(is_part)
+    };
+    text.split('.').all(is_label)
 }
 
 fn is_http_url(text: &str) -> bool {

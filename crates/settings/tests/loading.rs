@@ -221,6 +221,8 @@ max_in_flight = 0
 header_timeout = "0s"
 [pg]
 require_tls = true
+public_address = "PG.db.example.com:7432"
+tenant_domain = "db.example.com"
 [catalog]
 url = "mysql://s3cret"
 [[regions]]
@@ -246,6 +248,8 @@ kind = "local"
         "http.max_in_flight: ",
         "http.header_timeout: ",
         "pg.require_tls: ",
+        "pg.tenant_domain: host names are seen with TLS alone",
+        "pg.tenant_domain: the host of pg.public_address is below it",
         "catalog.url: expected a URL",
         "regions.0.groups: ",
         "regions.0.store_url: expected this or regions.0.store_url_file",
@@ -260,6 +264,12 @@ kind = "local"
     }
     let address = format!("{LEAST}\n[http]\nlisten = '127.0.0.1:5'\n[pg]\nlisten = '127.0.0.1:5'\n");
     assert!(faults(&address, &[]).contains("pg.listen: 127.0.0.1:5 is taken"));
+    for (domain, is_one) in
+        [("db.example.com", true), ("localhost", true), (".example.com", false), ("Db.x", false)]
+    {
+        let text = faults(&format!("{LEAST}\n[pg]\ntenant_domain = '{domain}'\n"), &[]);
+        assert_ne!(text.contains("expected a domain"), is_one, "{text}");
+    }
     assert!(load(&address, &[("INSULA_SERVER__ROLES", "control")]).is_ok(), "the front is not there");
 }
 

@@ -150,6 +150,7 @@ impl Insula {
         let mut behind = JoinSet::new();
         let stop_behind = CancellationToken::new();
 
+        let mut certificates = tls::Certificates::default();
         let catalog = self.control.catalog.clone();
         if has(Role::PgProxy) {
             let parts = insula_pg_proxy::Parts {
@@ -157,7 +158,7 @@ impl Insula {
                 master_keys: self.keys.clone(),
                 clock: Arc::new(SystemClock),
                 entropy: Arc::new(OsEntropy),
-                tls: tls::front(self.settings.pg.tls.as_ref())?,
+                tls: certificates.front(self.settings.pg.tls.as_ref())?,
             };
             let proxy = PgProxy::new(proxy_config(&self.settings), parts)?;
             let (listeners, stop) = (listeners.pg, stop.clone());
@@ -174,7 +175,11 @@ impl Insula {
         } else {
             insula_control::http::health_router(health)
         };
-        let server = http::HttpServer::new(&self.settings.http, tls::http(self.settings.http.tls.as_ref())?);
+        let http_tls = certificates.http(self.settings.http.tls.as_ref())?;
+        let server = http::HttpServer::new(&self.settings.http, http_tls);
+        if !certificates.is_empty() {
+            behind.spawn(certificates.follow(crate::signals::hangups()?, stop_behind.clone()));
+        }
         let (http_listeners, http_stop) = (listeners.http, stop.clone());
         fronts.spawn(async move { server.serve(http_listeners, router, http_stop, grace).await });
 
@@ -217,6 +222,7 @@ fn proxy_config(settings: &Settings) -> PgProxyConfig {
         drain_timeout: settings.server.shutdown_grace.get(),
         sessions_max: settings.pg.max_sessions as usize,
         require_tls: settings.pg.require_tls,
+        tenant_domain: settings.pg.tenant_domain.clone(),
         pool_mode: settings.pg.pool_mode,
         backends_per_cluster_max: settings.pg.max_backends_per_cluster,
         backends_per_tenant_max: settings.pg.max_backends_per_tenant,

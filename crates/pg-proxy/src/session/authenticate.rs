@@ -15,6 +15,7 @@ use insula_route_map::LoginRoute;
 use super::End;
 use super::secure::{Channel, Started};
 use crate::front::Front;
+use crate::host::Host;
 use crate::link::Link;
 use crate::parameters::protocol_options;
 use crate::refusal::{Refusal, printable};
@@ -75,6 +76,7 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct Authenticated {
     pub start: SessionStart,
+    pub host: Host,
     pub identity: Identity,
 }
 
@@ -92,15 +94,17 @@ impl Started {
             link.put(|out| backend::put_negotiate_protocol_version(out, 0, &options));
         }
         let identity = if user == TOKEN_USER {
-            by_token(front, link, self.channel).await?
+            by_token(front, link, &self.channel).await?
         } else {
-            by_login(front, link, self.channel, user).await?
+            by_login(front, link, &self.channel, user).await?
         };
-        Ok(Authenticated { start: self.start, identity })
+        let name = self.channel.tls.and_then(|tls| tls.host);
+        let host = Host::named(name.as_deref(), front.config.tenant_domain.as_deref());
+        Ok(Authenticated { start: self.start, host, identity })
     }
 }
 
-async fn by_token(front: &Front, link: &mut Link, channel: Channel) -> Result<Identity, End> {
+async fn by_token(front: &Front, link: &mut Link, channel: &Channel) -> Result<Identity, End> {
     if !channel.is_private() {
         return Err(Refusal::tls_required().into());
     }
@@ -120,9 +124,9 @@ async fn by_token(front: &Front, link: &mut Link, channel: Channel) -> Result<Id
     Ok(Identity::Token(Box::new(claims)))
 }
 
-async fn by_login(front: &Front, link: &mut Link, channel: Channel, user: &[u8]) -> Result<Identity, End> {
+async fn by_login(front: &Front, link: &mut Link, channel: &Channel, user: &[u8]) -> Result<Identity, End> {
     let (login, verifier) = find_login(front, user);
-    let end_point = front.parts.tls.as_ref().filter(|_| channel.tls).map(|tls| tls.end_point());
+    let end_point = channel.tls.as_ref().map(|tls| &*tls.end_point);
     let mechanisms = match end_point {
         Some(_) => vec![Mechanism::Plus, Mechanism::Plain],
         None => vec![Mechanism::Plain],

@@ -21,6 +21,7 @@ use crate::counter::Place;
 use crate::fitting::Fitting;
 use crate::front::Front;
 use crate::guard::Guard;
+use crate::host::Host;
 use crate::link::Link;
 use crate::parameters::{Setting, settings};
 use crate::pool::{Answer, Destination, LiveTerms, Patience, PoolKey};
@@ -114,10 +115,37 @@ impl Authenticated {
             return Err(unknown());
         }
         let route = snapshot.descendant(own, scope.path()).ok_or_else(unknown)?;
+        let route = self.by_host(snapshot, &scope, route)?;
         check_status(route)?;
         let placement = route.placement.as_ref().ok_or_else(Refusal::placement_unavailable)?;
         let endpoint = snapshot.endpoint(&placement.cluster).ok_or_else(Refusal::placement_unavailable)?;
         Ok(Target { route: Arc::clone(route), placement: placement.clone(), endpoint: Arc::clone(endpoint) })
+    }
+
+    /// The tenant that database and host name ask for together. A host name of
+    /// a tenant is for those alone who reach that tenant; with the database
+    /// `app` it is what they get.
+    fn by_host<'map>(
+        &self,
+        snapshot: &'map Snapshot,
+        scope: &Scope,
+        by_database: &'map Arc<Route>,
+    ) -> Result<&'map Arc<Route>, Refusal> {
+        let Host::OfTenant { name, slug } = &self.host else { return Ok(by_database) };
+        // The same words for a tenant that does not exist.
+        let refused = || Refusal::host(self.identity.user(), name);
+        let own = self.identity.tenant();
+        let slug = slug.as_ref().ok_or_else(refused)?;
+        let named = snapshot.route_by_slug(slug.as_str()).ok_or_else(refused)?;
+        let is_reached =
+            named.tenant == own || self.identity.descendants() && snapshot.is_within(named.tenant, own);
+        if !is_reached {
+            return Err(refused());
+        }
+        if scope.is_own() {
+            return Ok(named);
+        }
+        if snapshot.is_within(by_database.tenant, named.tenant) { Ok(by_database) } else { Err(refused()) }
     }
 
     fn take_places(&self, front: &Front, target: &Target) -> Result<Places, Refusal> {

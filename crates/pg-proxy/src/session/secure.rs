@@ -8,14 +8,18 @@ use insula_pg_wire::WireError;
 use insula_pg_wire::startup::{CancelKey, Foreign, SessionStart, StartupPacket, recognise_foreign};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsStream;
 
 use super::{End, turn_away};
 use crate::front::Front;
 use crate::link::{Link, LinkError};
 use crate::parameters::wants_replication;
 use crate::refusal::Refusal;
+use crate::tls::{Encryption, FrontTls, Way};
 use crate::wire::{Wire, prepare};
+
+/// The first byte of a handshake in TLS (RFC 8446 §5.1). As that of a startup
+/// packet it would stand for a length that none has.
+const TLS_HANDSHAKE: u8 = 22;
 
 const HTTP_ANSWER: &str = "This is the PostgreSQL port of Insula: connect with a PostgreSQL client.\n";
 
@@ -27,16 +31,16 @@ pub(super) struct Accepted {
 }
 
 /// How the client is connected.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Channel {
     pub peer: SocketAddr,
-    pub tls: bool,
+    pub tls: Option<Encryption>,
 }
 
 impl Channel {
     /// Nobody on the way can read along: TLS, or the same machine.
-    pub fn is_private(self) -> bool {
-        self.tls || self.peer.ip().to_canonical().is_loopback()
+    pub fn is_private(&self) -> bool {
+        self.tls.is_some() || self.peer.ip().to_canonical().is_loopback()
     }
 }
 
@@ -70,8 +74,14 @@ impl Accepted {
     /// nothing; the client has been told as far as it can be.
     pub async fn secure(self, front: &Front, deadline: Instant) -> Option<(Link, Secured)> {
         prepare(&self.stream).ok()?;
-        let mut channel = Channel { peer: self.peer, tls: false };
-        let mut link = Link::new(Wire::Plain(self.stream));
+        let mut channel = Channel { peer: self.peer, tls: None };
+        let mut link = match &front.parts.tls {
+            Some(tls) if timeout_at(deadline, begins_with_tls(&self.stream)).await.ok()? => {
+                let handshake = shake_hands(tls, self.stream, Way::Direct, &mut channel);
+                timeout_at(deadline, handshake).await.ok()??
+            }
+            _ => Link::new(Wire::Plain(self.stream)),
+        };
         let mut asked_gss = false;
         loop {
             let packet = match timeout_at(deadline, link.startup_packet()).await {
@@ -82,18 +92,18 @@ impl Accepted {
                 }
                 Err(_) => {
                     // Who has not said anything is not told anything.
-                    if channel.tls || asked_gss || !link.inbox().is_empty() {
+                    if channel.tls.is_some() || asked_gss || !link.inbox().is_empty() {
                         turn_away(front, &mut link, &Refusal::too_slow()).await;
                     }
                     return None;
                 }
             };
             match packet {
-                StartupPacket::Ssl if !channel.tls => {
+                StartupPacket::Ssl if channel.tls.is_none() => {
                     let answered = answer_tls_request(front, link, &mut channel);
                     link = timeout_at(deadline, answered).await.ok()??;
                 }
-                StartupPacket::GssEncryption if !asked_gss && !channel.tls => {
+                StartupPacket::GssEncryption if !asked_gss && channel.tls.is_none() => {
                     asked_gss = true;
                     answer(front, &mut link, b'N').await?;
                 }
@@ -117,10 +127,21 @@ async fn answer_tls_request(front: &Front, mut link: Link, channel: &mut Channel
     };
     answer(front, &mut link, b'S').await?;
     let Ok(Wire::Plain(stream)) = link.into_wire() else { return None };
-    match tls.acceptor().accept(stream).await {
-        Ok(stream) => {
-            channel.tls = true;
-            Some(Link::new(Wire::Tls(Box::new(TlsStream::Server(stream)))))
+    shake_hands(tls, stream, Way::Asked, channel).await
+}
+
+/// Whether the client begins with TLS, without having asked (PostgreSQL 17's
+/// `sslnegotiation=direct`). What it says is left where it is.
+async fn begins_with_tls(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).await.is_ok_and(|bytes| bytes == 1) && first == [TLS_HANDSHAKE]
+}
+
+async fn shake_hands(tls: &FrontTls, stream: TcpStream, way: Way, channel: &mut Channel) -> Option<Link> {
+    match tls.accept(stream, way).await {
+        Ok((stream, encryption)) => {
+            channel.tls = Some(encryption);
+            Some(Link::new(Wire::Tls(Box::new(stream))))
         }
         Err(error) => {
             tracing::info!(%error, "a TLS handshake failed");
@@ -197,16 +218,23 @@ impl Secured {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use insula_credentials::scram::EndPoint;
+
     use super::*;
 
     #[test]
     fn only_tls_and_this_machine_are_private() {
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert;
+        let end_point = Arc::new(EndPoint::of_certificate(certificate.der()).unwrap());
+        let encryption = Encryption { end_point, host: None };
         let is_private = |peer: &str, tls| Channel { peer: peer.parse().unwrap(), tls }.is_private();
         for peer in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert!(is_private(peer, false), "{peer}");
+            assert!(is_private(peer, None), "{peer}");
         }
         for peer in ["10.0.0.1:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1", "128.0.0.1:1"] {
-            assert!(!is_private(peer, false) && is_private(peer, true), "{peer}");
+            assert!(!is_private(peer, None) && is_private(peer, Some(encryption.clone())), "{peer}");
         }
     }
 }

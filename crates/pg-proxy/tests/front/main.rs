@@ -6,13 +6,16 @@
 
 mod cancel;
 mod cost;
+mod direct;
 mod doors;
 mod ending;
+mod hosts;
 mod limits;
 mod login;
 mod pool;
 mod raw;
 mod relay;
+mod renewal;
 mod scope;
 mod settings;
 mod sharing;

@@ -29,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::raw::Raw;
 use crate::support::{Tenant, World, one, pair, psql_program, refused};
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -37,12 +37,16 @@ pub struct Certificate {
     pub der: CertificateDer<'static>,
     certificate_pem: String,
     key_pem: String,
-    front: FrontTls,
+    pub front: FrontTls,
+    pub config: Arc<ServerConfig>,
     acceptor: TlsAcceptor,
 }
 
+/// The plain host, and those of tenants.
+const NAMES: [&str; 2] = ["localhost", "*.db.example.com"];
+
 pub fn certificate() -> Certificate {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(NAMES.map(str::to_owned)).unwrap();
     let der = cert.der().clone();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(provider())
@@ -56,7 +60,8 @@ pub fn certificate() -> Certificate {
         certificate_pem: cert.pem(),
         key_pem: signing_key.serialize_pem(),
         front: FrontTls::new(Arc::clone(&config), &der).unwrap(),
-        acceptor: TlsAcceptor::from(config),
+        acceptor: TlsAcceptor::from(Arc::clone(&config)),
+        config,
         der,
     }
 }
@@ -65,7 +70,7 @@ pub fn client_tls(trusted: &CertificateDer<'static>) -> MakeRustlsConnect {
     MakeRustlsConnect::new(client_config(trusted))
 }
 
-fn client_config(trusted: &CertificateDer<'static>) -> ClientConfig {
+pub fn client_config(trusted: &CertificateDer<'static>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     ClientConfig::builder_with_provider(provider())

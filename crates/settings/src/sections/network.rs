@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::length::HumanDuration;
 use crate::list::{self, OneOrMany};
 
-/// A certificate and its key, as files in PEM.
+/// A certificate and its key, as files in PEM. They are read again when they
+/// change, and on SIGHUP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -79,6 +80,11 @@ pub struct Pg {
     pub tls: Option<Tls>,
     /// Whether clients that do not ask for TLS are refused.
     pub require_tls: bool,
+    /// The domain below which tenants have host names, as in
+    /// `acme.db.example.com` with `db.example.com`. A client that connects to
+    /// such a name with TLS must have a login that reaches that tenant. Where it
+    /// is not given, host names mean nothing.
+    pub tenant_domain: Option<String>,
     /// Sessions open at once, of all tenants together; a tenant's own limit is
     /// in its plan.
     pub max_sessions: u32,
@@ -108,6 +114,7 @@ impl Default for Pg {
             public_address: None,
             tls: None,
             require_tls: false,
+            tenant_domain: None,
             max_sessions: 2_000,
             startup_timeout: HumanDuration::from_secs(10),
             connect_timeout: HumanDuration::from_secs(5),
