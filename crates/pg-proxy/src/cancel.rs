@@ -56,6 +56,8 @@ struct SlotState {
     target: Option<CancelTarget>,
     /// Cancels that are on their way to the backend.
     under_way: usize,
+    /// One of them has got lost.
+    in_doubt: bool,
 }
 
 /// A cancel on its way. As long as it lives, the backend is not given to
@@ -78,15 +80,19 @@ impl Slot {
     pub fn lead_nowhere(&self) -> bool {
         let mut state = self.lock();
         state.target = None;
-        state.under_way == 0
+        state.under_way == 0 && !state.in_doubt
     }
 
-    /// Waits until no cancel is on its way.
-    pub async fn all_done(&self) {
+    /// Waits until no cancel is on its way. False where one has got lost, which
+    /// may come to the backend yet; that is forgotten with this.
+    pub async fn all_done(&self) -> bool {
         loop {
             let done = self.done.notified();
-            if self.lock().under_way == 0 {
-                return;
+            {
+                let mut state = self.lock();
+                if state.under_way == 0 {
+                    return !std::mem::take(&mut state.in_doubt);
+                }
             }
             done.await;
         }
@@ -104,6 +110,13 @@ impl Slot {
     fn lock(&self) -> MutexGuard<'_, SlotState> {
         // Nothing in here can be left half-changed by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UnderWay {
+    /// It was sent, or not, and has not been seen to arrive.
+    pub fn got_lost(&self) {
+        self.slot.lock().in_doubt = true;
     }
 }
 
@@ -210,6 +223,16 @@ mod tests {
         let key = given[0].key;
         drop(given);
         assert!(keys.find(key).is_none() && keys.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_backend_to_which_a_cancel_got_lost_goes_to_nobody() {
+        let slot = Arc::new(Slot::default());
+        slot.lead_to(target(1));
+        Arc::clone(&slot).begin().unwrap().got_lost();
+        assert!(!slot.lead_nowhere() && !slot.all_done().await);
+        slot.lead_to(target(2));
+        assert!(slot.lead_nowhere(), "the next one has nothing to do with it");
     }
 
     #[tokio::test]

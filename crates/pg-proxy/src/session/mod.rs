@@ -157,6 +157,7 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
     match under_way.target.cancel(&front.backend_tls, front.config.connect_timeout).await {
         Ok(()) => front.measures.cancels_forwarded.increment(1),
         Err(error) => {
+            under_way.got_lost();
             let cluster = &under_way.target.endpoint.name;
             tracing::warn!(%error, %cluster, "a cancel request did not get through");
         }

@@ -354,6 +354,8 @@ impl Pump {
     fn settle(&mut self) -> bool {
         if self.memory.stays()
             || !self.pipeline.is_idle()
+            // The backend ends with the goodbye that it has or gets.
+            || self.pipeline.is_terminated()
             || !self.to_server.is_at_a_bound()
             || !self.to_client.has_all_cut()
             || self.server_deaf
@@ -387,10 +389,7 @@ impl Pump {
         }
         // The cancel was meant for this session, and may still come.
         let slot = Arc::clone(&self.source.slot);
-        tokio::spawn(async move {
-            slot.all_done().await;
-            lease.give_back();
-        });
+        tokio::spawn(async move { if slot.all_done().await { lease.give_back() } else { lease.end() } });
     }
 
     fn write_server(&mut self, context: &mut Context<'_>) -> bool {

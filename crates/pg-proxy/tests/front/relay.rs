@@ -321,6 +321,25 @@ async fn leaving_is_answered_by_closing() {
 }
 
 #[tokio::test]
+async fn who_leaves_with_questions_open_is_let_go_and_leaves_nothing_behind() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    for question in ["select 1", "select pg_sleep(0.2)", "set application_name = 'left'", "begin"] {
+        let (mut raw, _) = Raw::session(&world, &tenant).await;
+        raw.write(|out| {
+            frontend::put_query(out, question.as_bytes()).unwrap();
+            frontend::put_terminate(out);
+        })
+        .await;
+        raw.rest().await;
+        // The next one does not get a backend that has been told to end.
+        let (mut next, _) = Raw::session(&world, &tenant).await;
+        next.query("select 1").await;
+        next.until_ready().await;
+    }
+}
+
+#[tokio::test]
 async fn a_broken_header_ends_the_session_and_its_backend() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;

@@ -23,6 +23,10 @@ const SHARED_BY_ALL: [&str; 10] = [
     "pg\\_stat\\_get\\_%",
 ];
 
+/// Of these, what lets go of the session's own alone: drivers call it when they
+/// put a connection back into their pool (asyncpg).
+const KEPT: &str = "grant execute on function pg_catalog.pg_advisory_unlock_all() to public";
+
 /// Takes from PUBLIC what tenants could reach each other through. For databases
 /// that tenants share. May be repeated.
 ///
@@ -42,6 +46,7 @@ pub async fn harden_database(client: &Client) -> Result<(), Problem> {
                      execute format('revoke all on function %s from public', shared);
                  end loop;
              end $$;
+             {KEPT};
              commit"
         ))
         .await
