@@ -91,6 +91,8 @@ pub enum Command {
     /// Check the invariants on the live system; exit 1 where something is wrong.
     #[command(after_help = "Example:\n  insula doctor --output json")]
     Doctor,
+    /// Try everything known that one tenant could try against another; exit 3 where something comes of it.
+    Attack(AttackArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  insula completions bash > /etc/bash_completion.d/insula")]
     Completions {
@@ -101,6 +103,32 @@ pub enum Command {
     /// Print the description of the HTTP API (OpenAPI 3.1).
     #[command(hide = true)]
     Openapi,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  insula attack --as acme --against globex\n  insula attack --as acme --against globex --only protocol --output json\n  insula attack --list\n\nWhat it touches: docs/guides/attack.md"
+)]
+pub struct AttackArgs {
+    /// The tenant that tries.
+    #[arg(long = "as", value_name = "SLUG", required_unless_present = "list")]
+    pub attacker: Option<String>,
+    /// The tenant whose isolation is tried.
+    #[arg(long, value_name = "SLUG", required_unless_present = "list")]
+    pub against: Option<String>,
+    /// One group or one attempt alone.
+    #[arg(long, value_name = "GROUP|NAME")]
+    pub only: Option<String>,
+    /// The table of the application to use; else the first one in which the second tenant has a text that the first
+    /// has not.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// With logins of this pool mode alone; else of both, one after the other.
+    #[arg(long, value_name = "MODE")]
+    pub pool_mode: Option<PoolMode>,
+    /// Show the attempts, and make none.
+    #[arg(long)]
+    pub list: bool,
 }
 
 #[derive(Debug, Clone, Args)]

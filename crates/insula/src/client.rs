@@ -39,6 +39,9 @@ pub enum Failure {
     /// What was asked for was answered, and the answer is a no: printed already.
     #[error("")]
     Told,
+    /// A tenant's isolation was breached: printed already.
+    #[error("")]
+    Breached,
 }
 
 impl Failure {

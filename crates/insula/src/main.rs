@@ -20,8 +20,11 @@ use clap::{CommandFactory, Parser};
 use args::{Cli, Command};
 use client::Failure;
 
-/// 0 done, 1 failed with the reason on standard error; clap answers 2 for
-/// wrong usage.
+/// What `insula attack` ends with where a tenant's isolation was breached.
+const BREACHED: u8 = 3;
+
+/// 0 done, 1 failed with the reason on standard error, 3 breached; clap answers
+/// 2 for wrong usage.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Nothing has chosen another one before: this is the first line that runs.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
 fn failed(failure: &Failure) -> ExitCode {
     match failure {
         Failure::Told => {}
+        Failure::Breached => return ExitCode::from(BREACHED),
         Failure::Problem(problem) => {
             output::note(&format!("insula: {failure}"));
             for field in &problem.errors {

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("insula-identity", Layer::Plane),
     ("insula-pg-proxy", Layer::Plane),
     ("insula-tenant-move", Layer::Plane),
+    ("insula-attack", Layer::Mechanism),
     ("insula-catalog", Layer::Mechanism),
     ("insula-credentials", Layer::Mechanism),
     ("insula-local-postgres", Layer::Mechanism),

@@ -1,5 +1,6 @@
 //! The commands that talk to a running server.
 
+mod attack;
 mod clusters;
 mod credentials;
 mod drift;
@@ -13,6 +14,11 @@ use crate::client::{Client, Failure};
 
 /// Runs a command against the server.
 pub async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
+    if let Command::Attack(attack) = &command
+        && attack.list
+    {
+        return attack::list(connection.output, attack.only.as_deref());
+    }
     let client = Client::find(connection)?;
     let format = connection.output;
     match command {
@@ -26,6 +32,7 @@ pub async fn run(connection: &Connection, command: Command) -> Result<(), Failur
         Command::Region(command) => clusters::regions(&client, format, command).await,
         Command::Operation(command) => operations::operations(&client, format, command).await,
         Command::Audit(command) => operations::audit(&client, format, command).await,
+        Command::Attack(arguments) => attack::run(&client, format, arguments).await,
         Command::Doctor => operations::doctor(&client, format).await,
         Command::Up(_)
         | Command::Serve(_)

@@ -260,6 +260,11 @@ last_port = {last}
         said.json()
     }
 
+    /// A tenant, as it is shown.
+    pub fn tenant(&self, slug: &str) -> Value {
+        self.run(&["tenant", "show", slug, "-o", "json"]).json()
+    }
+
     /// The URL of a tenant's default login.
     pub fn url(&self, slug: &str) -> String {
         let said = self.run(&["tenant", "url", slug]);

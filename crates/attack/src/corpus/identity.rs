@@ -1,0 +1,238 @@
+//! Becoming somebody else within a session.
+
+use crate::attempt::Want::{Itself, Refused};
+use crate::attempt::{Attempt, sql};
+
+pub(super) const ATTEMPTS: &[Attempt] = &[
+    sql("set-role", "Become the victim by SET ROLE.", Itself, &["set role {role}", "select current_user"]),
+    sql(
+        "set-local-role",
+        "Become the victim for a transaction.",
+        Itself,
+        &["begin", "savepoint a", "set local role {role}", "rollback to a", "select current_user"],
+    ),
+    sql(
+        "session-authorization",
+        "Become the victim by SET SESSION AUTHORIZATION.",
+        Itself,
+        &["set session authorization {role}", "select current_user"],
+    ),
+    sql(
+        "session-authorization-default",
+        "Get behind the session's own role.",
+        Itself,
+        &["set session authorization default", "reset session authorization", "select session_user"],
+    ),
+    sql(
+        "reset-role",
+        "Get behind the session's role by RESET.",
+        Itself,
+        &["reset role", "select current_user"],
+    ),
+    sql(
+        "set-role-none",
+        "Get behind the session's role by NONE.",
+        Itself,
+        &["set role none", "select current_user"],
+    ),
+    sql(
+        "reset-and-discard",
+        "Get behind the session's role by all that resets.",
+        Itself,
+        &["reset all", "reset role", "discard all", "select current_user"],
+    ),
+    sql(
+        "role-by-set-config",
+        "Become the victim by a function.",
+        Itself,
+        &["select from (select pg_catalog.set_config('role', '{role}', false)) x", "select current_user"],
+    ),
+    sql(
+        "authorization-by-set-config",
+        "Become the victim by a function that sets the session's user.",
+        Itself,
+        &[
+            "select from (select pg_catalog.set_config('session_authorization', '{role}', false)) x",
+            "select session_user",
+        ],
+    ),
+    sql(
+        "role-by-pg-settings",
+        "Become the victim by writing to the view of settings.",
+        Itself,
+        &["update pg_catalog.pg_settings set setting = '{role}' where name = 'role'", "select current_user"],
+    ),
+    sql(
+        "role-in-do",
+        "Become the victim in a DO block.",
+        Itself,
+        &["do $$ begin execute 'set role {role}'; end $$", "select current_user"],
+    ),
+    sql(
+        "role-in-do-assembled",
+        "Become the victim in a DO block that assembles its text.",
+        Itself,
+        &[
+            "do $$ begin execute 'se' || 't ro' || 'le ' || quote_ident('{role}'); end $$",
+            "select current_user",
+        ],
+    ),
+    sql(
+        "role-in-function",
+        "Become the victim in a function of the session's own.",
+        Itself,
+        &[
+            "create function pg_temp.r() returns void language plpgsql as $$ begin execute 'set role {role}'; end $$",
+            "select from (select pg_temp.r()) x",
+            "select current_user",
+        ],
+    ),
+    sql(
+        "role-by-function-setting",
+        "Become the victim by a function's SET clause.",
+        Itself,
+        &[
+            "create function pg_temp.r() returns name language sql set role = '{role}' as 'select current_user'",
+            "select pg_temp.r()",
+        ],
+    ),
+    sql(
+        "role-in-cursor",
+        "Become the victim while a cursor is open.",
+        Itself,
+        &[
+            "begin",
+            "declare c cursor for select current_user",
+            "set role {role}",
+            "rollback",
+            "select current_user",
+        ],
+    ),
+    sql(
+        "role-in-comment",
+        "Become the victim by an odd spelling.",
+        Itself,
+        &["/* x */ sEt/**/rOlE --x\n {role}", "select current_user"],
+    ),
+    sql(
+        "role-quoted",
+        "Become the victim by a quoted name.",
+        Itself,
+        &["set role \"{role}\"", "set role U&\"\\0074enant\"", "select current_user"],
+    ),
+    sql(
+        "role-behind-statements",
+        "Become the victim behind other statements of one message.",
+        Itself,
+        &["select from (select 1) x; set role {role}; select current_user", "select current_user"],
+    ),
+    sql(
+        "role-of-pool-owner",
+        "Become the owner of the shared tables.",
+        Refused,
+        &["set role insula_pool_owner"],
+    ),
+    sql(
+        "role-of-pool-group",
+        "Become the group with the rights on shared tables.",
+        Itself,
+        &["set role insula_pool_rw", "rollback", "reset role", "select current_user"],
+    ),
+    sql(
+        "role-of-tenants-group",
+        "Become the group of all tenants.",
+        Itself,
+        &["begin", "savepoint a", "set role insula_tenants", "rollback", "select session_user"],
+    ),
+    sql(
+        "role-of-schema-owner",
+        "Become the owner of the victim's schema.",
+        Refused,
+        &["set role {schema}_owner"],
+    ),
+    sql("role-of-superuser", "Become the superuser.", Refused, &["set role postgres"]),
+    sql("role-read-only", "Become the victim's read-only role.", Refused, &["set role {role}_ro"]),
+    sql("role-monitor", "Become a role that reads all statistics.", Refused, &["set role pg_monitor"]),
+    sql("role-read-all", "Become a role that reads all data.", Refused, &["set role pg_read_all_data"]),
+    sql(
+        "alter-role-password",
+        "Give the victim's role a password that the attacker knows.",
+        Refused,
+        &["begin", "alter role {role} password 'x'"],
+    ),
+    sql(
+        "alter-role-settings",
+        "Give the victim's role other settings.",
+        Refused,
+        &["begin", "alter role {role} set search_path = pg_temp"],
+    ),
+    sql(
+        "alter-role-in-do",
+        "Change the victim's role in a DO block.",
+        Refused,
+        &["begin", "do $$ begin execute 'alter role {role} nologin'; end $$"],
+    ),
+    sql(
+        "alter-all-roles",
+        "Change the settings of all roles.",
+        Refused,
+        &["begin", "alter role all set row_security = off"],
+    ),
+    sql(
+        "become-superuser",
+        "Make the attacker's role a superuser.",
+        Refused,
+        &["begin", "alter role current_user superuser"],
+    ),
+    sql(
+        "become-bypassrls",
+        "Let the attacker's role bypass row security.",
+        Refused,
+        &["begin", "alter role {own_role} bypassrls"],
+    ),
+    sql("create-role", "Make a role.", Refused, &["begin", "create role insula_attack_role superuser login"]),
+    sql(
+        "rename-role",
+        "Take over the victim's name.",
+        Refused,
+        &["begin", "alter role {own_role} rename to {role}"],
+    ),
+    sql("drop-role", "Drop the victim's role.", Refused, &["begin", "drop role {role}"]),
+    sql("drop-owned", "Drop what the victim owns.", Refused, &["begin", "drop owned by {role} cascade"]),
+    sql(
+        "reassign-owned",
+        "Take over what the victim owns.",
+        Refused,
+        &["begin", "reassign owned by {role} to {own_role}"],
+    ),
+    sql(
+        "grant-victim-to-self",
+        "Become a member of the victim's role.",
+        Refused,
+        &["begin", "grant {role} to {own_role}"],
+    ),
+    sql(
+        "grant-self-to-victim",
+        "Make the victim a member of the attacker's role.",
+        Refused,
+        &["begin", "grant {own_role} to {role}"],
+    ),
+    sql(
+        "grant-in-do",
+        "Make the victim a member of the attacker's role in a DO block that is taken back.",
+        Refused,
+        &["begin", "do $$ begin execute 'grant {role} to {own_role}'; end $$"],
+    ),
+    sql(
+        "grant-group",
+        "Become a member of the pool's group.",
+        Refused,
+        &["begin", "grant insula_pool_rw to {own_role}"],
+    ),
+    sql(
+        "comment-on-role",
+        "Write on the victim's role.",
+        Refused,
+        &["begin", "comment on role {role} is 'x'"],
+    ),
+];
