@@ -123,6 +123,21 @@ async fn settings_of_the_start_come_along() {
     assert_eq!(setting(&plain, "work_mem").await, "4MB");
 }
 
+#[tokio::test]
+async fn who_ends_a_copy_that_there_is_not_keeps_no_backend() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    // As Postgres.js ends the COPY before it once more.
+    raw.write(|out| {
+        frontend::put_query(out, b"select 1").unwrap();
+        out.extend_from_slice(b"f\0\0\0\x06x\0");
+    })
+    .await;
+    raw.until_ready().await;
+    assert_eq!(one(&world.connect(&tenant).await, "select 'served'").await, "served");
+}
+
 /// The values that a client is told of a setting, in their order.
 fn told(messages: &[Message], name: &str) -> Vec<String> {
     let statuses = messages.iter().filter(|message| message.tag == tag::PARAMETER_STATUS);
