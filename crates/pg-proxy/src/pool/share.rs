@@ -305,8 +305,7 @@ impl<B> Share<B> {
         {
             self.leave(key);
             self.enter(key.tenant);
-            let mut tasks: Vec<_> =
-                self.begin(other).map(|key| Task::Replace(backend, key)).into_iter().collect();
+            let mut tasks = self.serve(other, |key| Task::Replace(backend, key));
             tasks.extend(self.dispatch(now));
             return tasks;
         }
@@ -454,11 +453,11 @@ impl<B> Share<B> {
             self.floor = self.floor.max(had);
             if self.open < self.limits.backends {
                 self.open += 1;
-                tasks.extend(self.begin(tenant).map(Task::Open));
+                tasks.extend(self.serve(tenant, Task::Open));
             } else if let Some((key, backend, for_whom)) = self.take_idle(now) {
                 self.leave(key);
                 self.enter(key.tenant);
-                tasks.extend(self.begin(for_whom).map(|key| Task::Replace(backend, key)));
+                tasks.extend(self.serve(for_whom, |key| Task::Replace(backend, key)));
             } else {
                 tasks.extend(self.asks_to_look(now));
                 break;
@@ -472,6 +471,13 @@ impl<B> Share<B> {
         let &(kept_until, _) = self.idle.range((now, u64::MAX)..).next()?.0;
         let asks = !std::mem::replace(&mut self.will_look, true);
         asks.then_some(Task::LookAt(kept_until))
+    }
+
+    /// Begins a backend for the tenant. With it the tenant may have all it may
+    /// have, and still be short in one pool with an idle one in another.
+    fn serve(&mut self, id: TenantId, how: impl FnOnce(PoolKey) -> Task<B>) -> Vec<Task<B>> {
+        let begun = self.begin(id).map(how);
+        begun.into_iter().chain(self.swap_own(id)).collect()
     }
 
     /// Counts a backend for a pool of the tenant that is short of them.
