@@ -47,24 +47,34 @@ impl CancelTarget {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     state: Mutex<SlotState>,
-    /// Told when a cancel has been through.
-    done: Notify,
 }
 
 #[derive(Debug, Default)]
 struct SlotState {
     target: Option<CancelTarget>,
-    /// Cancels that are on their way to the backend.
+    /// The cancels to that backend, and to those before it to which there were none.
+    passage: Arc<Passage>,
+}
+
+/// The cancels that were sent to one backend.
+#[derive(Debug, Default)]
+pub(crate) struct Passage {
+    state: Mutex<PassageState>,
+    /// Told when one has been through, or has got lost.
+    done: Notify,
+}
+
+#[derive(Debug, Default)]
+struct PassageState {
     under_way: usize,
-    /// One of them has got lost.
-    in_doubt: bool,
+    has_lost: bool,
 }
 
 /// A cancel on its way. As long as it lives, the backend is not given to
 /// another session.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
-    slot: Arc<Slot>,
+    passage: Arc<Passage>,
     pub target: CancelTarget,
 }
 
@@ -74,37 +84,23 @@ impl Slot {
         self.lock().target = Some(target);
     }
 
-    /// The session has no backend any more. False where a cancel is on its way
-    /// to the one that it had.
+    /// The session has no backend any more. Gives the cancels that are on their
+    /// way to the one that it had, or have got lost on it, where there are any.
     #[must_use]
-    pub fn lead_nowhere(&self) -> bool {
+    pub fn lead_nowhere(&self) -> Option<Arc<Passage>> {
         let mut state = self.lock();
         state.target = None;
-        state.under_way == 0 && !state.in_doubt
-    }
-
-    /// Waits until no cancel is on its way. False where one has got lost, which
-    /// may come to the backend yet; that is forgotten with this.
-    pub async fn all_done(&self) -> bool {
-        loop {
-            let done = self.done.notified();
-            {
-                let mut state = self.lock();
-                if state.under_way == 0 {
-                    return !std::mem::take(&mut state.in_doubt);
-                }
-            }
-            done.await;
-        }
+        let is_clear = state.passage.is_clear();
+        (!is_clear).then(|| std::mem::take(&mut state.passage))
     }
 
     /// A cancel of what the session does now, if it does anything.
-    pub fn begin(self: Arc<Self>) -> Option<UnderWay> {
-        let mut state = self.lock();
+    pub fn begin(&self) -> Option<UnderWay> {
+        let state = self.lock();
         let target = state.target.clone()?;
-        state.under_way += 1;
-        drop(state);
-        Some(UnderWay { slot: self, target })
+        let passage = Arc::clone(&state.passage);
+        passage.lock().under_way += 1;
+        Some(UnderWay { passage, target })
     }
 
     fn lock(&self) -> MutexGuard<'_, SlotState> {
@@ -113,17 +109,44 @@ impl Slot {
     }
 }
 
+impl Passage {
+    /// Waits until no cancel is on its way. False where one has got lost: it may
+    /// come to the backend yet.
+    pub async fn all_through(&self) -> bool {
+        loop {
+            let done = self.done.notified();
+            {
+                let state = self.lock();
+                if state.under_way == 0 {
+                    return !state.has_lost;
+                }
+            }
+            done.await;
+        }
+    }
+
+    fn is_clear(&self) -> bool {
+        let state = self.lock();
+        state.under_way == 0 && !state.has_lost
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PassageState> {
+        // Nothing in here can be left half-changed by a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl UnderWay {
     /// It was sent, or not, and has not been seen to arrive.
     pub fn got_lost(&self) {
-        self.slot.lock().in_doubt = true;
+        self.passage.lock().has_lost = true;
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.slot.lock().under_way -= 1;
-        self.slot.done.notify_waiters();
+        self.passage.lock().under_way -= 1;
+        self.passage.done.notify_waiters();
     }
 }
 
@@ -226,32 +249,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_backend_to_which_a_cancel_got_lost_goes_to_nobody() {
-        let slot = Arc::new(Slot::default());
-        slot.lead_to(target(1));
-        Arc::clone(&slot).begin().unwrap().got_lost();
-        assert!(!slot.lead_nowhere() && !slot.all_done().await);
-        slot.lead_to(target(2));
-        assert!(slot.lead_nowhere(), "the next one has nothing to do with it");
-    }
-
-    #[tokio::test]
     async fn a_backend_is_kept_until_a_cancel_has_been_through() {
-        let slot = Arc::new(Slot::default());
+        let slot = Slot::default();
         slot.lead_to(target(1));
-        assert!(slot.lead_nowhere(), "nothing is on its way");
-        assert!(Arc::clone(&slot).begin().is_none());
+        assert!(slot.lead_nowhere().is_none(), "nothing is on its way");
+        assert!(slot.begin().is_none());
         slot.lead_to(target(2));
-        let under_way = Arc::clone(&slot).begin().unwrap();
-        assert!(!slot.lead_nowhere());
-        let waiting = tokio::spawn({
-            let slot = Arc::clone(&slot);
-            async move { slot.all_done().await }
-        });
+        let under_way = slot.begin().unwrap();
+        let passage = slot.lead_nowhere().unwrap();
+        let waiting = tokio::spawn(async move { passage.all_through().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(under_way);
-        waiting.await.unwrap();
+        assert!(waiting.await.unwrap(), "it goes to others then");
+    }
+
+    #[tokio::test]
+    async fn a_backend_to_which_a_cancel_got_lost_goes_to_nobody_and_the_next_one_does() {
+        let slot = Slot::default();
+        slot.lead_to(target(1));
+        let late = slot.begin().unwrap();
+        let first = slot.lead_nowhere().unwrap();
+        // The session has its next backend before it is known.
+        slot.lead_to(target(2));
+        assert!(slot.lead_nowhere().is_none(), "the next one has nothing to do with it");
+        late.got_lost();
+        drop(late);
+        assert!(!first.all_through().await && !first.all_through().await, "whoever asks");
     }
 
     #[test]

@@ -384,12 +384,13 @@ impl Pump {
         let Connection::With(lease) = std::mem::replace(&mut self.connection, Connection::Without) else {
             return;
         };
-        if self.source.slot.lead_nowhere() {
-            return lease.give_back();
+        match self.source.slot.lead_nowhere() {
+            None => lease.give_back(),
+            // The cancel was meant for this session, and may still come.
+            Some(passage) => drop(tokio::spawn(async move {
+                if passage.all_through().await { lease.give_back() } else { lease.end() }
+            })),
         }
-        // The cancel was meant for this session, and may still come.
-        let slot = Arc::clone(&self.source.slot);
-        tokio::spawn(async move { if slot.all_done().await { lease.give_back() } else { lease.end() } });
     }
 
     fn write_server(&mut self, context: &mut Context<'_>) -> bool {
