@@ -65,6 +65,14 @@ pub(crate) fn is_wrong(answers: &[Result]) -> bool {
     answers.iter().flatten().flat_map(|answer| &answer.errors).any(|(code, _)| code == SYNTAX_ERROR)
 }
 
+/// Whether there is neither a value nor a refusal, nor an end: then nothing was
+/// shown.
+pub(crate) fn says_nothing(answers: &[Result]) -> bool {
+    answers
+        .iter()
+        .all(|answer| answer.as_ref().is_ok_and(|it| it.values().next().is_none() && it.errors.is_empty()))
+}
+
 /// What was seen, short, in printable characters.
 pub(crate) fn saw(answers: &[Result]) -> String {
     let mut parts: Vec<String> = Vec::new();

@@ -2,12 +2,14 @@
 //! need both sides at the same time.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use insula_pg_wire::startup::{CancelKey, put_cancel_request};
+use tokio::time::timeout;
 
 use crate::run::{Field, Finding};
-use crate::session::{Answer, Gone};
+use crate::session::{Answer, Gone, Login};
 
 /// The steps of an attempt.
 pub(crate) type Routine = for<'a> fn(&'a mut Field) -> Steps<'a>;
@@ -162,7 +164,13 @@ pub(crate) fn lists_locks(field: &mut Field) -> Steps<'_> {
     })
 }
 
-/// Sends cancels while the victim works.
+/// How long a cancel that has been taken would need at the most to be seen: what
+/// does not happen cannot be waited for otherwise.
+const CANCEL_SHOWS: Duration = Duration::from_millis(150);
+
+/// Sends cancels while the victim works, and at last the right one: only where
+/// that one ends the victim's statement were the others sent to something that
+/// could have been cancelled.
 async fn cancels(
     field: &mut Field,
     keys: impl Fn(CancelKey, CancelKey) -> Vec<CancelKey>,
@@ -174,25 +182,43 @@ async fn cancels(
     };
     let keys = keys(own, theirs);
     let login = field.attacker.clone();
-    let send = async {
-        for key in &keys {
-            let mut out = BytesMut::new();
-            put_cancel_request(&mut out, *key);
-            login.knock().await?.say_and_leave(&out).await?;
+    // Both are with the server when the first is answered.
+    victim.begin("select 1").await?;
+    victim.begin("select pg_catalog.pg_sleep(30)").await?;
+    victim.answer(None).await?;
+    for key in &keys {
+        cancel(&login, *key).await?;
+    }
+    if let Ok(answer) = timeout(CANCEL_SHOWS, victim.answer(None)).await {
+        let saw = answer.map_or_else(|gone| gone.to_string(), |answer| format!("{:?}", answer.errors));
+        return Ok(Finding::breached(saw, "the victim's statement was cancelled"));
+    }
+    let mut tries = 0;
+    let ended = loop {
+        cancel(&login, theirs).await?;
+        match timeout(CANCEL_SHOWS, victim.answer(None)).await {
+            Ok(answer) => break answer?,
+            Err(_) if tries == RIGHT_CANCELS => {
+                return Ok(Finding::untried("the victim's own key cancels nothing"));
+            }
+            Err(_) => tries += 1,
         }
-        Ok::<(), Gone>(())
     };
-    // Longer than what is sent meanwhile.
-    let (work, sent) = tokio::join!(victim.ask("select pg_catalog.pg_sleep(0.25)"), send);
-    sent?;
-    let cancelled = work?.errors;
     drop(attacker);
-    Ok(match cancelled.first() {
-        Some((code, text)) => {
-            Finding::breached(format!("{code} {text}"), "the victim's statement was cancelled")
-        }
-        None => Finding::held(format!("{} requests, and the victim's statement went on", keys.len())),
+    Ok(if ended.errors.first().is_some_and(|(code, _)| code == "57014") {
+        Finding::held(format!("{} requests did nothing, and the victim's own did", keys.len()))
+    } else {
+        Finding::untried("the victim's own key cancels nothing")
     })
+}
+
+/// How often the right cancel is tried.
+const RIGHT_CANCELS: u32 = 20;
+
+async fn cancel(login: &Login, key: CancelKey) -> Result<(), Gone> {
+    let mut out = BytesMut::new();
+    put_cancel_request(&mut out, key);
+    login.knock().await?.say_until_closed(&out).await.map(drop)
 }
 
 /// The victim's number with guessed secrets.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::attempt::{Attempt, How, Left, Start, Want};
 use crate::corpus;
 use crate::ground::{Ground, SetupError, survey};
-use crate::judge::{self, breach, is_wrong, shortened};
+use crate::judge::{self, breach, is_wrong, says_nothing, shortened};
 use crate::session::{Answer, Gone, Login, Session};
 
 /// One of the two tenants.
@@ -132,6 +132,9 @@ impl Finding {
         if let Some(Err(Gone::Silent)) = answers.last() {
             return Self { saw, ..Self::untried("there was no answer in time") };
         }
+        if want == Want::Itself && says_nothing(answers) {
+            return Self { saw, ..Self::untried("nobody said who the session is, and nothing was refused") };
+        }
         Self::held(saw)
     }
 }
@@ -185,9 +188,9 @@ impl Field {
         let parties = (&plan.attacker, &plan.victim);
         let (ground, witness) = survey((&attacker, &victim), parties, plan.table.as_deref(), &token).await?;
         let mut field = Self { ground, attacker, victim, witness, digest: None };
-        let _ = field.stand().await;
-        let first = field.look(false).await;
-        first.map_err(|why| SetupError::NoSession { who: plan.victim.slug.clone(), why })?;
+        let no_session = |why: String| SetupError::NoSession { who: plan.victim.slug.clone(), why };
+        field.stand().await.map_err(|gone| no_session(gone.to_string()))?;
+        field.look(false).await.map_err(no_session)?;
         Ok(field)
     }
 
@@ -212,17 +215,18 @@ impl Field {
     /// The victim begins a transaction, in which others could find it.
     async fn stand(&mut self) -> Result<(), Gone> {
         let word = self.ground.word("token").to_owned();
-        let begun = self.witness.ask(&format!("begin; select pg_catalog.pg_backend_pid(), '{word}'")).await;
-        if matches!(begun, Err(Gone::Closed | Gone::Refused(..))) {
+        let begin = format!("begin; select pg_catalog.pg_backend_pid(), '{word}'");
+        let begun = match self.witness.ask(&begin).await {
             // The look behind the attempt that ended it has told of it.
-            let named = [("application_name".to_owned(), word.clone())];
-            self.witness = self.victim.session_with(&named, None).await?;
-            self.witness.ask("begin").await?;
-        }
-        if let Ok(answer) = begun {
-            let pid = answer.values().next().unwrap_or("0").to_owned();
-            self.ground.know("pid", pid);
-        }
+            Err(Gone::Closed | Gone::Refused(..)) => {
+                let named = [("application_name".to_owned(), word)];
+                self.witness = self.victim.session_with(&named, None).await?;
+                self.witness.ask(&begin).await?
+            }
+            begun => begun?,
+        };
+        let pid = begun.values().next().ok_or_else(|| Gone::Broken("no process number came".to_owned()))?;
+        self.ground.know("pid", pid.to_owned());
         Ok(())
     }
 
@@ -284,7 +288,9 @@ impl Field {
             if let Err(why) = self.look(true).await {
                 return Finding::breached(judge::saw(&answers), why);
             }
-            let _ = self.stand().await;
+            if let Err(gone) = self.stand().await {
+                return untried_for(gone);
+            }
         }
         let finding = Finding::of(want, &answers, &self.ground);
         if finding.verdict == Verdict::Breached || answers.last().is_some_and(Result::is_err) {
@@ -328,7 +334,7 @@ impl Field {
             Ok(session) => session,
             Err(gone) => return untried_for(gone),
         };
-        let answers = [session.say_and_leave(&bytes(&self.ground)).await];
+        let answers = [session.say_alone(&bytes(&self.ground)).await];
         Finding::of(Want::Nothing, &answers, &self.ground)
     }
 
@@ -337,7 +343,7 @@ impl Field {
             Ok(session) => session,
             Err(gone) => return untried_for(gone),
         };
-        let answers = [session.say_and_leave(&bytes(&self.ground)).await];
+        let answers = [session.say_and_ask(&bytes(&self.ground)).await];
         Finding::of_crafted(want, &answers, &self.ground)
     }
 

@@ -23,6 +23,15 @@ use tokio::time::timeout;
 /// The longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long nothing has come when it is taken that nothing will, without
+/// another word of this side.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// The last question of who says bytes, which gives no value, and the name by
+/// which its answer is known.
+const LAST_QUESTION: &str = "select 1 as insula_attack_last where false";
+const LAST_NAME: &[u8] = b"insula_attack_last\0";
+
 /// The longest message that is read, and the most that is kept of one answer.
 const BYTES_MAX: usize = 8 << 20;
 
@@ -296,9 +305,19 @@ impl Session {
 
     /// The same with rows for a COPY.
     pub async fn ask_with(&mut self, text: &str, rows: Option<&[u8]>) -> Result<Answer, Gone> {
+        self.begin(text).await?;
+        self.answer(rows).await
+    }
+
+    /// Sends a text as one message, and does not wait for its answer.
+    pub async fn begin(&mut self, text: &str) -> Result<(), Gone> {
         let mut out = BytesMut::new();
         frontend::put_query(&mut out, text.as_bytes()).map_err(|error| Gone::Broken(error.to_string()))?;
-        self.send(&out).await?;
+        self.send(&out).await
+    }
+
+    /// The answer to the next text that was sent.
+    pub async fn answer(&mut self, rows: Option<&[u8]>) -> Result<Answer, Gone> {
         let mut answer = Answer::default();
         loop {
             let message = self.next().await?;
@@ -322,22 +341,63 @@ impl Session {
         }
     }
 
-    /// Sends bytes, then that nothing more will come, and reads to the end. What
-    /// is no message is kept as it is.
-    pub async fn say_and_leave(&mut self, bytes: &[u8]) -> Result<Answer, Gone> {
+    /// Sends bytes and a last question behind them, reads until that is answered,
+    /// leaves, and reads to the end. A front that hears of the leaving need not do
+    /// what was asked before, so the leaving comes last.
+    pub async fn say_and_ask(&mut self, bytes: &[u8]) -> Result<Answer, Gone> {
+        let mut out = BytesMut::from(bytes);
+        frontend::put_query(&mut out, LAST_QUESTION.as_bytes())
+            .map_err(|error| Gone::Broken(error.to_string()))?;
+        self.say(&out, QUIET).await
+    }
+
+    /// Sends bytes that are no session, reads until nothing comes any more, leaves,
+    /// and reads to the end.
+    pub async fn say_alone(&mut self, bytes: &[u8]) -> Result<Answer, Gone> {
+        self.say(bytes, QUIET).await
+    }
+
+    /// Sends bytes that are answered by closing.
+    pub async fn say_until_closed(&mut self, bytes: &[u8]) -> Result<Answer, Gone> {
+        self.say(bytes, PATIENCE).await
+    }
+
+    /// What is no message is kept as it is.
+    async fn say(&mut self, bytes: &[u8], quiet: Duration) -> Result<Answer, Gone> {
         // A front that has closed already has said what it had to say.
         let _ = self.send(bytes).await;
-        let _ = bounded(async { self.stream.shutdown().await.map_err(|_| Gone::Closed) }).await;
         let mut answer = Answer::default();
-        loop {
-            match self.next().await {
-                Ok(message) => answer.take(&message)?,
-                Err(Gone::Closed) | Err(Gone::Broken(_)) => break,
-                Err(gone) => return Err(gone),
+        let mut is_last = false;
+        let is_over = loop {
+            match timeout(quiet, self.next()).await {
+                Ok(Ok(message)) => {
+                    is_last |= message.body.windows(LAST_NAME.len()).any(|part| part == LAST_NAME);
+                    answer.take(&message)?;
+                    if is_last && message.tag == tag::READY_FOR_QUERY {
+                        break false;
+                    }
+                }
+                Ok(Err(Gone::Closed | Gone::Broken(_))) => break true,
+                Ok(Err(gone)) => return Err(gone),
+                Err(_) => break false,
             }
+        };
+        if !is_over {
+            self.leave(&mut answer).await?;
         }
         answer.raw.extend_from_slice(&self.inbox);
         Ok(answer)
+    }
+
+    async fn leave(&mut self, answer: &mut Answer) -> Result<(), Gone> {
+        let _ = bounded(async { self.stream.shutdown().await.map_err(|_| Gone::Closed) }).await;
+        loop {
+            match self.next().await {
+                Ok(message) => answer.take(&message)?,
+                Err(Gone::Closed | Gone::Broken(_)) => return Ok(()),
+                Err(gone) => return Err(gone),
+            }
+        }
     }
 }
 
