@@ -15,7 +15,6 @@ mod judge;
 mod routines;
 mod run;
 mod session;
-mod tls;
 
 pub use attempt::{Attempt, Want};
 pub use ground::SetupError;

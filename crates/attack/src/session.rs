@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use insula_credentials::Secret;
-use insula_credentials::scram::{EndPoint, ScramClient, ServerFirstSeen};
+use insula_credentials::scram::{EndPoint, ScramClient, ServerFirstSeen, client_config_bound_later};
 use insula_domain::Entropy;
 use insula_pg_wire::backend::{
     Authentication, parse_backend_key_data, parse_command_complete, parse_data_row, parse_error, tag,
@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// The longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -179,10 +180,10 @@ impl Login {
         if stream.read_u8().await.map_err(unreachable)? != b'S' {
             return Err(Gone::Broken("the front has no TLS, which the URL asks for".to_owned()));
         }
-        let tls = crate::tls::connector().map_err(|error| Gone::Broken(error.to_string()))?;
+        let tls = client_config_bound_later().map_err(|error| Gone::Broken(error.to_string()))?;
         let name = ServerName::try_from(self.parts.host.clone())
             .map_err(|error| Gone::Unreachable(error.to_string()))?;
-        let stream = tls.connect(name, stream).await.map_err(unreachable)?;
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.map_err(unreachable)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let end_point = certificate.and_then(|certificate| EndPoint::of_certificate(certificate));
         let end_point = end_point

@@ -4,13 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use insula_credentials::scram::EndPoint;
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use insula_credentials::scram::{EndPoint, client_config_bound_later};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, NoServerSessionStorage};
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -132,63 +129,7 @@ impl std::fmt::Debug for FrontTls {
     }
 }
 
-/// TLS towards servers. Sessions are not resumed, so that every handshake
-/// shows the server's certificate.
+/// TLS towards servers.
 pub(crate) fn connector() -> Result<TlsConnector, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Arc::new(BoundByScram { provider: Arc::clone(&provider) });
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Takes every certificate whose key the server proves to have. That it is the
-/// right server's certificate is proved afterwards, by an authentication that
-/// is bound to it (`SCRAM-SHA-256-PLUS`, which the backend insists on): only
-/// who knows the role's verifier can finish that for this very certificate. So
-/// no authority has to be trusted, and no name has to fit.
-#[derive(Debug)]
-struct BoundByScram {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for BoundByScram {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    Ok(TlsConnector::from(Arc::new(client_config_bound_later()?)))
 }

@@ -7,6 +7,7 @@ mod channel_binding;
 mod client;
 mod message;
 mod server;
+mod tls;
 mod verifier;
 
 use aws_lc_rs::hmac;
@@ -15,6 +16,7 @@ use thiserror::Error;
 pub use channel_binding::EndPoint;
 pub use client::{ScramClient, ServerFirstSeen};
 pub use server::{Mechanism, MockSecrets, ScramServer};
+pub use tls::client_config_bound_later;
 pub use verifier::{InvalidVerifier, LOGIN_ITERATIONS, ScramVerifier};
 
 /// Bytes of an HMAC-SHA256, and of every key of the protocol.

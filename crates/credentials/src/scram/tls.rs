@@ -1,28 +1,36 @@
-//! TLS towards the front. No authority has to be trusted: the authentication
-//! is bound to the certificate (`SCRAM-SHA-256-PLUS`), which nobody can finish
-//! who does not know the login's verifier.
+//! The TLS under `SCRAM-SHA-256-PLUS`: no authority has to be trusted, and no
+//! name has to fit, because the authentication behind it is bound to the
+//! certificate.
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio_rustls::TlsConnector;
 
-/// A connector whose sessions have to be bound to the certificate afterwards.
-pub(crate) fn connector() -> Result<TlsConnector, rustls::Error> {
+/// TLS of a client that insists on `SCRAM-SHA-256-PLUS` afterwards; without that
+/// the other side is not authenticated at all. Sessions are not resumed, so that
+/// every handshake shows the certificate.
+///
+/// # Errors
+/// Where the provider of cryptography has nothing that suits.
+pub fn client_config_bound_later() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Arc::new(BoundLater { provider: Arc::clone(&provider) });
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
-/// Takes every certificate whose key the other side proves to have.
+/// Takes every certificate whose key the server proves to have. That it is the
+/// right server's certificate is proved afterwards: only who knows the role's
+/// verifier can finish the authentication for this very certificate.
 #[derive(Debug)]
 struct BoundLater {
     provider: Arc<CryptoProvider>,
@@ -46,12 +54,8 @@ impl ServerCertVerifier for BoundLater {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -60,12 +64,8 @@ impl ServerCertVerifier for BoundLater {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
