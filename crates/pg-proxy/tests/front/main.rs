@@ -9,6 +9,7 @@ mod cost;
 mod direct;
 mod doors;
 mod ending;
+mod faults;
 mod hosts;
 mod limits;
 mod login;

@@ -140,15 +140,26 @@ impl World {
     }
 
     pub async fn tenant_below(&self, slug: &str, parent: Option<&Tenant>) -> Tenant {
+        let admin = self.database.connect().await;
+        self.tenant_in(slug, parent, &admin, self.database.name()).await
+    }
+
+    /// The same in another database, of whatever server.
+    pub async fn tenant_in(
+        &self,
+        slug: &str,
+        parent: Option<&Tenant>,
+        admin: &Client,
+        database: &str,
+    ) -> Tenant {
         let id = TenantId::generate(&SystemClock, &OsEntropy);
         let cluster: ClusterName = CLUSTER.parse().unwrap();
         let mut placement = Placement::new(id, Isolation::Schema, cluster, Epoch::FIRST);
         // The database is this test's alone, so that notifications are heard.
         placement.isolation = Isolation::Database;
-        placement.database = insula_domain::DatabaseName::from_stored(self.database.name().to_owned());
+        placement.database = insula_domain::DatabaseName::from_stored(database.to_owned());
         let generation = self.keys.current_generation();
-        let admin = self.database.connect().await;
-        make_roles(&admin, &self.keys, &placement, id, generation).await;
+        make_roles(admin, &self.keys, &placement, id, generation).await;
 
         let login_id = LoginId::generate(&SystemClock, &OsEntropy);
         let secret = self.keys.login_secret(login_id, generation, 1).unwrap();
