@@ -203,7 +203,7 @@ pub(crate) async fn survey(
     let lock_row = format!(
         "set local lock_timeout = '3s'; select 1 from (select 1 from {table} order by {order} limit 1 for update) x"
     );
-    let victim_key = theirs.key;
+    let victim_key = theirs.key.clone();
     Ok((Ground { words, secrets: chosen.secrets, own_role, digest, lock_row, victim_key }, theirs))
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use insula_pg_wire::startup::{CancelKey, put_cancel_request};
+use insula_pg_wire::startup::{CancelKey, CancelSecret, put_cancel_request};
 use tokio::time::timeout;
 
 use crate::run::{Field, Finding};
@@ -177,17 +177,17 @@ async fn cancels(
 ) -> Result<Finding, Gone> {
     let attacker = field.attacker.session().await?;
     let mut victim = field.victim.session().await?;
-    let (Some(own), Some(theirs)) = (attacker.key, victim.key) else {
+    let (Some(own), Some(theirs)) = (attacker.key.clone(), victim.key.clone()) else {
         return Ok(Finding::untried("the front gives no cancel keys"));
     };
-    let keys = keys(own, theirs);
+    let keys = keys(own, theirs.clone());
     let login = field.attacker.clone();
     // Both are with the server when the first is answered.
     victim.begin("select 1").await?;
     victim.begin("select pg_catalog.pg_sleep(30)").await?;
     victim.answer(None).await?;
     for key in &keys {
-        cancel(&login, *key).await?;
+        cancel(&login, key).await?;
     }
     if let Ok(answer) = timeout(CANCEL_SHOWS, victim.answer(None)).await {
         let saw = answer.map_or_else(|gone| gone.to_string(), |answer| format!("{:?}", answer.errors));
@@ -195,7 +195,7 @@ async fn cancels(
     }
     let mut tries = 0;
     let ended = loop {
-        cancel(&login, theirs).await?;
+        cancel(&login, &theirs).await?;
         match timeout(CANCEL_SHOWS, victim.answer(None)).await {
             Ok(answer) => break answer?,
             Err(_) if tries == RIGHT_CANCELS => {
@@ -215,7 +215,7 @@ async fn cancels(
 /// How often the right cancel is tried.
 const RIGHT_CANCELS: u32 = 20;
 
-async fn cancel(login: &Login, key: CancelKey) -> Result<(), Gone> {
+async fn cancel(login: &Login, key: &CancelKey) -> Result<(), Gone> {
     let mut out = BytesMut::new();
     put_cancel_request(&mut out, key);
     login.knock().await?.say_until_closed(&out).await.map(drop)
@@ -224,24 +224,33 @@ async fn cancel(login: &Login, key: CancelKey) -> Result<(), Gone> {
 /// The victim's number with guessed secrets.
 pub(crate) fn cancels_by_guess(field: &mut Field) -> Steps<'_> {
     Box::pin(cancels(field, |own, theirs| {
-        let guesses = [0, 1, u32::MAX, own.secret, theirs.secret.wrapping_add(1), !theirs.secret];
-        guesses.map(|secret| CancelKey { process_id: theirs.process_id, secret }).to_vec()
+        let secret = theirs.secret.as_bytes();
+        let (mut next, inverse) = (secret.to_vec(), secret.iter().map(|byte| !byte).collect::<Vec<_>>());
+        next[secret.len() - 1] ^= 1;
+        let longer = [secret, &[0]].concat();
+        let guesses = [&[0; 4][..], &[0, 0, 0, 1], &[255; 4], &[0; 32], &next, &inverse, &longer];
+        let guesses = guesses.iter().filter_map(|guess| CancelSecret::new(guess).ok());
+        let key = |secret| CancelKey { process_id: theirs.process_id, secret };
+        guesses.chain([own.secret]).map(key).collect()
     }))
 }
 
 /// The attacker's own key, whose backend may be the victim's next.
 pub(crate) fn cancels_by_own_key(field: &mut Field) -> Steps<'_> {
-    Box::pin(cancels(field, |own, _| vec![own; 5]))
+    Box::pin(cancels(field, |own, _| std::iter::repeat_n(own, 5).collect()))
 }
 
 /// The victim's key with its halves changed over, and with numbers beside it.
 pub(crate) fn cancels_by_neighbours(field: &mut Field) -> Steps<'_> {
     Box::pin(cancels(field, |own, theirs| {
+        let with = |process_id| CancelKey { process_id, secret: theirs.secret.clone() };
+        let half = theirs.secret.as_bytes().first_chunk().copied().unwrap_or_default();
+        let turned = theirs.process_id.to_be_bytes().into();
         vec![
-            CancelKey { process_id: theirs.secret, secret: theirs.process_id },
-            CancelKey { process_id: own.process_id, secret: theirs.secret },
-            CancelKey { process_id: theirs.process_id.wrapping_add(1), secret: theirs.secret },
-            CancelKey { process_id: theirs.process_id.wrapping_sub(1), secret: theirs.secret },
+            CancelKey { process_id: u32::from_be_bytes(half), secret: turned },
+            with(own.process_id),
+            with(theirs.process_id.wrapping_add(1)),
+            with(theirs.process_id.wrapping_sub(1)),
         ]
     }))
 }
@@ -251,7 +260,8 @@ pub(crate) fn cancels_by_the_servers_number(field: &mut Field) -> Steps<'_> {
     Box::pin(async move {
         let pid = field.ground.word("pid").parse().unwrap_or(0);
         cancels(field, move |own, theirs| {
-            [own.secret, theirs.secret, 0].map(|secret| CancelKey { process_id: pid, secret }).to_vec()
+            let secrets = [own.secret, theirs.secret, [0; 4].into()];
+            secrets.map(|secret| CancelKey { process_id: pid, secret }).to_vec()
         })
         .await
     })

@@ -18,10 +18,11 @@ use insula_credentials::Secret;
 use insula_credentials::scram::{EndPoint, Mechanism, ScramClient, ScramError};
 use insula_domain::{Address, DatabaseName, Entropy, RoleName};
 use insula_pg_wire::backend::{
-    Authentication, parse_backend_key_data, parse_error, parse_parameter_status, tag,
+    Authentication, parse_backend_key_data, parse_error, parse_negotiate_protocol_version,
+    parse_parameter_status, tag,
 };
-use insula_pg_wire::startup::{CancelKey, put_session_start, put_ssl_request};
-use insula_pg_wire::{NulInText, WireError, frontend};
+use insula_pg_wire::startup::{CancelKey, MINOR_VERSION_MAX, put_session_start_of, put_ssl_request};
+use insula_pg_wire::{Message, NulInText, WireError, frontend};
 use insula_route_map::ClusterEndpoint;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
@@ -238,7 +239,7 @@ pub(crate) async fn open(
             (b"database", opening.database.as_str().as_bytes()),
         ];
         let mut written = Ok(());
-        link.put(|out| written = put_session_start(out, &parameters));
+        link.put(|out| written = put_session_start_of(out, MINOR_VERSION_MAX, &parameters));
         written?;
         authenticate(&mut link, ScramClient::new(opening.password, end_point, entropy)).await?;
         let (key, reported) = greeting(&mut link).await?;
@@ -257,7 +258,7 @@ pub(crate) async fn open(
 /// The exchange of SCRAM, the server's proof included.
 async fn authenticate(link: &mut Link, scram: ScramClient) -> Result<(), BackendError> {
     let (mechanism, first) = (scram.mechanism(), scram.first_message());
-    let message = authentication(link).await?;
+    let message = begun(link).await?;
     let Authentication::Sasl(offered) = Authentication::from_body(&message)? else {
         return Err(BackendError::NoProof(mechanism.name()));
     };
@@ -287,8 +288,24 @@ async fn authenticate(link: &mut Link, scram: ScramClient) -> Result<(), Backend
     }
 }
 
-async fn authentication(link: &mut Link) -> Result<Bytes, BackendError> {
+/// What the server asks first. One that speaks an older minor version says so
+/// before; what differs is only how long its cancel keys are.
+async fn begun(link: &mut Link) -> Result<Bytes, BackendError> {
     let message = link.message(MESSAGE_BYTES_MAX).await?;
+    if message.tag != tag::NEGOTIATE_PROTOCOL_VERSION {
+        return asked(message);
+    }
+    match parse_negotiate_protocol_version(&message.body)? {
+        (minor_version, 0) if minor_version < MINOR_VERSION_MAX => authentication(link).await,
+        _ => Err(BackendError::OutOfPlace),
+    }
+}
+
+async fn authentication(link: &mut Link) -> Result<Bytes, BackendError> {
+    asked(link.message(MESSAGE_BYTES_MAX).await?)
+}
+
+fn asked(message: Message) -> Result<Bytes, BackendError> {
     match message.tag {
         tag::AUTHENTICATION => Ok(message.body),
         tag::ERROR_RESPONSE => Err(refused(message.body)?),

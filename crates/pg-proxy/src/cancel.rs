@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use insula_domain::Entropy;
-use insula_pg_wire::startup::{CancelKey, put_cancel_request};
+use insula_pg_wire::WireError;
+use insula_pg_wire::startup::{CancelKey, CancelSecret, put_cancel_request};
 use insula_route_map::ClusterEndpoint;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -17,6 +18,10 @@ use tokio_rustls::TlsConnector;
 /// Tries to find a number that no session has: with 31 bits and ten thousand
 /// sessions one is nearly always enough.
 const NUMBER_TRIES: usize = 100;
+
+/// Bytes of the secrets that clients of protocol 3.2 get, as many as
+/// PostgreSQL 18 gives.
+const LONG_BYTES: usize = 32;
 
 /// Where a session's queries run.
 #[derive(Debug, Clone)]
@@ -33,7 +38,7 @@ impl CancelTarget {
     pub async fn cancel(&self, tls: &TlsConnector, within: Duration) -> Result<(), BackendError> {
         let request = async {
             let mut link = connect(&self.endpoint, tls).await?.link;
-            link.put(|out| put_cancel_request(out, self.key));
+            link.put(|out| put_cancel_request(out, &self.key));
             link.flush().await?;
             // The server answers by closing.
             link.drain(usize::MAX).await;
@@ -154,7 +159,7 @@ impl Drop for UnderWay {
 #[derive(Debug, Default)]
 pub(crate) struct CancelKeys {
     /// By process number: the secret that goes with it, and where it leads.
-    given: Mutex<HashMap<u32, (u32, Arc<Slot>)>>,
+    given: Mutex<HashMap<u32, (CancelSecret, Arc<Slot>)>>,
 }
 
 /// A key that is good as long as this lives.
@@ -167,28 +172,30 @@ pub(crate) struct GivenKey {
 }
 
 impl CancelKeys {
-    /// A key for a session, which leads nowhere yet; `None` where no free number
-    /// was found.
-    pub fn give(self: &Arc<Self>, entropy: &dyn Entropy) -> Option<GivenKey> {
+    /// A key for a session that speaks this minor version of the protocol; it
+    /// leads nowhere yet. `None` where no free number was found.
+    pub fn give(self: &Arc<Self>, entropy: &dyn Entropy, minor_version: u16) -> Option<GivenKey> {
+        let secret = random_secret(entropy, minor_version).ok()?;
         let mut given = self.lock();
-        let key = std::iter::repeat_with(|| random_key(entropy))
+        let process_id = std::iter::repeat_with(|| random_number(entropy))
             .take(NUMBER_TRIES)
-            .find(|key| key.process_id != 0 && !given.contains_key(&key.process_id))?;
+            .find(|process_id| *process_id != 0 && !given.contains_key(process_id))?;
+        let key = CancelKey { process_id, secret };
         let slot = Arc::new(Slot::default());
-        given.insert(key.process_id, (key.secret, Arc::clone(&slot)));
+        given.insert(process_id, (key.secret.clone(), Arc::clone(&slot)));
         drop(given);
         Some(GivenKey { keys: Arc::clone(self), key, slot })
     }
 
     /// Where a key leads; `None` where no session has it.
-    pub fn find(&self, key: CancelKey) -> Option<Arc<Slot>> {
+    pub fn find(&self, key: &CancelKey) -> Option<Arc<Slot>> {
         self.lock()
             .get(&key.process_id)
             .filter(|(secret, _)| *secret == key.secret)
             .map(|(_, slot)| Arc::clone(slot))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (u32, Arc<Slot>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (CancelSecret, Arc<Slot>)>> {
         // Nothing in here can be left half-changed by a panic.
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,13 +207,19 @@ impl Drop for GivenKey {
     }
 }
 
-/// Random numbers; the process number has 31 bits, because drivers read it with
-/// a sign.
-fn random_key(entropy: &dyn Entropy) -> CancelKey {
-    let mut bytes = [0; 8];
+/// A process number of 31 bits, because drivers read it with a sign.
+fn random_number(entropy: &dyn Entropy) -> u32 {
+    let mut bytes = [0; 4];
     entropy.fill(&mut bytes);
-    let [a, b, c, d, secret @ ..] = bytes;
-    CancelKey { process_id: u32::from_be_bytes([a & 0x7f, b, c, d]), secret: u32::from_be_bytes(secret) }
+    u32::from_be_bytes(bytes) & 0x7fff_ffff
+}
+
+/// As long as the version of the protocol takes it.
+fn random_secret(entropy: &dyn Entropy, minor_version: u16) -> Result<CancelSecret, WireError> {
+    let mut bytes = [0; LONG_BYTES];
+    let secret = if minor_version >= 2 { &mut bytes[..] } else { &mut bytes[..CancelSecret::SHORT_BYTES] };
+    entropy.fill(secret);
+    CancelSecret::new(secret)
 }
 
 #[cfg(test)]
@@ -225,27 +238,35 @@ mod tests {
             max_connections: None,
             revision: 1,
         };
-        CancelTarget { endpoint: Arc::new(endpoint), key: CancelKey { process_id, secret: 0 } }
+        let secret = CancelSecret::new(&[0; 4]).unwrap();
+        CancelTarget { endpoint: Arc::new(endpoint), key: CancelKey { process_id, secret } }
     }
 
     #[test]
     fn a_key_leads_to_its_own_backend_alone_and_only_while_it_lives() {
         let keys = Arc::new(CancelKeys::default());
-        let given: Vec<_> = (0..100).map(|_| keys.give(&OsEntropy).unwrap()).collect();
+        let given: Vec<_> = (0..100).map(|number| keys.give(&OsEntropy, number % 2 * 2).unwrap()).collect();
         for (number, given) in given.iter().enumerate() {
-            assert!(keys.find(given.key).unwrap().begin().is_none(), "it has no backend yet");
+            assert!(keys.find(&given.key).unwrap().begin().is_none(), "it has no backend yet");
             given.slot.lead_to(target(u32::try_from(number).unwrap()));
         }
         for (number, given) in given.iter().enumerate() {
-            let under_way = keys.find(given.key).unwrap().begin().unwrap();
+            let under_way = keys.find(&given.key).unwrap().begin().unwrap();
             assert_eq!(under_way.target.key.process_id as usize, number);
-            let wrong = CancelKey { secret: given.key.secret.wrapping_add(1), ..given.key };
-            assert!(keys.find(wrong).is_none());
+            let secret = given.key.secret.as_bytes();
+            assert_eq!(secret.len(), [4, 32][number % 2]);
+            let mut changed = secret.to_vec();
+            changed[number % secret.len()] ^= 1;
+            let longer = [secret, &[0]].concat();
+            for wrong in [&changed[..], &secret[..4].repeat(2), &longer] {
+                let wrong = CancelKey { secret: CancelSecret::new(wrong).unwrap(), ..given.key.clone() };
+                assert!(keys.find(&wrong).is_none());
+            }
             assert!(given.key.process_id <= i32::MAX as u32);
         }
-        let key = given[0].key;
+        let key = given[0].key.clone();
         drop(given);
-        assert!(keys.find(key).is_none() && keys.lock().is_empty());
+        assert!(keys.find(&key).is_none() && keys.lock().is_empty());
     }
 
     #[tokio::test]
@@ -288,11 +309,11 @@ mod tests {
             }
         }
         let keys = Arc::new(CancelKeys::default());
-        let first = keys.give(&Always(7)).unwrap();
-        assert!(keys.give(&Always(7)).is_none(), "the only number is taken");
-        assert!(keys.give(&Always(0)).is_none(), "zero names no process");
-        assert!(keys.find(first.key).is_some());
+        let first = keys.give(&Always(7), 0).unwrap();
+        assert!(keys.give(&Always(7), 0).is_none(), "the only number is taken");
+        assert!(keys.give(&Always(0), 0).is_none(), "zero names no process");
+        assert!(keys.find(&first.key).is_some());
         drop(first);
-        assert!(keys.give(&Always(7)).is_some());
+        assert!(keys.give(&Always(7), 0).is_some());
     }
 }

@@ -53,13 +53,9 @@ pub(crate) fn settings(start: &SessionStart) -> Result<Vec<Setting>, Refusal> {
 }
 
 /// The protocol's own options that the client asks for; none is understood.
-pub(crate) fn protocol_options(start: &SessionStart) -> Vec<&str> {
-    start
-        .parameters
-        .iter()
-        .filter_map(|(name, _)| std::str::from_utf8(name).ok())
-        .filter(|name| name.starts_with(PROTOCOL_OPTION))
-        .collect()
+pub(crate) fn protocol_options(start: &SessionStart) -> Vec<&[u8]> {
+    let is_one = |name: &&[u8]| name.starts_with(PROTOCOL_OPTION.as_bytes());
+    start.parameters.iter().map(|(name, _)| &name[..]).filter(is_one).collect()
 }
 
 /// Whether the client asks for a replication connection: anything that is not
@@ -158,7 +154,7 @@ mod tests {
         ];
         let expected = pairs(&[("application_name", "psql"), ("DateStyle", "ISO"), ("myapp.tag", "1")]);
         assert_eq!(passed(&sent).unwrap(), expected);
-        assert_eq!(protocol_options(&start(&sent)), ["_pq_.x"]);
+        assert_eq!(protocol_options(&start(&sent)), [b"_pq_.x"]);
     }
 
     #[test]

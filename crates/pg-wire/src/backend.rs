@@ -7,8 +7,8 @@ use crate::cursor::Cursor;
 use crate::error::WireError;
 use crate::fields::{self, ErrorFields};
 use crate::message::TransactionStatus;
-use crate::put::{message, own_text};
-use crate::startup::CancelKey;
+use crate::put::{message, own_text, text};
+use crate::startup::{CancelKey, CancelSecret};
 
 /// Types of the messages that servers send.
 pub mod tag {
@@ -148,15 +148,14 @@ pub fn put_error_fields(out: &mut BytesMut, fields: &[(u8, &[u8])]) {
     });
 }
 
-/// The key of a `BackendKeyData` of protocol 3.0.
+/// The key of a `BackendKeyData`.
 ///
 /// # Errors
 /// [`WireError::Malformed`].
 pub fn parse_backend_key_data(body: &[u8]) -> Result<CancelKey, WireError> {
     let mut cursor = Cursor::new(body);
-    let key = CancelKey { process_id: cursor.u32()?, secret: cursor.u32()? };
-    cursor.end()?;
-    Ok(key)
+    let process_id = cursor.u32()?;
+    Ok(CancelKey { process_id, secret: CancelSecret::new(cursor.rest())? })
 }
 
 /// The name and the value of a `ParameterStatus`.
@@ -190,10 +189,10 @@ pub fn put_parameter_status(out: &mut BytesMut, name: &str, value: &str) {
 }
 
 /// Writes a `BackendKeyData`.
-pub fn put_backend_key_data(out: &mut BytesMut, key: CancelKey) {
+pub fn put_backend_key_data(out: &mut BytesMut, key: &CancelKey) {
     message(out, tag::BACKEND_KEY_DATA, |out| {
         out.put_u32(key.process_id);
-        out.put_u32(key.secret);
+        out.put_slice(key.secret.as_bytes());
     });
 }
 
@@ -217,15 +216,34 @@ pub fn put_notice(out: &mut BytesMut, fields: &ErrorFields) {
     message(out, tag::NOTICE_RESPONSE, |out| fields.put(out));
 }
 
-/// Writes a `NegotiateProtocolVersion`: the newest minor version that is
-/// spoken, and the options of the protocol that were not understood.
-pub fn put_negotiate_protocol_version(out: &mut BytesMut, minor_version: u16, options: &[&str]) {
+/// Writes a `NegotiateProtocolVersion`: the minor version that is spoken, and
+/// the options of the protocol that were not understood, without zero bytes.
+pub fn put_negotiate_protocol_version(out: &mut BytesMut, minor_version: u16, options: &[&[u8]]) {
     message(out, tag::NEGOTIATE_PROTOCOL_VERSION, |out| {
         // The whole version, as PostgreSQL writes it: the major one in the upper half.
         out.put_u32((3 << 16) | u32::from(minor_version));
         out.put_u32(u32::try_from(options.len()).unwrap_or(u32::MAX));
-        options.iter().for_each(|option| own_text(out, option));
+        options.iter().for_each(|option| text(out, option));
     });
+}
+
+/// The minor version of a `NegotiateProtocolVersion`, and how many options of
+/// the protocol were not understood.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn parse_negotiate_protocol_version(body: &[u8]) -> Result<(u16, usize), WireError> {
+    let mut cursor = Cursor::new(body);
+    let [_, major, minor @ ..] = cursor.u32()?.to_be_bytes();
+    if major != 3 {
+        return Err(WireError::Malformed("another major version is no answer"));
+    }
+    let count = usize::try_from(cursor.i32()?).map_err(|_| WireError::Malformed("a count is negative"))?;
+    for _ in 0..count {
+        cursor.text()?;
+    }
+    cursor.end()?;
+    Ok((u16::from_be_bytes(minor), count))
 }
 
 /// Writes a `RowDescription` of columns of the type `text`.

@@ -16,7 +16,7 @@ pub enum WireError {
         max: u32,
     },
     /// The protocol's major version is not 3.
-    #[error("unsupported frontend protocol {major}.{minor}: the front speaks 3.0")]
+    #[error("unsupported frontend protocol {major}.{minor}: the front speaks 3.0 and 3.2")]
     Version {
         /// The major version that was asked for.
         major: u16,

@@ -1,4 +1,4 @@
-//! The messages of PostgreSQL's frontend/backend protocol, version 3.0: parsed
+//! The messages of PostgreSQL's frontend/backend protocol, versions 3.0 and 3.2: parsed
 //! and written as far as a front needs them, and a stream cut into messages
 //! without holding the large ones. Pure, and total: no bytes make it panic.
 //! Source: PostgreSQL's documentation, chapter "Frontend/Backend Protocol".

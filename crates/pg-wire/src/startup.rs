@@ -1,6 +1,8 @@
 //! The packets with which a connection begins. They have no type byte; the four
 //! bytes after the length say what they are.
 
+use std::hint::black_box;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::cursor::Cursor;
@@ -32,12 +34,63 @@ pub enum StartupPacket {
 }
 
 /// What names a connection to a cancel request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelKey {
     /// The number of the connection.
     pub process_id: u32,
     /// The secret of the connection.
-    pub secret: u32,
+    pub secret: CancelSecret,
+}
+
+/// The secret of a connection: 4 bytes in protocol 3.0, and up to 256 from 3.2
+/// on. Secrets are compared in a time that depends on their lengths alone.
+#[derive(Clone)]
+pub struct CancelSecret(Bytes);
+
+impl CancelSecret {
+    /// Bytes of a secret in protocol 3.0.
+    pub const SHORT_BYTES: usize = 4;
+
+    /// Bytes of the longest secret.
+    pub const BYTES_MAX: usize = 256;
+
+    /// # Errors
+    /// [`WireError::Malformed`] for a length that no secret has.
+    pub fn new(secret: &[u8]) -> Result<Self, WireError> {
+        if (Self::SHORT_BYTES..=Self::BYTES_MAX).contains(&secret.len()) {
+            Ok(Self(Bytes::copy_from_slice(secret)))
+        } else {
+            Err(WireError::Malformed("a cancel key has 4 to 256 bytes"))
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<[u8; Self::SHORT_BYTES]> for CancelSecret {
+    fn from(secret: [u8; Self::SHORT_BYTES]) -> Self {
+        Self(Bytes::copy_from_slice(&secret))
+    }
+}
+
+impl PartialEq for CancelSecret {
+    fn eq(&self, other: &Self) -> bool {
+        let differences =
+            self.0.iter().zip(&other.0).fold(0, |all, (one, other)| black_box(all | (one ^ other)));
+        self.0.len() == other.0.len() && differences == 0
+    }
+}
+
+impl Eq for CancelSecret {}
+
+impl std::fmt::Debug for CancelSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("CancelSecret").field(&self.0.len()).finish()
+    }
 }
 
 /// The beginning of a session.
@@ -49,7 +102,20 @@ pub struct SessionStart {
     pub parameters: Vec<(Bytes, Bytes)>,
 }
 
+/// The newest minor version of protocol 3 that is spoken.
+pub const MINOR_VERSION_MAX: u16 = 2;
+
+/// All that are, the newest first. There has never been a 3.1.
+const MINOR_VERSIONS: [u16; 2] = [MINOR_VERSION_MAX, 0];
+
 impl SessionStart {
+    /// The minor version to be spoken: the newest that is not above the one
+    /// that was asked for. Where it is another one the client is told.
+    #[must_use]
+    pub fn spoken_version(&self) -> u16 {
+        MINOR_VERSIONS.into_iter().find(|version| *version <= self.minor_version).unwrap_or(0)
+    }
+
     /// The value of a parameter; the last one where the client repeats it, as
     /// in PostgreSQL.
     #[must_use]
@@ -100,9 +166,8 @@ pub fn read_packet(buffer: &mut BytesMut) -> Result<Option<StartupPacket>, WireE
 
 fn parse_cancel(body: &[u8]) -> Result<StartupPacket, WireError> {
     let mut cursor = Cursor::new(body);
-    let key = CancelKey { process_id: cursor.u32()?, secret: cursor.u32()? };
-    cursor.end()?;
-    Ok(StartupPacket::Cancel(key))
+    let process_id = cursor.u32()?;
+    Ok(StartupPacket::Cancel(CancelKey { process_id, secret: CancelSecret::new(cursor.rest())? }))
 }
 
 fn parse_parameters(body: &Bytes) -> Result<Vec<(Bytes, Bytes)>, WireError> {
@@ -145,13 +210,26 @@ pub fn recognise_foreign(first: &[u8]) -> Option<Foreign> {
 /// # Errors
 /// [`NulInText`] where a name or a value holds a zero byte.
 pub fn put_session_start(out: &mut BytesMut, parameters: &[(&[u8], &[u8])]) -> Result<(), NulInText> {
+    put_session_start_of(out, 0, parameters)
+}
+
+/// Writes the beginning of a session of protocol 3 in the newest minor version
+/// that the sender speaks.
+///
+/// # Errors
+/// [`NulInText`] where a name or a value holds a zero byte.
+pub fn put_session_start_of(
+    out: &mut BytesMut,
+    minor_version: u16,
+    parameters: &[(&[u8], &[u8])],
+) -> Result<(), NulInText> {
     for (name, value) in parameters {
         checked(name)?;
         checked(value)?;
     }
     with_length(out, |out| {
         out.put_u16(3);
-        out.put_u16(0);
+        out.put_u16(minor_version);
         for (name, value) in parameters {
             text(out, name);
             text(out, value);
@@ -178,12 +256,12 @@ pub fn put_gss_encryption_request(out: &mut BytesMut) {
 }
 
 /// Writes a cancel request.
-pub fn put_cancel_request(out: &mut BytesMut, key: CancelKey) {
+pub fn put_cancel_request(out: &mut BytesMut, key: &CancelKey) {
     with_length(out, |out| {
         out.put_u16(REQUEST);
         out.put_u16(CANCEL);
         out.put_u32(key.process_id);
-        out.put_u32(key.secret);
+        out.put_slice(key.secret.as_bytes());
     });
 }
 
@@ -205,11 +283,19 @@ mod tests {
 
     #[test]
     fn requests_read_back() {
-        let key = CancelKey { process_id: 7, secret: u32::MAX };
         assert_eq!(read(&written(put_ssl_request)), Ok(Some(StartupPacket::Ssl)));
         assert_eq!(read(&written(put_gss_encryption_request)), Ok(Some(StartupPacket::GssEncryption)));
-        let cancel = written(|out| put_cancel_request(out, key));
-        assert_eq!(read(&cancel), Ok(Some(StartupPacket::Cancel(key))));
+        for length in [4, 32, 256] {
+            let key = CancelKey { process_id: 7, secret: CancelSecret::new(&vec![9; length]).unwrap() };
+            let cancel = written(|out| put_cancel_request(out, &key));
+            assert_eq!(read(&cancel), Ok(Some(StartupPacket::Cancel(key))));
+        }
+        for length in [0_u8, 3] {
+            let cancel =
+                [&[0, 0, 0, 12 + length, 4, 210, 22, 46, 0, 0, 0, 7][..], &[9; 3][..length.into()]].concat();
+            assert!(matches!(read(&cancel), Err(WireError::Malformed(_))), "{length}");
+        }
+        assert!(CancelSecret::new(&[9; 257]).is_err());
         assert_eq!(&written(put_ssl_request)[..], [0, 0, 0, 8, 4, 210, 22, 47], "as PostgreSQL writes it");
     }
 
@@ -227,6 +313,25 @@ mod tests {
         assert_eq!((start.minor_version, start.parameter("x")), (0, None));
         assert_eq!(&buffer[..], b"more");
         assert!(!format!("{start:?}").contains("acme"));
+    }
+
+    #[test]
+    fn secrets_are_the_same_where_all_bytes_are() {
+        let secret = |bytes: &[u8]| CancelSecret::new(bytes).unwrap();
+        assert_eq!(secret(&[1, 2, 3, 4]), secret(&[1, 2, 3, 4]));
+        for other in [&[1, 2, 3, 5][..], &[0, 2, 3, 4], &[1, 2, 3, 4, 0], &[1, 2, 3, 4, 1, 2, 3, 4]] {
+            assert_ne!(secret(&[1, 2, 3, 4]), secret(other), "{other:?}");
+        }
+        assert!(!format!("{:?}", secret(&[77; 32])).contains("77"));
+    }
+
+    #[test]
+    fn a_version_that_is_spoken_is_the_newest_below_the_one_asked_for() {
+        let spoken = |minor_version| SessionStart { minor_version, parameters: Vec::new() }.spoken_version();
+        let versions = [(0, 0), (1, 0), (2, 2), (3, 2), (9999, 2), (u16::MAX, 2)];
+        for (asked, expected) in versions {
+            assert_eq!(spoken(asked), expected, "{asked}");
+        }
     }
 
     #[test]
@@ -258,8 +363,7 @@ mod tests {
         ) {
             let borrowed: Vec<(&[u8], &[u8])> =
                 parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-            let mut bytes = written(|out| put_session_start(out, &borrowed).unwrap());
-            bytes[6..8].copy_from_slice(&minor.to_be_bytes());
+            let bytes = written(|out| put_session_start_of(out, minor, &borrowed).unwrap());
             let Ok(Some(StartupPacket::Session(start))) = read(&bytes) else { panic!("not read") };
             prop_assert_eq!(start.minor_version, minor);
             let read: Vec<_> = start.parameters.iter().map(|(name, value)| (&name[..], &value[..])).collect();

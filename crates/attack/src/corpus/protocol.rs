@@ -300,8 +300,9 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "Send the packet of a cancel, with the victim's key, within the session.",
         Unseen,
         |g| {
-            let key = g.victim_key.unwrap_or(CancelKey { process_id: 1, secret: 1 });
-            Talk::new(g).raw(&packet(|out| put_cancel_request(out, key))).done()
+            let nobody = || CancelKey { process_id: 1, secret: [0, 0, 0, 1].into() };
+            let key = g.victim_key.clone().unwrap_or_else(nobody);
+            Talk::new(g).raw(&packet(|out| put_cancel_request(out, &key))).done()
         },
     ),
     bytes("authenticate-again", "Authenticate again within the session.", Itself, |g| {
@@ -509,6 +510,6 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     }),
     knock("http", "Speak another protocol.", |_| b"GET /v1/tenants HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
     knock("cancel-anybody", "Cancel with keys of nobody.", |_| {
-        packet(|out| put_cancel_request(out, CancelKey { process_id: 0, secret: 0 }))
+        packet(|out| put_cancel_request(out, &CancelKey { process_id: 0, secret: [0; 4].into() }))
     }),
 ];

@@ -90,8 +90,9 @@ impl Started {
             return Err(Refusal::not_ready().into());
         }
         let options = protocol_options(&self.start);
-        if self.start.minor_version > 0 || !options.is_empty() {
-            link.put(|out| backend::put_negotiate_protocol_version(out, 0, &options));
+        let spoken = self.start.spoken_version();
+        if self.start.minor_version != spoken || !options.is_empty() {
+            link.put(|out| backend::put_negotiate_protocol_version(out, spoken, &options));
         }
         let identity = if user == TOKEN_USER {
             by_token(front, link, &self.channel).await?

@@ -146,7 +146,7 @@ async fn prepare(
 /// Passes a cancel request on to the backend to which the key belongs. The
 /// client learns nothing of what came of it, as in PostgreSQL.
 async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Result<(), End> {
-    let Some(slot) = front.cancel_keys.find(key) else {
+    let Some(slot) = front.cancel_keys.find(&key) else {
         front.measures.cancels_unknown.increment(1);
         return Err(End::Gone("no session has this cancel key"));
     };

@@ -51,6 +51,8 @@ struct Places {
 /// A session that knows where it goes.
 #[derive(Debug)]
 pub(super) struct Routed {
+    /// Of the protocol, as it is spoken with the client.
+    minor_version: u16,
     settings: Vec<Setting>,
     pool_mode: PoolMode,
     target: Target,
@@ -84,7 +86,8 @@ impl Authenticated {
             Identity::Login(login) => login.pool_mode.unwrap_or(front.config.pool_mode),
             Identity::Token(_) => front.config.pool_mode,
         };
-        Ok(Routed { settings, pool_mode, target, follower, standing, places })
+        let minor_version = self.start.spoken_version();
+        Ok(Routed { minor_version, settings, pool_mode, target, follower, standing, places })
     }
 
     /// The target as it is after it is being followed, so that no change of it
@@ -179,8 +182,10 @@ fn check_status(route: &Route) -> Result<(), Refusal> {
 impl Routed {
     /// Finds a backend that takes the session's settings, and greets the client.
     pub async fn open(self, front: &Front, link: &mut Link) -> Result<Opened, End> {
-        let cancel_key =
-            front.cancel_keys.give(front.parts.entropy.as_ref()).ok_or_else(Refusal::overloaded)?;
+        let cancel_key = front
+            .cancel_keys
+            .give(front.parts.entropy.as_ref(), self.minor_version)
+            .ok_or_else(Refusal::overloaded)?;
         let mode = self.pool_mode;
         let (cluster, destination) = front.pools.reach(self.destination(mode), self.target.route.terms);
         let settings = Arc::new(SessionSettings::from_startup(&self.settings));
@@ -200,7 +205,7 @@ impl Routed {
         let reported = Arc::clone(&backend.reported);
         link.put(|out| {
             reported.put_news(&Reported::default(), out);
-            put_backend_key_data(out, cancel_key.key);
+            put_backend_key_data(out, &cancel_key.key);
             put_ready_for_query(out, TransactionStatus::Idle);
         });
         let guard = self.guard(front, &reported);

@@ -1,7 +1,7 @@
 //! Cancel requests reach the asker's query and nobody else's.
 
 use insula_pg_wire::backend::{parse_error, tag};
-use insula_pg_wire::startup::{CancelKey, put_cancel_request};
+use insula_pg_wire::startup::{CancelKey, CancelSecret, put_cancel_request};
 use tokio_postgres::NoTls;
 
 use crate::raw::Raw;
@@ -9,13 +9,13 @@ use crate::support::World;
 
 const SLEEP: &str = "select pg_sleep(600)";
 
-async fn ask(world: &World, key: CancelKey) {
+pub async fn ask(world: &World, key: &CancelKey) {
     let mut raw = Raw::connect(world).await;
     raw.write(|out| put_cancel_request(out, key)).await;
     assert!(raw.rest().await.is_empty(), "a cancel request is answered by closing");
 }
 
-const ASLEEP: &str = "wait_event = 'PgSleep'";
+pub const ASLEEP: &str = "wait_event = 'PgSleep'";
 
 #[tokio::test]
 async fn a_driver_cancels_its_own_query() {
@@ -47,23 +47,26 @@ async fn a_wrong_key_cancels_nothing_and_a_right_one_its_own_query_alone() {
     let pids = admin.query("select pid from pg_stat_activity where usename = $1", &[&role.as_str()]).await;
     for row in pids.unwrap() {
         let process_id = u32::try_from(row.get::<_, i32>(0)).unwrap();
-        ask(&world, CancelKey { process_id, secret: key.secret }).await;
+        ask(&world, &CancelKey { process_id, secret: key.secret.clone() }).await;
     }
-    ask(&world, CancelKey { secret: key.secret ^ 1, ..key }).await;
-    ask(&world, CancelKey { secret: second_key.secret, ..key }).await;
-    ask(&world, CancelKey { process_id: 0, secret: 0 }).await;
+    let mut near = key.secret.as_bytes().to_vec();
+    near[3] ^= 1;
+    for secret in [CancelSecret::new(&near).unwrap(), second_key.secret.clone()] {
+        ask(&world, &CancelKey { secret, ..key.clone() }).await;
+    }
+    ask(&world, &CancelKey { process_id: 0, secret: [0; 4].into() }).await;
     world.until_backends(&tenant, ASLEEP, 2).await;
 
-    ask(&world, key).await;
+    ask(&world, &key).await;
     let messages = first.until_ready().await;
     let error = messages.iter().find(|message| message.tag == tag::ERROR_RESPONSE).expect("an error");
     assert_eq!(parse_error(&error.body).unwrap().0, "57014");
     world.until_backends(&tenant, ASLEEP, 1).await;
-    ask(&world, second_key).await;
+    ask(&world, &second_key).await;
     second.until_ready().await;
 
     // The key of a session that is over leads nowhere.
     drop(first);
     world.until_backends(&tenant, crate::support::IN_USE, 0).await;
-    ask(&world, key).await;
+    ask(&world, &key).await;
 }

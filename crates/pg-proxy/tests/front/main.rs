@@ -25,3 +25,4 @@ mod strangers;
 mod support;
 mod timeouts;
 mod tls;
+mod versions;

@@ -5,7 +5,7 @@ use insula_credentials::Secret;
 use insula_credentials::scram::ScramClient;
 use insula_domain::OsEntropy;
 use insula_pg_wire::backend::{Authentication, parse_backend_key_data, parse_error, tag};
-use insula_pg_wire::startup::{CancelKey, put_session_start};
+use insula_pg_wire::startup::{CancelKey, put_session_start_of};
 use insula_pg_wire::{Message, frontend, read_message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -50,6 +50,15 @@ impl Raw {
         timeout(PATIENCE, next).await.expect("a message comes")
     }
 
+    /// The type of the next message, which stays.
+    pub async fn next_tag(&mut self) -> u8 {
+        while self.inbox.is_empty() {
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.inbox)).await;
+            assert!(read.expect("a message comes").unwrap() > 0, "the stream goes on");
+        }
+        self.inbox[0]
+    }
+
     /// Everything up to the end of the stream.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut rest = self.inbox.split().to_vec();
@@ -67,9 +76,14 @@ impl Raw {
     }
 
     pub async fn start(&mut self, parameters: &[(&str, &str)]) {
+        self.start_of(0, parameters).await;
+    }
+
+    /// The same in another minor version of the protocol.
+    pub async fn start_of(&mut self, minor_version: u16, parameters: &[(&str, &str)]) {
         let parameters: Vec<(&[u8], &[u8])> =
             parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        self.write(|out| put_session_start(out, &parameters).unwrap()).await;
+        self.write(|out| put_session_start_of(out, minor_version, &parameters).unwrap()).await;
     }
 
     /// Goes through the exchange; gives the server's first message of it, and
@@ -107,14 +121,16 @@ impl Raw {
     pub async fn session(world: &World, tenant: &Tenant) -> (Self, CancelKey) {
         let mut raw = Self::connect(world).await;
         raw.start(&[("user", tenant.login.name.as_str()), ("database", "app")]).await;
-        raw.scram(&tenant.secret).await;
-        let mut key = None;
-        for message in raw.until_ready().await {
-            if message.tag == tag::BACKEND_KEY_DATA {
-                key = Some(parse_backend_key_data(&message.body).unwrap());
-            }
-        }
-        (raw, key.unwrap())
+        let key = raw.come_in(&tenant.secret).await;
+        (raw, key)
+    }
+
+    /// Proves the secret and waits until the session is ready; its cancel key.
+    pub async fn come_in(&mut self, secret: &str) -> CancelKey {
+        self.scram(secret).await;
+        let messages = self.until_ready().await;
+        let key = messages.iter().find(|message| message.tag == tag::BACKEND_KEY_DATA);
+        parse_backend_key_data(&key.expect("a key").body).unwrap()
     }
 
     /// All messages up to and with the next `ReadyForQuery`.

@@ -135,23 +135,6 @@ async fn what_follows_a_request_for_encryption_is_not_taken() {
 }
 
 #[tokio::test]
-async fn newer_minor_versions_and_options_are_negotiated_down() {
-    let world = World::start().await;
-    let tenant = world.tenant("acme").await;
-    let mut out = BytesMut::new();
-    let parameters: [(&[u8], &[u8]); 3] = [(b"user", b"acme"), (b"database", b"app"), (b"_pq_.shiny", b"1")];
-    insula_pg_wire::startup::put_session_start(&mut out, &parameters).unwrap();
-    out[7] = 2; // 3.2
-    let mut raw = Raw::connect(&world).await;
-    raw.send(&out).await;
-    let message = raw.next().await.unwrap();
-    assert_eq!(message.tag, tag::NEGOTIATE_PROTOCOL_VERSION);
-    assert_eq!(&message.body[..], b"\0\x03\0\0\0\0\0\x01_pq_.shiny\0");
-    raw.scram(&tenant.secret).await;
-    assert_eq!(raw.until_ready().await.last().unwrap().tag, tag::READY_FOR_QUERY);
-}
-
-#[tokio::test]
 async fn replication_connections_are_refused() {
     let world = World::start().await;
     world.tenant("acme").await;

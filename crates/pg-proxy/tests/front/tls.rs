@@ -276,7 +276,7 @@ impl Impostor {
     /// Says all that a server says after it has let somebody in.
     async fn greet(&mut self) {
         let mut out = bytes::BytesMut::new();
-        put_backend_key_data(&mut out, CancelKey { process_id: 1, secret: 1 });
+        put_backend_key_data(&mut out, &CancelKey { process_id: 1, secret: [1; 4].into() });
         put_ready_for_query(&mut out, TransactionStatus::Idle);
         self.stream.write_all(&out).await.unwrap();
     }

@@ -50,9 +50,12 @@ fn an_error_carries_its_fields() {
 
 #[test]
 fn the_small_messages_are_as_postgresql_writes_them() {
-    let key = CancelKey { process_id: 1, secret: 2 };
-    let message = written(|out| put_backend_key_data(out, key));
-    assert_eq!(parse_backend_key_data(&message.body), Ok(key));
+    for length in [4, 32, 256] {
+        let key = CancelKey { process_id: 1, secret: CancelSecret::new(&vec![2; length]).unwrap() };
+        let message = written(|out| put_backend_key_data(out, &key));
+        assert_eq!((message.body.len(), parse_backend_key_data(&message.body)), (4 + length, Ok(key)));
+    }
+    assert!(parse_backend_key_data(&[0; 7]).is_err() && parse_backend_key_data(&[0; 261]).is_err());
     let message = written(|out| put_parameter_status(out, "TimeZone", "UTC"));
     assert_eq!(parse_parameter_status(&message.body), Ok((&b"TimeZone"[..], &b"UTC"[..])));
     for letter in *b"ITE" {
@@ -60,8 +63,12 @@ fn the_small_messages_are_as_postgresql_writes_them() {
         let message = written(|out| put_ready_for_query(out, status));
         assert_eq!(parse_ready_for_query(&message.body), Ok(status));
     }
-    let message = written(|out| put_negotiate_protocol_version(out, 0, &["_pq_.x"]));
-    assert_eq!(&message.body[..], b"\0\x03\0\0\0\0\0\x01_pq_.x\0");
+    let message = written(|out| put_negotiate_protocol_version(out, 2, &[b"_pq_.x"]));
+    assert_eq!(&message.body[..], b"\0\x03\0\x02\0\0\0\x01_pq_.x\0");
+    assert_eq!(parse_negotiate_protocol_version(&message.body), Ok((2, 1)));
+    for broken in [&b""[..], b"\0\x02\0\0\0\0\0\0", b"\0\x03\0\0\0\0\0\x01", b"\0\x03\0\0\xff\xff\xff\xff"] {
+        assert!(parse_negotiate_protocol_version(broken).is_err(), "{broken:?}");
+    }
     let message = written(|out| put_text_row_description(out, &["a"]));
     assert_eq!(&message.body[..], b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0");
     let message = written(|out| put_data_row(out, &[Some(b"x"), None]));
