@@ -7,6 +7,7 @@ mod logins;
 mod offers;
 mod operations;
 mod page;
+mod pg;
 mod schema;
 mod tenants;
 
@@ -19,6 +20,7 @@ pub use logins::{
 pub use offers::{PutPlan, PutTier, TierAfterPut};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;
+pub use pg::{PgBackend, PgBackendState, PgClient, PgClientState, PgList, PgTenant, PgWaits};
 pub use schema::{
     ApplySchema, AuditFinding, BlueprintStatus, BlueprintUrl, CaptureNote, CaptureSchema, CapturedSchema,
     CheckSchema, DriftDifference, ObjectFinding, OpenBlueprint, PlacementVersion, RebuildBlueprint, Rollout,

@@ -11,6 +11,7 @@ use insula_region_store::RegionStores;
 use insula_route_map::{RouteMap, Snapshot};
 
 use crate::clusters::ClusterDirectory;
+use crate::front::FrontView;
 use crate::http::Throttle;
 use crate::operations::Operations;
 use crate::provisioner::ClusterProvisioner;
@@ -57,6 +58,8 @@ pub struct Control {
     pub throttle: Throttle,
     /// The map of the front in this process, where it has one.
     pub routes: Option<Arc<RouteMap>>,
+    /// That front, to be looked at.
+    pub front: Option<FrontView>,
     /// The versions of the app schema, read once.
     pub versions: Versions,
     /// The time.

@@ -7,6 +7,7 @@ mod clusters;
 mod control;
 pub mod dedicated;
 pub mod doctor;
+mod front;
 pub mod http;
 pub mod janitor;
 mod logins;
@@ -25,5 +26,6 @@ pub mod workflows;
 
 pub use clusters::{ClusterDirectory, percent};
 pub use control::{Control, ControlSettings};
+pub use front::{FrontView, Look};
 pub use operations::Operations;
 pub use provisioner::{ClusterProvisioner, ProvisionedCluster};

@@ -44,16 +44,21 @@ async fn two_processes_with_different_roles_share_one_catalog() {
     insula_testkit::connect(&late).await.query("select * from products", &[]).await.unwrap();
     assert!(world.run(&["tenant", "suspend", "acme"]).ok);
     assert!(client.simple_query("select 1").await.is_err());
-    // Without the role control there is no admin API.
-    let api = std::net::TcpStream::connect(("127.0.0.1", http)).map(|stream| {
+    // Without the role control there is no admin API, but for what the front is at.
+    let api = |path: &str, head: &str| {
         use std::io::{Read, Write};
-        let mut stream = stream;
-        stream.write_all(b"GET /v1/tenants HTTP/1.1\r\nHost: l\r\nConnection: close\r\n\r\n").unwrap();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", http)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: l\r\nConnection: close\r\n{head}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
-    });
-    assert!(api.unwrap().starts_with("HTTP/1.1 404"));
+    };
+    let token = format!("Authorization: Bearer {}\r\n", world.token());
+    assert!(api("/v1/tenants", &token).starts_with("HTTP/1.1 404"));
+    assert!(api("/v1/pg/tenants", "").starts_with("HTTP/1.1 401"));
+    let shown = api("/v1/pg/tenants", &token);
+    assert!(shown.starts_with("HTTP/1.1 200") && shown.contains("\"late\""), "{shown}");
     // A stop in order: at once, since nothing is under way, and with 0.
     Command::new("kill").args(["-TERM", &second.id().to_string()]).status().unwrap();
     let begun = Instant::now();

@@ -11,12 +11,12 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use insula_credentials::Secret;
 use insula_credentials::scram::{EndPoint, Mechanism, ScramClient, ScramError};
-use insula_domain::{Address, DatabaseName, Entropy, RoleName};
+use insula_domain::{Address, DatabaseName, Entropy, RoleName, TenantId};
 use insula_pg_wire::backend::{
     Authentication, parse_backend_key_data, parse_error, parse_negotiate_protocol_version,
     parse_parameter_status, tag,
@@ -33,6 +33,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use crate::cancel::CancelTarget;
 use crate::link::{Link, LinkError};
 use crate::prepared::Kept;
+use crate::roster::{Badge, Roster, Who};
 use crate::settings::{Reported, SessionSettings};
 use crate::wire::{Wire, prepare};
 
@@ -60,6 +61,8 @@ pub(crate) struct Backend {
     pub kept: Kept,
     /// The state of the pool's definitions when it was given the first of them.
     pub definitions: u64,
+    /// Where it is to be seen.
+    pub badge: Badge,
 }
 
 impl Backend {
@@ -106,10 +109,12 @@ impl Backend {
 /// Whom the backend is for.
 #[derive(Debug)]
 pub(crate) struct Opening<'a> {
+    pub tenant: TenantId,
     pub endpoint: &'a Arc<ClusterEndpoint>,
     pub role: &'a RoleName,
     pub database: &'a DatabaseName,
     pub password: Secret,
+    pub roster: &'a Arc<Roster>,
 }
 
 /// Why there is no backend.
@@ -243,7 +248,14 @@ pub(crate) async fn open(
         written?;
         authenticate(&mut link, ScramClient::new(opening.password, end_point, entropy)).await?;
         let (key, reported) = greeting(&mut link).await?;
+        let who = Who {
+            cluster: endpoint.name.clone(),
+            tenant: opening.tenant,
+            role: opening.role.clone(),
+            process_id: key.process_id,
+        };
         Ok(Backend {
+            badge: opening.roster.enter(who, Instant::now()),
             link,
             target: CancelTarget { endpoint, key },
             reported: Arc::new(reported),

@@ -40,6 +40,13 @@ impl<K: Hash + Eq + Clone> Counter<K> {
     }
 }
 
+impl<K: Hash + Eq + Clone> Counter<K> {
+    /// How many places are taken, by key.
+    pub fn all(&self) -> HashMap<K, u32> {
+        self.lock().clone()
+    }
+}
+
 impl<K> Counter<K> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, u32>> {
         // Nothing in here can be left half-changed by a panic.

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use insula_credentials::scram::MockSecrets;
 use insula_credentials::{ContextTokens, MasterKeys};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
+use crate::account::Accounts;
 use crate::cancel::CancelKeys;
 use crate::config::PgProxyConfig;
 use crate::counter::Counter;
@@ -27,6 +28,7 @@ use crate::measure::Measures;
 use crate::pool::{Opener, Pools};
 use crate::prepared::Statements;
 use crate::refusal::Refusal;
+use crate::roster::Roster;
 use crate::session;
 use crate::tls::{FrontTls, connector};
 use crate::vital::{TICK, Vitals};
@@ -68,7 +70,7 @@ pub struct Parts {
 /// The PostgreSQL front.
 #[derive(Debug, Clone)]
 pub struct PgProxy {
-    front: Arc<Front>,
+    pub(crate) front: Arc<Front>,
 }
 
 /// What all sessions share.
@@ -86,6 +88,8 @@ pub(crate) struct Front {
     pub long_texts: LongTexts,
     pub measures: Measures,
     pub vitals: Arc<Vitals>,
+    pub accounts: Accounts,
+    pub roster: Arc<Roster>,
     sessions: Arc<Semaphore>,
     entrance: Arc<Entrance>,
     turned_away: Arc<Entrance>,
@@ -122,12 +126,14 @@ impl PgProxy {
     /// Where TLS towards servers cannot be set up.
     pub fn new(config: PgProxyConfig, parts: Parts) -> Result<Self, rustls::Error> {
         let (backend_tls, measures) = (connector()?, Measures::register());
+        let roster = Arc::new(Roster::new(Instant::now()));
         let opener = Opener {
             master_keys: Arc::clone(&parts.master_keys),
             entropy: Arc::clone(&parts.entropy),
             tls: backend_tls.clone(),
             config: config.clone(),
             measures: measures.clone(),
+            roster: Arc::clone(&roster),
             terminating: Semaphore::new(TERMINATING_MAX),
         };
         let front = Front {
@@ -142,6 +148,8 @@ impl PgProxy {
             long_texts: LongTexts::default(),
             measures,
             vitals: Arc::default(),
+            accounts: Accounts::default(),
+            roster,
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
@@ -197,7 +205,9 @@ impl PgProxy {
             tokio::select! {
                 () = stopped.cancelled() => return,
                 now = ticks.tick() => {
-                    front.pools.sweep(&front.parts.routes.snapshot(), now.into_std());
+                    let snapshot = front.parts.routes.snapshot();
+                    front.pools.sweep(&snapshot, now.into_std());
+                    front.accounts.forget(|tenant| snapshot.route(tenant).is_none());
                     front.measures.pools(front.pools.tally());
                 }
             }

@@ -3,6 +3,7 @@
 //! itself keeps tenants apart; nothing here looks into rows, and into statements
 //! only as far as they are of a kind that no tenant may use.
 
+mod account;
 mod backend;
 mod cancel;
 mod config;
@@ -19,6 +20,7 @@ mod pipeline;
 mod pool;
 mod prepared;
 mod refusal;
+mod roster;
 mod scope;
 mod session;
 mod settings;
@@ -26,9 +28,11 @@ mod show;
 mod standing;
 mod threads;
 mod tls;
+mod views;
 mod vital;
 mod wire;
 
 pub use config::PgProxyConfig;
 pub use front::{Parts, PgProxy};
 pub use tls::{FrontTls, NoChannelBinding};
+pub use views::Ask;

@@ -99,13 +99,15 @@ pub(crate) fn statement_refused(statement: &'static str) {
 /// front's own reasons.
 #[derive(Debug)]
 pub(crate) struct Pinned {
+    pub reason: &'static str,
     _counted: Counted,
 }
 
 impl Pinned {
     pub fn new(reason: &'static str) -> Self {
         metrics::counter!("insula_pg_pins_total", "reason" => reason).increment(1);
-        Self { _counted: Counted::new(&metrics::gauge!("insula_pg_pinned_sessions", "reason" => reason)) }
+        let counted = Counted::new(&metrics::gauge!("insula_pg_pinned_sessions", "reason" => reason));
+        Self { reason, _counted: counted }
     }
 }
 

@@ -77,6 +77,16 @@ pub(crate) struct Pipeline {
     terminated: bool,
     /// Statements that were done, to be compared.
     done: u32,
+    passed: Passed,
+}
+
+/// What has passed since it was asked last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// Transactions that have ended.
+    pub transactions: u32,
+    /// Errors of the server.
+    pub errors: u32,
 }
 
 impl Pipeline {
@@ -89,6 +99,7 @@ impl Pipeline {
             copying_in: false,
             terminated: false,
             done: 0,
+            passed: Passed::default(),
         }
     }
 
@@ -168,7 +179,12 @@ impl Pipeline {
             | backend::tag::EMPTY_QUERY_RESPONSE
             | backend::tag::PORTAL_SUSPENDED => self.done = self.done.wrapping_add(1),
             backend::tag::COPY_IN_RESPONSE => self.copy_begins(),
-            backend::tag::ERROR_RESPONSE if self.copying_in => self.copy_ends(),
+            backend::tag::ERROR_RESPONSE => {
+                self.passed.errors += 1;
+                if self.copying_in {
+                    self.copy_ends();
+                }
+            }
             _ => {}
         }
     }
@@ -205,7 +221,11 @@ impl Pipeline {
             match answered {
                 Awaited::CopyEnd { .. } => {}
                 Awaited::Step(step) => skipped.push(step),
-                Awaited::Query | Awaited::Sync | Awaited::Own(_) => break,
+                Awaited::Query | Awaited::Sync => {
+                    self.passed.transactions += u32::from(status == TransactionStatus::Idle);
+                    break;
+                }
+                Awaited::Own(_) => break,
             }
         }
         while let Some(Awaited::CopyEnd { of_last: true }) = self.awaited.front() {
@@ -227,6 +247,11 @@ impl Pipeline {
     /// Another number after each statement that was done.
     pub fn done(&self) -> u32 {
         self.done
+    }
+
+    /// What has passed since this was asked last.
+    pub fn take_passed(&mut self) -> Passed {
+        std::mem::take(&mut self.passed)
     }
 
     /// No more is to be read from the client for now.
@@ -279,6 +304,25 @@ mod tests {
         idle_only_at_the_end(">P >B >D >E >S <1 <2 <T <C <I");
         idle_only_at_the_end(">P >H <1 >B >E >H <2 <C >S <I");
         idle_only_at_the_end(">F <V <I");
+    }
+
+    #[test]
+    fn transactions_and_errors_are_counted_and_what_the_front_asks_is_not() {
+        let mut pipeline = Pipeline::new();
+        let ready = |pipeline: &mut Pipeline, status| drop(pipeline.server_ready(status));
+        pipeline.asks(Own::Restore);
+        ready(&mut pipeline, TransactionStatus::Idle);
+        for status in [TransactionStatus::InTransaction, TransactionStatus::Failed, TransactionStatus::Idle] {
+            pipeline.client_sent(frontend::tag::QUERY);
+            if status == TransactionStatus::Failed {
+                pipeline.server_sent(backend::tag::ERROR_RESPONSE);
+            }
+            ready(&mut pipeline, status);
+        }
+        pipeline.client_sent(frontend::tag::SYNC);
+        ready(&mut pipeline, TransactionStatus::Idle);
+        assert_eq!(pipeline.take_passed(), Passed { transactions: 2, errors: 1 });
+        assert_eq!(pipeline.take_passed(), Passed::default());
     }
 
     #[test]

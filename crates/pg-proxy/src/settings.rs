@@ -108,6 +108,9 @@ pub(crate) fn literal(text: &str) -> String {
     sql
 }
 
+/// What a client calls itself, among what a server reports.
+pub(crate) const APPLICATION_NAME: &[u8] = b"application_name";
+
 /// What a server reports of its settings, without being asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reported(BTreeMap<Bytes, Bytes>);
@@ -116,6 +119,11 @@ impl Reported {
     /// Takes what a `ParameterStatus` says.
     pub fn take(&mut self, name: &[u8], value: &[u8]) {
         self.0.insert(Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
+    }
+
+    /// The value of a setting that was reported.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.get(name).map(|value| &value[..])
     }
 
     /// The names and values.

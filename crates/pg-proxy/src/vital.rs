@@ -3,12 +3,15 @@
 //! counts for all, and looks after those that take longer than their plan allows.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use insula_domain::DatabaseTerms;
+use insula_domain::{DatabaseTerms, PoolMode, TenantId};
 use tokio::sync::Notify;
+
+use crate::refusal::printable;
 
 /// How exact the clock is, and how often it looks.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -33,9 +36,27 @@ pub(crate) enum Overdue {
     IdleInTransaction(Duration),
 }
 
+/// Whose session it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// As which tenant it runs.
+    pub tenant: TenantId,
+    /// The name of its login, as it may be shown.
+    pub login: Box<str>,
+    pub address: SocketAddr,
+    pub is_encrypted: bool,
+    pub pool_mode: PoolMode,
+}
+
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Vital {
+    pub caller: Caller,
+    /// The tick in which it was let in.
+    pub began: u32,
+    application_name: Mutex<Box<str>>,
+    pinned: OnceLock<&'static str>,
+    transactions: AtomicU64,
     /// What it does, and the tick since which it does that.
     doing: AtomicU64,
     /// The limits of its plan in milliseconds; 0 is none.
@@ -67,8 +88,13 @@ pub(crate) struct Entry {
 }
 
 impl Vital {
-    fn new(terms: &DatabaseTerms) -> Self {
+    fn new(terms: &DatabaseTerms, caller: Caller, began: u32) -> Self {
         let vital = Self {
+            caller,
+            began,
+            application_name: Mutex::default(),
+            pinned: OnceLock::new(),
+            transactions: AtomicU64::new(0),
             doing: AtomicU64::new(0),
             statement_ms: AtomicU32::new(0),
             idle_in_transaction_ms: AtomicU32::new(0),
@@ -85,6 +111,38 @@ impl Vital {
         };
         self.statement_ms.store(ms(terms.statement_timeout), Ordering::Relaxed);
         self.idle_in_transaction_ms.store(ms(terms.idle_in_transaction_timeout), Ordering::Relaxed);
+    }
+
+    /// The client calls itself so from here on.
+    pub fn is_called(&self, name: &[u8]) {
+        let mut known = lock(&self.application_name);
+        if known.as_bytes() != name {
+            *known = printable(name).into();
+        }
+    }
+
+    pub fn application_name(&self) -> String {
+        lock(&self.application_name).clone().into()
+    }
+
+    /// The session keeps its backend, for this reason.
+    pub fn is_pinned(&self, reason: &'static str) {
+        // It has one reason, the first.
+        let _ = self.pinned.set(reason);
+    }
+
+    pub fn pinned(&self) -> Option<&'static str> {
+        self.pinned.get().copied()
+    }
+
+    /// So many transactions have ended. Only the session itself says so.
+    pub fn did(&self, transactions: u32) {
+        let sum = self.transactions().wrapping_add(transactions.into());
+        self.transactions.store(sum, Ordering::Relaxed);
+    }
+
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
     }
 
     /// The session does this from here on.
@@ -148,10 +206,12 @@ impl Vitals {
         }
     }
 
-    /// A session begins, in which these limits hold.
-    pub fn enter(self: &Arc<Self>, terms: &DatabaseTerms) -> Entry {
-        let vital = Arc::new(Vital::new(terms));
-        vital.does(Doing::Idle, self.tick());
+    /// A session begins, in which these limits hold. It waits for its first
+    /// backend.
+    pub fn enter(self: &Arc<Self>, terms: &DatabaseTerms, caller: Caller) -> Entry {
+        let tick = self.tick();
+        let vital = Arc::new(Vital::new(terms, caller, tick));
+        vital.does(Doing::Waiting, tick);
         let mut sessions = self.lock();
         let number = sessions.next;
         sessions.next += 1;
@@ -160,10 +220,19 @@ impl Vitals {
         Entry { vitals: Arc::clone(self), number, vital }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sessions> {
-        // Nothing in here can be left half-changed by a panic.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Every session that there is.
+    pub fn all(&self) -> Vec<Arc<Vital>> {
+        self.lock().by_number.values().cloned().collect()
     }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here can be left half-changed by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Entry {
@@ -185,10 +254,20 @@ mod tests {
         }
     }
 
+    fn caller() -> Caller {
+        Caller {
+            tenant: TenantId::from(uuid::Uuid::from_u128(1)),
+            login: "acme".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            is_encrypted: false,
+            pool_mode: PoolMode::Transaction,
+        }
+    }
+
     #[test]
     fn a_limit_is_reached_never_early_and_at_most_two_ticks_late() {
         for ms in [1_u32, 99, 100, 101, 250, 10_000] {
-            let vital = Vital::new(&terms(ms.into(), 0));
+            let vital = Vital::new(&terms(ms.into(), 0), caller(), 0);
             vital.does(Doing::Active, 7);
             let first = (7..).find(|tick| vital.overdue(*tick).is_some()).unwrap();
             // It began somewhere within the seventh tick.
@@ -199,7 +278,7 @@ mod tests {
 
     #[test]
     fn each_state_has_its_own_limit_or_none() {
-        let vital = Vital::new(&terms(100, 5_000));
+        let vital = Vital::new(&terms(100, 5_000), caller(), 0);
         let reached = |doing| {
             vital.does(doing, 0);
             (1..100).find_map(|tick| vital.overdue(tick))
@@ -216,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_reached_a_limit_is_told_and_who_has_left_is_forgotten() {
         let vitals = Arc::new(Vitals::default());
-        let (late, other) = (vitals.enter(&terms(100, 0)), vitals.enter(&terms(100, 0)));
+        let (late, other) = (vitals.enter(&terms(100, 0), caller()), vitals.enter(&terms(100, 0), caller()));
         late.vital.does(Doing::Active, vitals.tick());
         vitals.advance(Duration::from_millis(199));
         assert_eq!(late.vital.overdue(vitals.tick()), None);
@@ -225,5 +304,17 @@ mod tests {
         assert_eq!(other.vital.overdue(vitals.tick()), None);
         drop((late, other));
         assert!(vitals.lock().by_number.is_empty());
+    }
+
+    #[test]
+    fn what_a_client_calls_itself_is_shown_so_that_it_cannot_do_harm() {
+        let vital = Vital::new(&terms(0, 0), caller(), 0);
+        vital.is_called(b"psql\x1b[31m\n");
+        assert_eq!(vital.application_name(), "psql?[31m?");
+        vital.is_called(b"");
+        assert_eq!(vital.application_name(), "");
+        vital.is_pinned("listen");
+        vital.is_pinned("unclear");
+        assert_eq!(vital.pinned(), Some("listen"));
     }
 }

@@ -108,6 +108,7 @@ codes! {
     Overloaded, "overloaded", 503, "Insula is too busy right now";
     Internal, "internal", 500, "Something went wrong on our side";
     // The PostgreSQL front.
+    FrontMissing, "front_missing", 409, "The process has no PostgreSQL front";
     LoginRefused, "login_refused", 401, "The login or its secret is wrong";
     UnknownScope, "unknown_scope", 404, "The login has no such database scope";
     HostRefused, "host_refused", 403, "The host name is not one of the login's";

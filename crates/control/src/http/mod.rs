@@ -13,6 +13,7 @@ mod offers;
 mod operations;
 mod pages;
 mod paging;
+mod pg;
 mod repeats;
 mod schema;
 mod tenants;
@@ -53,11 +54,23 @@ pub struct HttpLimits {
 /// The whole of HTTP that the control plane serves.
 pub fn router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Router {
     let (admin, openapi) = admin_api().split_for_parts();
-    admin
+    let admin = admin
         .route_layer(from_fn_with_state(control.clone(), repeats::answer_again))
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .with_state(control.clone())
-        .merge(pages::router(openapi, health))
+        .merge(pages::router(openapi, health));
+    finished(admin, control, limits)
+}
+
+/// What a process without the control plane serves: health and metrics, and
+/// what its front is at.
+pub fn front_router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Router {
+    let (front, openapi) = front_api().split_for_parts();
+    finished(front.with_state(control.clone()).merge(pages::router(openapi, health)), control, limits)
+}
+
+fn finished(router: Router, control: &Arc<Control>, limits: HttpLimits) -> Router {
+    router
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(Arc::new(Semaphore::new(limits.in_flight)), error::admit))
@@ -66,15 +79,17 @@ pub fn router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Rou
         .layer(from_fn_with_state(control.clone(), error::finish))
 }
 
-/// What a process without the control plane serves: health and metrics.
-pub fn health_router(health: Health) -> Router {
-    pages::health_router(health)
-}
-
 /// The description of the API (OpenAPI 3.1).
 #[must_use]
 pub fn openapi() -> OpenApi {
     admin_api().into_openapi()
+}
+
+fn front_api() -> OpenApiRouter<Arc<Control>> {
+    OpenApiRouter::new()
+        .routes(routes!(pg::list_clients))
+        .routes(routes!(pg::list_backends))
+        .routes(routes!(pg::list_tenants))
 }
 
 fn admin_api() -> OpenApiRouter<Arc<Control>> {
@@ -120,7 +135,8 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(schema::capture_schema))
         .routes(routes!(audit::list_audit))
         .routes(routes!(audit::list_tenant_audit))
-        .routes(routes!(doctor::examine));
+        .routes(routes!(doctor::examine))
+        .merge(front_api());
     let description = router.get_openapi_mut();
     description.info = utoipa::openapi::Info::new("Insula", env!("CARGO_PKG_VERSION"));
     description.info.description = Some(

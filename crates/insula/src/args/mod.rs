@@ -6,6 +6,7 @@ mod credentials;
 mod keys;
 mod offers;
 mod operations;
+mod pg;
 mod schema;
 mod serve;
 mod tenants;
@@ -18,6 +19,7 @@ pub use credentials::{KeyCommand, LoginCommand};
 pub use keys::{MasterKeyCommand, OperatorCommand};
 pub use offers::{Limit, PlanCommand, SetPlan, TierCommand};
 pub use operations::{AuditCommand, OperationCommand};
+pub use pg::{PgCommand, PgFilter, PgShow};
 pub use schema::{RolloutCommand, SchemaCommand};
 pub use serve::{Demo, Serve, SettingsCommand, SettingsFile, Up};
 pub use tenants::TenantCommand;
@@ -93,6 +95,9 @@ pub enum Command {
     /// Regions and their groups.
     #[command(subcommand)]
     Region(RegionCommand),
+    /// The PostgreSQL front: its clients, backends and tenants.
+    #[command(subcommand)]
+    Pg(PgCommand),
     /// Long operations: list, show, resume a stuck one.
     #[command(subcommand)]
     Operation(OperationCommand),

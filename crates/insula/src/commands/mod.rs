@@ -6,6 +6,7 @@ mod credentials;
 mod drift;
 mod offers;
 mod operations;
+mod pg;
 mod schema;
 mod tenants;
 
@@ -30,6 +31,7 @@ pub async fn run(connection: &Connection, command: Command) -> Result<(), Failur
         Command::Tier(command) => offers::tiers(&client, format, command).await,
         Command::Cluster(command) => clusters::clusters(&client, format, command).await,
         Command::Region(command) => clusters::regions(&client, format, command).await,
+        Command::Pg(command) => pg::run(&client, format, command).await,
         Command::Operation(command) => operations::operations(&client, format, command).await,
         Command::Audit(command) => operations::audit(&client, format, command).await,
         Command::Attack(arguments) => attack::run(&client, format, arguments).await,

@@ -3,6 +3,7 @@
 //! settings; `insula up` makes the settings itself.
 
 mod bootstrap;
+mod front;
 mod health;
 mod http;
 mod listeners;
@@ -15,8 +16,8 @@ use anyhow::Context;
 use insula_catalog::follow_routes;
 use insula_control::{Control, ControlSettings, dedicated, janitor};
 use insula_credentials::{MasterKeys, OperatorToken};
-use insula_domain::{OsEntropy, SystemClock};
-use insula_pg_proxy::{PgProxy, PgProxyConfig};
+use insula_domain::SystemClock;
+use insula_pg_proxy::PgProxy;
 use insula_route_map::RouteMap;
 use insula_settings::{Role, Settings, process_environment};
 use insula_telemetry::Metrics;
@@ -72,7 +73,8 @@ pub struct Insula {
     control: Arc<Control>,
     worker: Worker,
     routes: Arc<RouteMap>,
-    keys: Arc<MasterKeys>,
+    proxy: Option<PgProxy>,
+    certificates: tls::Certificates,
     operations_changed: watch::Sender<u64>,
 }
 
@@ -96,17 +98,31 @@ impl Insula {
             idempotency_retention: std::time::Duration::from_secs(24 * 3600),
         };
         let routes = Arc::new(RouteMap::new());
+        let mut certificates = tls::Certificates::default();
+        let proxy = if settings.server.roles.contains(&Role::PgProxy) {
+            Some(front::build(&settings, &routes, &keys, &mut certificates)?)
+        } else {
+            None
+        };
         let built = parts::control(
             &stores,
             &keys,
             provisioner,
             control_settings,
             changed,
-            settings.server.roles.contains(&Role::PgProxy).then(|| routes.clone()),
+            proxy.as_ref().map(|proxy| (routes.clone(), front::view(proxy))),
             &worker_settings(&settings),
         )
         .context("the workflows are not valid")?;
-        Ok(Self { settings, control: built.control, worker: built.worker, routes, keys, operations_changed })
+        Ok(Self {
+            settings,
+            control: built.control,
+            worker: built.worker,
+            routes,
+            proxy,
+            certificates,
+            operations_changed,
+        })
     }
 
     /// The control plane's parts.
@@ -150,17 +166,9 @@ impl Insula {
         let mut behind = JoinSet::new();
         let stop_behind = CancellationToken::new();
 
-        let mut certificates = tls::Certificates::default();
+        let mut certificates = self.certificates;
         let catalog = self.control.catalog.clone();
-        if has(Role::PgProxy) {
-            let parts = insula_pg_proxy::Parts {
-                routes: self.routes.clone(),
-                master_keys: self.keys.clone(),
-                clock: Arc::new(SystemClock),
-                entropy: Arc::new(OsEntropy),
-                tls: certificates.front(self.settings.pg.tls.as_ref())?,
-            };
-            let proxy = PgProxy::new(proxy_config(&self.settings), parts)?;
+        if let Some(proxy) = self.proxy {
             let (listeners, stop) = (listeners.pg, stop.clone());
             fronts.spawn(async move {
                 if let Err(error) = proxy.serve_apart(listeners, stop).await {
@@ -173,7 +181,7 @@ impl Insula {
         let router = if has(Role::Control) {
             insula_control::http::router(&self.control, health, http::limits(&self.settings.http))
         } else {
-            insula_control::http::health_router(health)
+            insula_control::http::front_router(&self.control, health, http::limits(&self.settings.http))
         };
         let http_tls = certificates.http(self.settings.http.tls.as_ref())?;
         let server = http::HttpServer::new(&self.settings.http, http_tls);
@@ -212,23 +220,6 @@ fn worker_settings(settings: &Settings) -> WorkerSettings {
         poll: settings.workflow.poll.get(),
         stop_grace: settings.server.shutdown_grace.get(),
         ..WorkerSettings::new(format!("{host}:{}", std::process::id()))
-    }
-}
-
-fn proxy_config(settings: &Settings) -> PgProxyConfig {
-    PgProxyConfig {
-        startup_timeout: settings.pg.startup_timeout.get(),
-        connect_timeout: settings.pg.connect_timeout.get(),
-        drain_timeout: settings.server.shutdown_grace.get(),
-        sessions_max: settings.pg.max_sessions as usize,
-        require_tls: settings.pg.require_tls,
-        tenant_domain: settings.pg.tenant_domain.clone(),
-        pool_mode: settings.pg.pool_mode,
-        backends_per_cluster_max: settings.pg.max_backends_per_cluster,
-        backends_per_tenant_max: settings.pg.max_backends_per_tenant,
-        backend_wait_max: settings.pg.backend_wait.get(),
-        backend_idle_max: settings.pg.backend_idle.get(),
-        ..PgProxyConfig::default()
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use insula_catalog::Catalog;
 use insula_catalog::workflow_log::{OPERATIONS_CHANNEL, WORKFLOW_CHANNEL, WorkflowLog};
 use insula_control::http::Throttle;
-use insula_control::{ClusterDirectory, Control, ControlSettings, Operations, workflows};
+use insula_control::{ClusterDirectory, Control, ControlSettings, FrontView, Operations, workflows};
 use insula_credentials::{MasterKeys, ScramVerifier, Secret};
 use insula_domain::{Clock, Entropy, OsEntropy, SystemClock};
 use insula_region_store::{RegionStore, RegionStores};
@@ -88,12 +88,13 @@ pub fn control(
     provisioner: Option<Arc<LocalProvisioner>>,
     settings: ControlSettings,
     changed: watch::Receiver<u64>,
-    routes: Option<Arc<RouteMap>>,
+    front: Option<(Arc<RouteMap>, FrontView)>,
     worker: &WorkerSettings,
 ) -> anyhow::Result<Built> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let log = WorkflowLog::new(stores.catalog.pool());
+    let (routes, front) = front.unzip();
     let control = Arc::new(Control {
         catalog: stores.catalog.clone(),
         regions: stores.regions.clone(),
@@ -104,6 +105,7 @@ pub fn control(
         nobody: ScramVerifier::for_login(&Secret::random(&OsEntropy), &OsEntropy),
         throttle: Throttle::new(settings.failed_logins_per_minute),
         routes,
+        front,
         versions: insula_control::schema::fleet::Versions::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),

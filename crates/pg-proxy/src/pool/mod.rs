@@ -21,12 +21,14 @@ use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use self::share::{Acquired, Grant, Limits, Share, Task, Terms};
-pub(crate) use self::share::{PoolKey, Tally};
+pub(crate) use self::share::{Holding, PoolKey, Tally};
+use crate::account::Account;
 use crate::backend::{Backend, BackendError, Opening, open};
 use crate::cancel::CancelTarget;
 use crate::config::PgProxyConfig;
 use crate::measure::Measures;
 use crate::refusal::Refusal;
+use crate::roster::Roster;
 use crate::settings::SessionSettings;
 
 /// What a backend may still send after it was told to end.
@@ -39,6 +41,8 @@ pub(crate) struct Opener {
     pub tls: TlsConnector,
     pub config: PgProxyConfig,
     pub measures: Measures,
+    /// Where backends are to be seen.
+    pub roster: Arc<Roster>,
     /// Backends that are terminated at the same time.
     pub terminating: Semaphore,
 }
@@ -49,6 +53,8 @@ pub(crate) struct Destination {
     pub key: PoolKey,
     /// The tenant's, for messages.
     pub slug: Slug,
+    /// What is counted of the tenant.
+    pub account: Arc<Account>,
     pub endpoint: Arc<ClusterEndpoint>,
     pub role: RoleName,
     pub database: DatabaseName,
@@ -143,6 +149,8 @@ pub(crate) struct Wait {
     granted: oneshot::Receiver<Grant<Box<Backend>>>,
     patience: Patience,
     slug: Slug,
+    since: Instant,
+    account: Arc<Account>,
 }
 
 /// A timer that a session keeps from one wait to the next: to put it off costs
@@ -216,13 +224,21 @@ impl Pools {
         }
     }
 
+    /// What tenants have of each cluster.
+    pub fn holdings(&self) -> Vec<Holding> {
+        let clusters: Vec<Arc<Cluster>> = lock(&self.clusters).values().map(Arc::clone).collect();
+        clusters.iter().flat_map(|cluster| cluster.share().holdings().collect::<Vec<_>>()).collect()
+    }
+
+    /// The most backends that a tenant with these terms may have on a cluster.
+    pub fn most(&self, endpoint: &ClusterEndpoint, terms: DatabaseTerms) -> u32 {
+        self.limits(endpoint).of(terms_of(terms))
+    }
+
     /// How many backends there are, and who waits, on all clusters.
     pub fn tally(&self) -> Tally {
         let clusters: Vec<Arc<Cluster>> = lock(&self.clusters).values().map(Arc::clone).collect();
-        clusters.iter().fold(Tally::default(), |sum, cluster| {
-            let one = cluster.share().tally();
-            Tally { open: sum.open + one.open, idle: sum.idle + one.idle, waiting: sum.waiting + one.waiting }
-        })
+        clusters.iter().fold(Tally::default(), |sum, cluster| sum.and(cluster.share().tally()))
     }
 }
 
@@ -270,6 +286,8 @@ impl Cluster {
                         granted,
                         patience,
                         slug: to.slug.clone(),
+                        since: now,
+                        account: Arc::clone(&to.account),
                     });
                 }
                 Acquired::Full => return Answer::Refused(Refusal::no_backend(&to.slug)),
@@ -278,6 +296,7 @@ impl Cluster {
     }
 
     fn lease(self: &Arc<Self>, key: PoolKey, backend: Box<Backend>, since: Instant) -> Lease {
+        backend.badge.is_used(true, since);
         let place = Place { cluster: Arc::clone(self), key, since, is_passed_on: false };
         Lease { backend, place }
     }
@@ -357,7 +376,14 @@ impl Opener {
                 tracing::error!(%error, "the password of a role cannot be derived");
                 Refusal::placement_unavailable()
             })?;
-        let opening = Opening { endpoint: &to.endpoint, role: &to.role, database: &to.database, password };
+        let opening = Opening {
+            tenant: key.tenant,
+            endpoint: &to.endpoint,
+            role: &to.role,
+            database: &to.database,
+            password,
+            roster: &self.roster,
+        };
         let began = Instant::now();
         let definitions = to.definitions.load(Ordering::Relaxed);
         let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.connect_timeout)
@@ -388,6 +414,7 @@ impl Lease {
         let Self { backend, mut place } = self;
         place.is_passed_on = true;
         let now = Instant::now();
+        backend.badge.is_used(false, now);
         let held = now.saturating_duration_since(place.since);
         let tasks = place.cluster.share().release(place.key, backend, held, now);
         if !tasks.is_empty() {
@@ -437,6 +464,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
+        self.account.waited(self.since.elapsed());
         self.granted.close();
         // It may have been given just now.
         if let Ok(Ok(backend)) = self.granted.try_recv() {

@@ -78,7 +78,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    fn of(&self, terms: Terms) -> u32 {
+    /// The most that a tenant may have.
+    pub fn of(&self, terms: Terms) -> u32 {
         if terms.backends == 0 { self.of_tenant } else { terms.backends.min(self.backends) }
     }
 }
@@ -118,6 +119,24 @@ pub(crate) struct Tally {
     pub open: u32,
     pub idle: u32,
     pub waiting: u32,
+}
+
+impl Tally {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            open: self.open + other.open,
+            idle: self.idle + other.idle,
+            waiting: self.waiting + other.waiting,
+        }
+    }
+}
+
+/// What one tenant has of a cluster, to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub tenant: TenantId,
+    pub tally: Tally,
 }
 
 /// The account of one cluster.
@@ -250,6 +269,16 @@ impl<B> Share<B> {
             tally.waiting += u32::try_from(pool.waiting.len()).unwrap_or(u32::MAX);
         }
         tally
+    }
+
+    /// What each tenant has that has anything, or waits.
+    pub fn holdings(&self) -> impl Iterator<Item = Holding> {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        self.tenants.iter().map(move |(id, tenant)| {
+            let idle = tenant.pools.iter().map(|pool| pool.idle.len()).sum();
+            let tally = Tally { open: tenant.open, idle: count(idle), waiting: count(tenant.waiting) };
+            Holding { tenant: *id, tally }
+        })
     }
 
     /// A backend of the pool, one that suits where there is a choice.

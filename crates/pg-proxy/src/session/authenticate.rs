@@ -75,6 +75,7 @@ impl Identity {
 /// A session whose client is known.
 #[derive(Debug)]
 pub(super) struct Authenticated {
+    pub channel: Channel,
     pub start: SessionStart,
     pub host: Host,
     pub identity: Identity,
@@ -99,9 +100,9 @@ impl Started {
         } else {
             by_login(front, link, &self.channel, user).await?
         };
-        let name = self.channel.tls.and_then(|tls| tls.host);
-        let host = Host::named(name.as_deref(), front.config.tenant_domain.as_deref());
-        Ok(Authenticated { start: self.start, host, identity })
+        let name = self.channel.tls.as_ref().and_then(|tls| tls.host.as_deref());
+        let host = Host::named(name, front.config.tenant_domain.as_deref());
+        Ok(Authenticated { channel: self.channel, start: self.start, host, identity })
     }
 }
 

@@ -111,6 +111,11 @@ impl Memory {
         !self.wanders || self.pinned.is_some()
     }
 
+    /// Why it keeps its backend although it would not have to.
+    pub fn pinned(&self) -> Option<&'static str> {
+        self.pinned.as_ref().map(|pinned| pinned.reason)
+    }
+
     /// It keeps its backend from here on.
     pub fn pin(&mut self, reason: &'static str) {
         if self.wanders && self.pinned.is_none() {

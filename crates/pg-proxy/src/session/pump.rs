@@ -17,11 +17,12 @@ use insula_problem::Code;
 use super::lane::{Lane, Stopped};
 use super::memory::Memory;
 use super::watch::{FromClient, FromServer};
+use crate::account::Account;
 use crate::cancel::Slot;
 use crate::front::Front;
 use crate::guard::{Guard, Rule};
 use crate::link::Link;
-use crate::pipeline::{Own, Pipeline};
+use crate::pipeline::{Own, Passed, Pipeline};
 use crate::pool::{Answer, Cluster, Destination, Lease, Patience, Wait};
 use crate::refusal::Refusal;
 use crate::settings::SessionSettings;
@@ -84,6 +85,7 @@ pub(super) struct Pump {
 struct Noted {
     doing: Doing,
     done: u32,
+    is_pinned: bool,
 }
 
 /// What ends a relay, or may.
@@ -134,7 +136,7 @@ impl Pump {
             last_was_error: false,
             patience: Patience::default(),
             entry,
-            noted: Noted { doing: Doing::Idle, done: 0 },
+            noted: Noted { doing: Doing::Idle, done: 0, is_pinned: false },
             cancelling: None,
             timed_out: None,
         };
@@ -164,6 +166,7 @@ impl Pump {
 
     /// Notes what the session does, where that is something new.
     fn note(&mut self, front: &Front) {
+        self.count();
         let doing = match self.connection {
             Connection::Without => Doing::Idle,
             Connection::Waiting(_) => Doing::Waiting,
@@ -171,11 +174,37 @@ impl Pump {
             Connection::With(_) if self.pipeline.is_idle() => Doing::Idle,
             Connection::With(_) => Doing::InTransaction,
         };
-        let noted = Noted { doing, done: self.pipeline.done() };
+        let pinned = self.memory.pinned();
+        let noted = Noted { doing, done: self.pipeline.done(), is_pinned: pinned.is_some() };
         if noted != self.noted {
+            if let Some(reason) = pinned.filter(|_| !self.noted.is_pinned) {
+                self.entry.vital.is_pinned(reason);
+                self.account().pinned(reason);
+            }
             self.noted = noted;
             self.timed_out = None;
             self.entry.vital.does(doing, front.vitals.tick());
+        }
+    }
+
+    /// What is counted of its tenant.
+    pub fn account(&self) -> &Account {
+        &self.source.destination.account
+    }
+
+    /// Counts what has passed.
+    fn count(&mut self) {
+        let passed = self.pipeline.take_passed();
+        if passed == Passed::default() {
+            return;
+        }
+        if let Connection::With(lease) = &self.connection {
+            lease.backend.badge.transactions(passed.transactions);
+        }
+        self.entry.vital.did(passed.transactions);
+        self.account().transactions(passed.transactions);
+        if passed.errors > 0 {
+            self.account().errors(passed.errors);
         }
     }
 
@@ -233,9 +262,13 @@ impl Pump {
         loop {
             let progress = match self.step(context, front) {
                 Ok(progress) => progress,
-                Err(event) => return Poll::Ready(event),
+                Err(event) => {
+                    self.note(front);
+                    return Poll::Ready(event);
+                }
             };
             if stop_when_idle && self.pipeline.is_idle() && self.to_server.is_empty() {
+                self.note(front);
                 return Poll::Ready(Event::Idle);
             }
             if !progress {
@@ -278,6 +311,7 @@ impl Pump {
             Poll::Ready(Ok(0) | Err(_)) => Err(Event::ClientLeft),
             Poll::Ready(Ok(count)) => {
                 front.measures.bytes_from_clients.increment(count as u64);
+                self.account().bytes_from_clients(count);
                 Ok(true)
             }
             Poll::Pending => Ok(false),
@@ -381,6 +415,7 @@ impl Pump {
     }
 
     fn detach(&mut self) {
+        self.count();
         let Connection::With(lease) = std::mem::replace(&mut self.connection, Connection::Without) else {
             return;
         };
@@ -438,6 +473,7 @@ impl Pump {
         match self.to_client.poll_write(context, self.client.wire()) {
             Poll::Ready(Ok(count)) => {
                 front.measures.bytes_to_clients.increment(count as u64);
+                self.account().bytes_to_clients(count);
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(Event::ClientLeft),
@@ -470,6 +506,7 @@ impl Pump {
             backend: &mut lease.backend,
             last_was_error: &mut self.last_was_error,
             drops_notifications: self.shares_database,
+            vital: &self.entry.vital,
             timed_out: self.timed_out.map(|(_, limit)| limit),
         };
         self.to_client.cut(&mut watcher).map_err(|stopped| match stopped {

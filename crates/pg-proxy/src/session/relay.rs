@@ -77,6 +77,7 @@ impl Opened {
             };
             if let Some(refusal) = ended {
                 front.measures.ended(refusal.code);
+                pump.account().errors(1);
                 tracing::info!(code = %refusal.code, %refusal, "a session was ended");
                 tell_client(&mut pump, &refusal).await;
             }

@@ -15,6 +15,7 @@ use super::authenticate::{Authenticated, Identity};
 use super::memory::Memory;
 use super::pump::Source;
 use super::relay::Opened;
+use crate::account::Account;
 use crate::backend::BackendError;
 use crate::cancel::GivenKey;
 use crate::counter::Place;
@@ -27,9 +28,10 @@ use crate::parameters::{Setting, settings};
 use crate::pool::{Answer, Destination, LiveTerms, Patience, PoolKey};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
-use crate::settings::{Reported, SessionSettings};
+use crate::settings::{APPLICATION_NAME, Reported, SessionSettings};
 use crate::show::Answers;
 use crate::standing::Standing;
+use crate::vital::{Caller, Doing};
 
 /// How often a route is looked up again because it changed meanwhile.
 const LOOKUPS_MAX: usize = 5;
@@ -58,6 +60,7 @@ pub(super) struct Routed {
     target: Target,
     follower: Follower,
     standing: Standing,
+    caller: Caller,
     places: Places,
 }
 
@@ -87,7 +90,14 @@ impl Authenticated {
             Identity::Token(_) => front.config.pool_mode,
         };
         let minor_version = self.start.spoken_version();
-        Ok(Routed { minor_version, settings, pool_mode, target, follower, standing, places })
+        let caller = Caller {
+            tenant: target.route.tenant,
+            login: String::from_utf8_lossy(self.identity.user()).into(),
+            address: self.channel.peer,
+            is_encrypted: self.channel.tls.is_some(),
+            pool_mode,
+        };
+        Ok(Routed { minor_version, settings, pool_mode, target, follower, standing, caller, places })
     }
 
     /// The target as it is after it is being followed, so that no change of it
@@ -187,7 +197,10 @@ impl Routed {
             .give(front.parts.entropy.as_ref(), self.minor_version)
             .ok_or_else(Refusal::overloaded)?;
         let mode = self.pool_mode;
-        let (cluster, destination) = front.pools.reach(self.destination(mode), self.target.route.terms);
+        let entry = front.vitals.enter(&self.target.route.terms, self.caller.clone());
+        let account = front.accounts.of(self.standing.tenant);
+        let (cluster, destination) =
+            front.pools.reach(self.destination(mode, account), self.target.route.terms);
         let settings = Arc::new(SessionSettings::from_startup(&self.settings));
         let mut lease = match cluster.acquire(&destination, &settings, &mut Patience::default()) {
             Answer::Now(lease) => lease,
@@ -203,6 +216,10 @@ impl Routed {
             backend.settings = Arc::clone(&settings);
         }
         let reported = Arc::clone(&backend.reported);
+        if let Some(name) = reported.get(APPLICATION_NAME) {
+            entry.vital.is_called(name);
+        }
+        entry.vital.does(Doing::Idle, front.vitals.tick());
         link.put(|out| {
             reported.put_news(&Reported::default(), out);
             put_backend_key_data(out, &cancel_key.key);
@@ -230,13 +247,13 @@ impl Routed {
             judged: (answers, guard, placement.isolation),
             follower: self.follower,
             standing: self.standing,
-            entry: front.vitals.enter(&self.target.route.terms),
+            entry,
             held: Held { _cancel_key: cancel_key, _places: self.places },
         })
     }
 
     /// Where its backends lead.
-    fn destination(&self, mode: PoolMode) -> Destination {
+    fn destination(&self, mode: PoolMode, account: Arc<Account>) -> Destination {
         let Target { route, placement, endpoint } = &self.target;
         let read_only = self.standing.read_only;
         let role =
@@ -252,6 +269,7 @@ impl Routed {
         Destination {
             key,
             slug: route.slug.clone(),
+            account,
             endpoint: Arc::clone(endpoint),
             role,
             database: placement.database.clone(),

@@ -21,7 +21,9 @@ use crate::guard::Guard;
 use crate::pipeline::{Own, Pipeline, Step};
 use crate::prepared::{NONE, Statement, Statements};
 use crate::refusal::Refusal;
+use crate::settings::APPLICATION_NAME;
 use crate::show::{Answers, may_be_show};
+use crate::vital::Vital;
 
 /// Longer errors and settings pass as they are.
 const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
@@ -309,6 +311,8 @@ pub(super) struct FromServer<'a> {
     pub backend: &'a mut Backend,
     pub last_was_error: &'a mut bool,
     pub drops_notifications: bool,
+    /// Where the session is to be seen.
+    pub vital: &'a Vital,
     /// The statement was cancelled because it took longer than this.
     pub timed_out: Option<Duration>,
 }
@@ -328,7 +332,7 @@ impl Watcher for FromServer<'_> {
         self.pipeline.server_sent(header.tag);
         let wanders = self.memory.wanders();
         let is_looked_at = match header.tag {
-            backend::tag::PARAMETER_STATUS => wanders || self.guard.fitting().is_some(),
+            backend::tag::PARAMETER_STATUS => true,
             backend::tag::ERROR_RESPONSE => wanders || self.guard.minds_errors() || self.timed_out.is_some(),
             backend::tag::COMMAND_COMPLETE => self.memory.watches_commands,
             backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => self.pipeline.awaits_step(),
@@ -400,6 +404,9 @@ impl FromServer<'_> {
         let (name, value) = parse_parameter_status(body)?;
         if let Some(fitting) = self.guard.fitting() {
             fitting.setting(name, value);
+        }
+        if name == APPLICATION_NAME {
+            self.vital.is_called(value);
         }
         Arc::make_mut(&mut self.backend.reported).take(name, value);
         Ok(())

@@ -30,6 +30,7 @@ pub const IN_USE: &str = "state <> 'idle'";
 
 /// A front, its map, and a database on the shared server.
 pub struct World {
+    pub proxy: PgProxy,
     pub routes: Arc<RouteMap>,
     pub keys: Arc<MasterKeys>,
     pub address: SocketAddr,
@@ -85,12 +86,13 @@ impl World {
             tls,
         };
         let proxy = PgProxy::new(config, parts).unwrap();
+        let serving = proxy.clone();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let served = tokio::spawn(async move { proxy.serve(vec![listener], stop).await });
-        Self { routes, keys, address, shutdown, served, database, revision: AtomicI64::new(1) }
+        let served = tokio::spawn(async move { serving.serve(vec![listener], stop).await });
+        Self { proxy, routes, keys, address, shutdown, served, database, revision: AtomicI64::new(1) }
     }
 
     pub fn next_revision(&self) -> i64 {

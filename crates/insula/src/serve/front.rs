@@ -1,0 +1,62 @@
+//! The PostgreSQL front of this process, by its settings.
+
+use std::sync::Arc;
+
+use insula_control::{FrontView, Look};
+use insula_credentials::MasterKeys;
+use insula_domain::{OsEntropy, SystemClock};
+use insula_pg_proxy::{Ask, Parts, PgProxy, PgProxyConfig};
+use insula_route_map::RouteMap;
+use insula_settings::Settings;
+
+use super::tls::Certificates;
+
+/// The front, which serves nobody yet.
+pub fn build(
+    settings: &Settings,
+    routes: &Arc<RouteMap>,
+    keys: &Arc<MasterKeys>,
+    certificates: &mut Certificates,
+) -> anyhow::Result<PgProxy> {
+    let parts = Parts {
+        routes: routes.clone(),
+        master_keys: keys.clone(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(OsEntropy),
+        tls: certificates.front(settings.pg.tls.as_ref())?,
+    };
+    Ok(PgProxy::new(config(settings), parts)?)
+}
+
+/// The front as the admin API shows it.
+pub fn view(proxy: &PgProxy) -> FrontView {
+    fn look<T>(
+        proxy: &PgProxy,
+        list: impl Fn(&PgProxy, &Ask) -> insula_api::PgList<T> + Send + Sync + 'static,
+    ) -> Look<T> {
+        let proxy = proxy.clone();
+        Arc::new(move |tenant, limit| list(&proxy, &Ask { tenant, limit }))
+    }
+    FrontView {
+        clients: look(proxy, PgProxy::clients),
+        backends: look(proxy, PgProxy::backends),
+        tenants: look(proxy, PgProxy::tenants),
+    }
+}
+
+fn config(settings: &Settings) -> PgProxyConfig {
+    PgProxyConfig {
+        startup_timeout: settings.pg.startup_timeout.get(),
+        connect_timeout: settings.pg.connect_timeout.get(),
+        drain_timeout: settings.server.shutdown_grace.get(),
+        sessions_max: settings.pg.max_sessions as usize,
+        require_tls: settings.pg.require_tls,
+        tenant_domain: settings.pg.tenant_domain.clone(),
+        pool_mode: settings.pg.pool_mode,
+        backends_per_cluster_max: settings.pg.max_backends_per_cluster,
+        backends_per_tenant_max: settings.pg.max_backends_per_tenant,
+        backend_wait_max: settings.pg.backend_wait.get(),
+        backend_idle_max: settings.pg.backend_idle.get(),
+        ..PgProxyConfig::default()
+    }
+}
