@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_postgres::NoTls;
 
 use crate::support::{PATIENCE, Tenant, World};
 
@@ -104,16 +106,27 @@ async fn backends_are_killed_under_a_crowd() {
     let scene = Scene::begin(straight).await;
     for round in 0..4 {
         scene.crowd.until_each_commits(1, RECOVERY).await;
-        let admin = scene.server.connect("postgres").await;
         let which = if round % 2 == 0 { "state <> 'idle'" } else { "true" };
-        let query = format!(
-            "select pid from pg_stat_activity where usename like 'tenant\\_%' and {which} \
-             order by random() limit 1"
-        );
-        let Some(row) = admin.query_opt(&query, &[]).await.unwrap() else { continue };
-        kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).unwrap();
+        let killed = async { while !kill_one(&scene.server, which).await {} };
+        timeout(PATIENCE, killed).await.expect("there is a backend to be killed");
     }
     scene.end_well().await;
+}
+
+/// Kills a backend of a tenant; false where there is none, or it has ended just
+/// now, or the server still recovers from the last one.
+async fn kill_one(server: &TestServer, which: &str) -> bool {
+    let Ok((admin, connection)) = tokio_postgres::connect(&server.url("postgres"), NoTls).await else {
+        return false;
+    };
+    tokio::spawn(async move { drop(connection.await) });
+    let query = format!(
+        "select pid from pg_stat_activity where usename like 'tenant\\_%' and {which} order by random() limit 1"
+    );
+    match admin.query_opt(&query, &[]).await {
+        Ok(Some(row)) => kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).is_ok(),
+        _ => false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

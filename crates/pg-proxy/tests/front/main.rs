@@ -4,6 +4,7 @@
 // The helpers of tests fail as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod apart;
 mod cancel;
 mod cost;
 mod direct;
@@ -13,6 +14,7 @@ mod faults;
 mod hosts;
 mod limits;
 mod login;
+mod memory;
 mod pool;
 mod raw;
 mod relay;

@@ -20,7 +20,10 @@ pub struct Raw {
 
 impl Raw {
     pub async fn connect(world: &World) -> Self {
-        let stream = TcpStream::connect(world.address).await.unwrap();
+        Self::new(TcpStream::connect(world.address).await.unwrap())
+    }
+
+    pub fn new(stream: TcpStream) -> Self {
         Self { stream, inbox: BytesMut::new() }
     }
 
