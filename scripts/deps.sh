@@ -35,6 +35,9 @@ have_libclang() {
         compgen -G '/opt/homebrew/opt/llvm*/lib/libclang.dylib' >/dev/null || [ "$(uname)" = Darwin ]
 }
 
+# A Java that runs a source file, and PostgreSQL's driver for it.
+have_jdbc() { have javac && [ -e /usr/share/java/postgresql.jar ]; }
+
 # Whether a virtual environment can be made with this Python.
 have_venv() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
@@ -118,7 +121,7 @@ install_drivers() {
     cp "$list" .venv/requirements.txt
 }
 
-# The migration tool of Node for the tests, in .npm; made again when the list changes.
+# The drivers and tools of Node for the tests, in .npm; made again when the list changes.
 install_node_tools() {
     local list=scripts/package.json
     if [ -d .npm/node_modules/drizzle-orm ] && cmp -s "$list" .npm/package.json; then
@@ -154,6 +157,8 @@ main() {
         have_venv || missing+=(python3 python3-venv)
         have node || missing+=(nodejs)
         have npm || missing+=(npm)
+        # Elsewhere the tests do without.
+        if have apt-get && ! have_jdbc; then missing+=(default-jdk-headless libpostgresql-jdbc-java); fi
     fi
     [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
     if [ "$purpose" = test ]; then

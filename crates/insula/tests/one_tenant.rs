@@ -5,28 +5,12 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
-
 use bytes::Bytes;
 use common::World;
+use common::programs::{file, psql, python, run};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
-
-/// The interpreter that `make deps` sets up.
-fn python() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python");
-    assert!(path.exists(), "{} is not there: make deps sets it up", path.display());
-    path.display().to_string()
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {out}{err}");
-    out.into_owned()
-}
 
 /// Two tenants of a pool, and one with a database of its own.
 const TENANTS: [(&str, &str); 3] = [("acme", "free"), ("globex", "free"), ("initech", "business")];
@@ -39,8 +23,7 @@ async fn unchanged_statements_say_the_same_in_a_pool_and_in_a_silo() {
         world.create(slug, tier, "us-east-1");
     }
     for (slug, _) in TENANTS {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers/one_tenant.py");
-        let said = run(Command::new(python()).arg(script).args([&world.url(slug), slug]));
+        let said = run(python("python").arg(file("drivers/one_tenant.py")).args([&world.url(slug), slug]));
         let said: Value = serde_json::from_str(&said).unwrap();
         let ada = format!("Ada of {slug}");
         assert_eq!(said["names"], json!([ada, format!("{ada}+"), format!("{ada}++")]), "{slug}");
@@ -66,12 +49,10 @@ async fn unchanged_statements_say_the_same_in_a_pool_and_in_a_silo() {
 }
 
 fn psql_copies(world: &World, slug: &str) {
-    let psql = insula_testkit::installation().program("psql");
-    let psql = if psql.exists() { psql } else { "psql".into() };
-    let file = world.folder.join("customers.csv");
-    std::fs::write(&file, "500,linus@example.com,Linus\n").unwrap();
-    let copy = format!("\\copy customers (id, email, name) from '{}' csv", file.display());
-    run(Command::new(psql).arg(world.url(slug)).args(["-X", "-v", "ON_ERROR_STOP=1", "-c", &copy]));
+    let rows = world.folder.join("customers.csv");
+    std::fs::write(&rows, "500,linus@example.com,Linus\n").unwrap();
+    let copy = format!("\\copy customers (id, email, name) from '{}' csv", rows.display());
+    run(psql(&world.url(slug)).args(["-c", &copy]));
 }
 
 /// Rows with a kilobyte in each.

@@ -8,6 +8,7 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::programs::psql;
 use common::{INSULA, World};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,10 +141,7 @@ fn by_tls(url: &str, port: u16, trusted: &std::path::Path) -> Result<String, Str
         "{login}@localhost:{port}/{path}?hostaddr=127.0.0.1&sslmode=verify-full&channel_binding=require&sslrootcert={}",
         trusted.display()
     );
-    let psql = insula_testkit::installation().program("psql");
-    let psql = if psql.exists() { psql } else { "psql".into() };
-    let said =
-        Command::new(psql).args(["-X", "-A", "-t", "-c", "show insula.tenant", &url]).output().unwrap();
+    let said = psql(&url).args(["-A", "-t", "-c", "show insula.tenant"]).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
     if said.status.success() { Ok(text(said.stdout)) } else { Err(text(said.stderr)) }
 }

@@ -6,43 +6,20 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use common::World;
+use common::programs::{file, node, of_postgres, psql, python, run};
 use serde_json::{Value, json};
 
 /// A tenant of each model.
 const TENANTS: [(&str, &str); 3] = [("acme", "free"), ("globex", "standard"), ("initech", "business")];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn tools(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(name)
-}
-
-/// A program of the environment that `make deps` sets up.
-fn python(program: &str) -> Command {
-    let path = root().join(".venv/bin").join(program);
-    assert!(path.exists(), "{} is not there: make deps sets it up", path.display());
-    Command::new(path)
-}
-
-fn node(url: &str) -> Command {
-    let modules = root().join(".npm/node_modules");
-    assert!(modules.exists(), "{} is not there: make deps sets it up", modules.display());
-    let mut command = Command::new("node");
-    command.env("NODE_PATH", modules).env("DATABASE_URL", url).arg(tools("drizzle").join("run.cjs"));
+fn drizzle(url: &str) -> Command {
+    let mut command = node();
+    command.env("DATABASE_URL", url).arg(file("tools/drizzle/run.cjs"));
     command
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {out}{err}");
-    out.into_owned()
 }
 
 fn blueprint(world: &World) -> String {
@@ -68,7 +45,7 @@ async fn django_with_its_admin() {
     let world = World::start().await;
     // Django writes its migrations beside its models.
     let site = world.folder.join("site");
-    copy_folder(&tools("django"), &site);
+    copy_folder(&file("tools/django"), &site);
     let manage = |url: &str, arguments: &[&str]| {
         let mut command = python("django-admin");
         command.args(arguments).args(["--settings", "settings", "--pythonpath"]).arg(&site);
@@ -138,7 +115,7 @@ async fn sqlalchemy_with_alembic() {
     let world = World::start().await;
     let upgrade = |url: &str, revision: &str| {
         let ini = world.folder.join("alembic.ini");
-        let folder = tools("alembic");
+        let folder = file("tools/alembic");
         std::fs::write(&ini, format!("[alembic]\nscript_location = {}\n", folder.display())).unwrap();
         run(python("alembic").arg("-c").arg(ini).args(["upgrade", revision]).env("DATABASE_URL", url))
     };
@@ -178,11 +155,11 @@ async fn sqlalchemy_with_alembic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn drizzle_on_node() {
     let world = World::start().await;
-    run(node(&blueprint(&world)).arg("migrate"));
+    run(drizzle(&blueprint(&world)).arg("migrate"));
     capture_and_apply(&world, "0001_notes.sql", "notes");
     for (slug, tier) in TENANTS {
         world.create(slug, tier, "us-east-1");
-        let said: Value = serde_json::from_str(&run(node(&world.url(slug)).args(["use", slug]))).unwrap();
+        let said: Value = serde_json::from_str(&run(drizzle(&world.url(slug)).args(["use", slug]))).unwrap();
         let expected = json!({"notes": [{"slug": "first", "body": format!("again of {slug}")}], "links": 1});
         assert_eq!(said, expected, "{slug}");
     }
@@ -192,15 +169,13 @@ async fn drizzle_on_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbench() {
     let world = World::start().await;
-    let installed = insula_testkit::installation().program("pgbench");
-    let pgbench = if installed.exists() { installed } else { "pgbench".into() };
     // Tables, keys and foreign keys; the rows are each tenant's own.
-    run(Command::new(&pgbench).args(["-i", "-I", "dtpf", &blueprint(&world)]));
+    run(of_postgres("pgbench").args(["-i", "-I", "dtpf", &blueprint(&world)]));
     capture_and_apply(&world, "0001_pgbench.sql", "pgbench");
     let tenants = [("acme", "free"), ("other", "free"), ("initech", "business")];
     let accounts: String = (1..=100_000).map(|id| format!("{id}\t1\t0\t\n")).collect();
-    let file = world.folder.join("accounts.tsv");
-    std::fs::write(&file, accounts).unwrap();
+    let rows = world.folder.join("accounts.tsv");
+    std::fs::write(&rows, accounts).unwrap();
     for (slug, tier) in tenants {
         world.create(slug, tier, "us-east-1");
         let client = world.connect(slug).await;
@@ -211,21 +186,17 @@ async fn pgbench() {
             )
             .await
             .unwrap();
-        let copy = format!("\\copy pgbench_accounts from '{}'", file.display());
-        let psql = insula_testkit::installation().program("psql");
-        let psql = if psql.exists() { psql } else { "psql".into() };
-        let said =
-            run(Command::new(psql).arg(world.url(slug)).args(["-X", "-v", "ON_ERROR_STOP=1", "-c", &copy]));
+        let copy = format!("\\copy pgbench_accounts from '{}'", rows.display());
+        let said = run(psql(&world.url(slug)).args(["-c", &copy]));
         assert_eq!(said.trim(), "COPY 100000", "{slug}");
     }
     // The standard load, as two tenants of the pool at once.
     let urls = tenants.map(|(slug, _)| (slug, world.url(slug)));
     std::thread::scope(|scope| {
         for (slug, url) in &urls {
-            let pgbench = &pgbench;
             scope.spawn(move || {
                 let said =
-                    run(Command::new(pgbench).args(["-n", "-c", "2", "-t", "100", "-s", "1"]).arg(url));
+                    run(of_postgres("pgbench").args(["-n", "-c", "2", "-t", "100", "-s", "1"]).arg(url));
                 assert!(said.contains("200/200"), "{slug}: {said}");
             });
         }
