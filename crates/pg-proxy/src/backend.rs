@@ -53,6 +53,14 @@ pub(crate) struct Backend {
     pub link: Link,
     /// How to cancel what it is doing.
     pub target: CancelTarget,
+    pub contents: Contents,
+    /// Where it is to be seen.
+    pub badge: Badge,
+}
+
+/// What is in a backend, as far as it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
     /// What it has said of its settings.
     pub reported: Arc<Reported>,
     /// What the session has set that had it last.
@@ -61,8 +69,6 @@ pub(crate) struct Backend {
     pub kept: Kept,
     /// The state of the pool's definitions when it was given the first of them.
     pub definitions: u64,
-    /// Where it is to be seen.
-    pub badge: Badge,
 }
 
 impl Backend {
@@ -96,7 +102,7 @@ impl Backend {
             match message.tag {
                 tag::PARAMETER_STATUS => {
                     let (name, value) = parse_parameter_status(&message.body)?;
-                    Arc::make_mut(&mut self.reported).take(name, value);
+                    Arc::make_mut(&mut self.contents.reported).take(name, value);
                 }
                 tag::ERROR_RESPONSE => failed = Some(refused(message.body)?),
                 tag::READY_FOR_QUERY => return failed.map_or(Ok(()), Err),
@@ -258,10 +264,7 @@ pub(crate) async fn open(
             badge: opening.roster.enter(who, Instant::now()),
             link,
             target: CancelTarget { endpoint, key },
-            reported: Arc::new(reported),
-            settings: Arc::default(),
-            kept: Kept::default(),
-            definitions: 0,
+            contents: Contents { reported: Arc::new(reported), ..Contents::default() },
         })
     };
     timeout(within, opened).await.unwrap_or(Err(BackendError::TimedOut))

@@ -265,7 +265,7 @@ impl Cluster {
         let now = Instant::now();
         loop {
             let acquired = self.share().acquire(to.key, to.terms.get(), now, |backend| {
-                SessionSettings::are_same(&backend.settings, settings)
+                SessionSettings::are_same(&backend.contents.settings, settings)
             });
             match acquired {
                 Acquired::Now(backend) => {
@@ -389,7 +389,7 @@ impl Opener {
         let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.connect_timeout)
             .await
             .map_err(|error| not_opened(to, &error))?;
-        backend.definitions = definitions;
+        backend.contents.definitions = definitions;
         self.measures.backend_opened(began.elapsed());
         Ok(backend)
     }

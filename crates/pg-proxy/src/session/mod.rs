@@ -11,6 +11,7 @@ mod pump;
 mod relay;
 mod route;
 mod secure;
+mod turn;
 mod watch;
 
 use std::net::SocketAddr;

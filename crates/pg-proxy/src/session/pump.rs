@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use insula_domain::{ClusterName, Isolation, TenantId};
 use insula_pg_wire::WireError;
-use insula_pg_wire::frontend::{self, put_query};
+use insula_pg_wire::frontend;
 use insula_problem::Code;
 
 use super::lane::{Lane, Stopped};
 use super::memory::Memory;
+use super::turn::{Ending, Turn};
 use super::watch::{FromClient, FromServer};
 use crate::account::Account;
 use crate::cancel::Slot;
 use crate::front::Front;
 use crate::guard::{Guard, Rule};
 use crate::link::Link;
-use crate::pipeline::{Own, Passed, Pipeline};
+use crate::pipeline::{Passed, Pipeline};
 use crate::pool::{Answer, Cluster, Destination, Lease, Patience, Wait};
 use crate::refusal::Refusal;
-use crate::settings::SessionSettings;
 use crate::show::Answers;
 use crate::vital::{Doing, Entry, Overdue, Vital};
 
@@ -354,58 +354,27 @@ impl Pump {
         let backend = &mut lease.backend;
         self.source.slot.lead_to(backend.target.clone());
         if self.memory.wanders() {
-            let mut restores = Vec::new();
             let definitions = self.source.destination.definitions.load(Ordering::Relaxed);
-            if backend.definitions != definitions {
-                backend.definitions = definitions;
-                backend.kept.clear();
-                restores.push("DEALLOCATE ALL".to_owned());
-            }
-            if !SessionSettings::are_same(&backend.settings, &self.memory.settings) {
-                restores.push(self.memory.settings.restore());
-            }
-            if !restores.is_empty() {
-                let sql = restores.join("; ");
-                // What is written there has no zero bytes in it.
-                self.to_server.put(|out| {
-                    let _ = put_query(out, sql.as_bytes());
-                });
-                self.pipeline.asks(Own::Restore);
-            } else if *backend.reported != *self.memory.reported {
-                self.to_client.put(|out| backend.reported.put_news(&self.memory.reported, out));
-                self.memory.reported = Arc::clone(&backend.reported);
-            } else {
-                // The next comparison of the two is one of addresses.
-                backend.reported = Arc::clone(&self.memory.reported);
-            }
-            self.memory.unnamed.is_there = false;
+            self.turn().begin(&mut backend.contents, definitions);
         }
         self.connection = Connection::With(lease);
+    }
+
+    fn turn(&mut self) -> Turn<'_> {
+        let Self { memory, pipeline, to_server, to_client, .. } = self;
+        Turn { memory, pipeline, to_server, to_client }
     }
 
     /// Gives the backend back between two transactions, or asks before what is
     /// set by then.
     fn settle(&mut self) -> bool {
-        if self.memory.stays()
-            || !self.pipeline.is_idle()
-            // The backend ends with the goodbye that it has or gets.
-            || self.pipeline.is_terminated()
-            || !self.to_server.is_at_a_bound()
-            || !self.to_client.has_all_cut()
-            || self.server_deaf
-            || self.server_gone
-        {
+        if self.server_deaf || self.server_gone {
             return false;
         }
-        self.memory.watches_commands = false;
-        if self.memory.settings_in_doubt() {
-            let sql = self.memory.ask();
-            // What is written there has no zero bytes in it.
-            self.to_server.put(|out| {
-                let _ = put_query(out, sql.as_bytes());
-            });
-            self.pipeline.asks(Own::Ask);
-            return true;
+        match self.turn().end() {
+            Ending::No => return false,
+            Ending::Asked => return true,
+            Ending::Over => {}
         }
         if std::mem::take(&mut self.memory.changed_definitions) {
             self.source.destination.definitions.fetch_add(1, Ordering::Relaxed);
@@ -488,7 +457,7 @@ impl Pump {
             answers: &self.answers,
             guard: &mut self.guard,
             memory: &mut self.memory,
-            backend: &mut lease.backend,
+            contents: &mut lease.backend.contents,
             statements: &front.statements,
         };
         self.to_server.cut(&mut watcher).map_err(|stopped| match stopped {
@@ -503,7 +472,7 @@ impl Pump {
             pipeline: &mut self.pipeline,
             guard: &mut self.guard,
             memory: &mut self.memory,
-            backend: &mut lease.backend,
+            contents: &mut lease.backend.contents,
             last_was_error: &mut self.last_was_error,
             drops_notifications: self.shares_database,
             vital: &self.entry.vital,

@@ -208,14 +208,14 @@ impl Routed {
             Answer::Refused(refusal) => return Err(refusal.into()),
         };
         let backend = &mut lease.backend;
-        if !SessionSettings::are_same(&backend.settings, &settings) {
+        if !SessionSettings::are_same(&backend.contents.settings, &settings) {
             if let Err(error) = backend.run(&settings.restore()).await {
                 lease.end();
                 return Err(self.not_taken(link, error).await);
             }
-            backend.settings = Arc::clone(&settings);
+            backend.contents.settings = Arc::clone(&settings);
         }
-        let reported = Arc::clone(&backend.reported);
+        let reported = Arc::clone(&backend.contents.reported);
         if let Some(name) = reported.get(APPLICATION_NAME) {
             entry.vital.is_called(name);
         }

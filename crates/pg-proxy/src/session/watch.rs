@@ -16,7 +16,7 @@ use insula_session_sql::Effects;
 
 use super::lane::{Stopped, Watcher};
 use super::memory::Memory;
-use crate::backend::Backend;
+use crate::backend::Contents;
 use crate::guard::Guard;
 use crate::pipeline::{Own, Pipeline, Step};
 use crate::prepared::{NONE, Statement, Statements};
@@ -47,7 +47,7 @@ pub(super) struct FromClient<'a> {
     pub answers: &'a Answers,
     pub guard: &'a mut Guard,
     pub memory: &'a mut Memory,
-    pub backend: &'a mut Backend,
+    pub contents: &'a mut Contents,
     pub statements: &'a Statements,
 }
 
@@ -151,10 +151,10 @@ impl FromClient<'_> {
         self.runs(&effects, out);
         if let Some((statement, text)) = self.deallocated(&effects, text) {
             let step = Step::Given(Arc::clone(&statement));
-            if !self.backend.kept.uses(&statement) && statement.put_parse(out).is_ok() {
+            if !self.contents.kept.uses(&statement) && statement.put_parse(out).is_ok() {
                 self.pipeline.steps_before_query(step);
             }
-            self.backend.kept.remove(&statement);
+            self.contents.kept.remove(&statement);
             return put_query(out, &text).map_err(|_| WireError::Malformed("a text holds a zero byte"));
         }
         if !self.guard.rewrite(header.tag, body, out) {
@@ -192,7 +192,7 @@ impl FromClient<'_> {
         let statement = self.statements.get(&parse);
         let name = Bytes::copy_from_slice(parse.name);
         self.memory.learn(name.clone(), Arc::clone(&statement));
-        if self.backend.kept.uses(&statement) {
+        if self.contents.kept.uses(&statement) {
             Named::Statement(NONE).put(frontend::tag::CLOSE, out);
             self.pipeline.steps(Step::KnownAlready(name));
         } else {
@@ -205,7 +205,7 @@ impl FromClient<'_> {
         self.runs(&effects, out);
         if let Some((statement, text)) = self.deallocated(&effects, parse.query) {
             self.give(&statement, out);
-            self.backend.kept.remove(&statement);
+            self.contents.kept.remove(&statement);
             self.memory.unnamed.clear();
             self.memory.unnamed.is_there = Parse { query: &text, ..*parse }.put(out).is_ok();
         } else {
@@ -274,7 +274,7 @@ impl FromClient<'_> {
 
     /// Makes the backend have a statement.
     fn give(&mut self, statement: &Arc<Statement>, out: &mut BytesMut) {
-        if !self.backend.kept.uses(statement) {
+        if !self.contents.kept.uses(statement) {
             self.put_given(statement, out, Step::Given(Arc::clone(statement)));
         }
     }
@@ -284,7 +284,7 @@ impl FromClient<'_> {
             return;
         }
         self.pipeline.steps(step);
-        if let Some(dropped) = self.backend.kept.add(statement) {
+        if let Some(dropped) = self.contents.kept.add(statement) {
             Named::Statement(dropped.as_bytes()).put(frontend::tag::CLOSE, out);
             self.pipeline.steps(Step::Dropped);
         }
@@ -308,7 +308,7 @@ pub(super) struct FromServer<'a> {
     pub pipeline: &'a mut Pipeline,
     pub guard: &'a mut Guard,
     pub memory: &'a mut Memory,
-    pub backend: &'a mut Backend,
+    pub contents: &'a mut Contents,
     pub last_was_error: &'a mut bool,
     pub drops_notifications: bool,
     /// Where the session is to be seen.
@@ -355,7 +355,7 @@ impl Watcher for FromServer<'_> {
             }
             backend::tag::PARAMETER_STATUS => {
                 self.setting(body)?;
-                self.memory.reported = Arc::clone(&self.backend.reported);
+                self.memory.reported = Arc::clone(&self.contents.reported);
             }
             backend::tag::COMMAND_COMPLETE => self.command(parse_command_complete(body)?),
             backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => {
@@ -408,7 +408,7 @@ impl FromServer<'_> {
         if name == APPLICATION_NAME {
             self.vital.is_called(value);
         }
-        Arc::make_mut(&mut self.backend.reported).take(name, value);
+        Arc::make_mut(&mut self.contents.reported).take(name, value);
         Ok(())
     }
 
@@ -416,7 +416,7 @@ impl FromServer<'_> {
         if matches!(command, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.memory.forget_all();
             self.memory.unnamed.clear();
-            self.backend.kept.clear();
+            self.contents.kept.clear();
         }
     }
 
@@ -439,12 +439,12 @@ impl FromServer<'_> {
     fn skipped(&mut self, step: Step) {
         match step {
             Step::Parse(statement, name) => {
-                self.backend.kept.remove(&statement);
+                self.contents.kept.remove(&statement);
                 self.memory.forget(&name);
             }
             Step::KnownAlready(name) => drop(self.memory.forget(&name)),
             Step::Close(statement, name) => self.memory.learn(name, statement),
-            Step::Given(statement) => self.backend.kept.remove(&statement),
+            Step::Given(statement) => self.contents.kept.remove(&statement),
             Step::GivenUnnamed => self.memory.unnamed.is_there = false,
             Step::Plain | Step::Dropped => {}
         }
@@ -467,10 +467,10 @@ impl FromServer<'_> {
             (_, backend::tag::READY_FOR_QUERY) => {
                 let _ = self.pipeline.server_ready(parse_ready_for_query(body)?);
                 match own {
-                    Own::Restore => self.backend.settings = Arc::clone(&self.memory.settings),
+                    Own::Restore => self.contents.settings = Arc::clone(&self.memory.settings),
                     Own::Ask => {
                         self.memory.answered();
-                        self.backend.settings = Arc::clone(&self.memory.settings);
+                        self.contents.settings = Arc::clone(&self.memory.settings);
                     }
                     Own::Forget => {}
                 }
@@ -483,9 +483,9 @@ impl FromServer<'_> {
 
     /// Tells the client what the backend reports otherwise than the last one.
     pub fn tell_news(&mut self, out: &mut BytesMut) {
-        if *self.backend.reported != *self.memory.reported {
-            self.backend.reported.put_news(&self.memory.reported, out);
+        if *self.contents.reported != *self.memory.reported {
+            self.contents.reported.put_news(&self.memory.reported, out);
         }
-        self.memory.reported = Arc::clone(&self.backend.reported);
+        self.memory.reported = Arc::clone(&self.contents.reported);
     }
 }
