@@ -33,6 +33,30 @@ pub(crate) struct Counts {
     pub pins: u64,
 }
 
+impl Counts {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What was counted since these.
+    pub fn since(self, before: Self) -> Self {
+        self.with(before, u64::saturating_sub)
+    }
+
+    fn with(self, other: Self, both: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            transactions: both(self.transactions, other.transactions),
+            errors: both(self.errors, other.errors),
+            bytes_from_clients: both(self.bytes_from_clients, other.bytes_from_clients),
+            bytes_to_clients: both(self.bytes_to_clients, other.bytes_to_clients),
+            waits: both(self.waits, other.waits),
+            waited_us: both(self.waited_us, other.waited_us),
+            pins: both(self.pins, other.pins),
+        }
+    }
+}
+
 impl Account {
     pub fn transactions(&self, count: u32) {
         self.transactions.fetch_add(count.into(), Ordering::Relaxed);

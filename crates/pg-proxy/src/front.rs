@@ -2,7 +2,7 @@
 //! clients in.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use insula_credentials::scram::MockSecrets;
@@ -31,6 +31,7 @@ use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::session;
 use crate::tls::{FrontTls, connector};
+use crate::top::Top;
 use crate::vital::{TICK, Vitals};
 
 /// Clients that are turned away at the same time. The others are told at once,
@@ -90,6 +91,7 @@ pub(crate) struct Front {
     pub vitals: Arc<Vitals>,
     pub accounts: Accounts,
     pub roster: Arc<Roster>,
+    top: Mutex<Top>,
     sessions: Arc<Semaphore>,
     entrance: Arc<Entrance>,
     turned_away: Arc<Entrance>,
@@ -150,6 +152,7 @@ impl PgProxy {
             vitals: Arc::default(),
             accounts: Accounts::default(),
             roster,
+            top: Mutex::default(),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
@@ -227,6 +230,12 @@ impl Front {
                 now = ticks.tick() => self.vitals.advance(now.saturating_duration_since(began)),
             }
         }
+    }
+
+    /// Which tenants have series of their own.
+    pub fn top(&self) -> MutexGuard<'_, Top> {
+        // What a panic leaves there is counted wrong once.
+        self.top.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admit(&self, peer: IpAddr) -> Option<Admission> {

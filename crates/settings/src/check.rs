@@ -9,6 +9,9 @@ use crate::role::Role;
 use crate::secret::SecretText;
 use crate::sections::{ProvisionerKind, Settings};
 
+/// Tenants with series of their own, of which each has a dozen.
+const TOP_TENANTS_MAX: u32 = 1_000;
+
 impl Settings {
     /// Checks what one value alone does not show. [`Settings::load`] has done
     /// it; settings that were made or changed in code want it again.
@@ -142,6 +145,9 @@ impl Settings {
             if value.is_zero() {
                 faults.push(Fault::new(key, "expected more than no time"));
             }
+        }
+        if self.metrics.top_tenants > TOP_TENANTS_MAX {
+            faults.push(Fault::new("metrics.top_tenants", format!("expected {TOP_TENANTS_MAX} or less")));
         }
         if self.workflow.lease < HumanDuration::from_secs(1) {
             faults.push(Fault::new("workflow.lease", "expected 1s or more"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use insula_control::Control;
 use insula_control::http::{Check, Health};
+use insula_pg_proxy::PgProxy;
 use insula_problem::{Code, Problem};
 use insula_route_map::RouteMap;
 use insula_settings::{Role, Settings};
@@ -23,7 +24,7 @@ pub fn health(
     settings: &Settings,
     control: &Arc<Control>,
     routes: &Arc<RouteMap>,
-    metrics: &Metrics,
+    (metrics, proxy): (&Metrics, Option<&PgProxy>),
 ) -> Health {
     let roles = settings.server.roles.clone();
     let enabled = settings.metrics.enabled;
@@ -50,14 +51,19 @@ pub fn health(
         }
         .boxed()
     };
-    let (metrics, routes) = (metrics.clone(), routes.clone());
+    let (metrics, routes, proxy) = (metrics.clone(), routes.clone(), proxy.cloned());
+    let top_tenants = settings.metrics.top_tenants as usize;
     let render = move || {
         if !enabled {
             return String::new();
         }
         #[allow(clippy::cast_precision_loss)] // a count of tenants is far below 2^52
         metrics::gauge!(names::ROUTES).set(routes.snapshot().routes().count() as f64);
-        metrics.render()
+        let mut text = metrics.render();
+        if let Some(proxy) = &proxy {
+            text.push_str(&proxy.tenant_metrics(top_tenants));
+        }
+        text
     };
     Health { ready: Arc::new(ready), metrics: Arc::new(render) }
 }

@@ -168,6 +168,8 @@ impl Insula {
 
         let mut certificates = self.certificates;
         let catalog = self.control.catalog.clone();
+        let seen = (&metrics, self.proxy.as_ref());
+        let health = health::health(&self.settings, &self.control, &self.routes, seen);
         if let Some(proxy) = self.proxy {
             let (listeners, stop) = (listeners.pg, stop.clone());
             fronts.spawn(async move {
@@ -177,7 +179,6 @@ impl Insula {
             });
             behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
         }
-        let health = health::health(&self.settings, &self.control, &self.routes, &metrics);
         let router = if has(Role::Control) {
             insula_control::http::router(&self.control, health, http::limits(&self.settings.http))
         } else {

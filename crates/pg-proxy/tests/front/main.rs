@@ -25,6 +25,7 @@ mod sharing;
 mod statements;
 mod strangers;
 mod support;
+mod tenant_metrics;
 mod timeouts;
 mod tls;
 mod versions;

@@ -112,10 +112,13 @@ impl Default for Otel {
 pub struct Metrics {
     /// Whether `/metrics` answers.
     pub enabled: bool,
+    /// How many tenants have series of their own, those with most transactions;
+    /// the others are counted together. 1,000 at the most.
+    pub top_tenants: u32,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, top_tenants: 50 }
     }
 }
