@@ -24,6 +24,7 @@ use crate::config::PgProxyConfig;
 use crate::counter::Counter;
 use crate::entrance::{Entrance, Ticket};
 use crate::fitting::LongTexts;
+use crate::journal::{Asker, Journal};
 use crate::measure::Measures;
 use crate::pool::{Opener, Pools};
 use crate::prepared::Statements;
@@ -91,6 +92,7 @@ pub(crate) struct Front {
     pub vitals: Arc<Vitals>,
     pub accounts: Accounts,
     pub roster: Arc<Roster>,
+    pub journal: Journal,
     top: Mutex<Top>,
     sessions: Arc<Semaphore>,
     entrance: Arc<Entrance>,
@@ -152,6 +154,7 @@ impl PgProxy {
             vitals: Arc::default(),
             accounts: Accounts::default(),
             roster,
+            journal: Journal::new(Instant::now()),
             top: Mutex::default(),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
@@ -188,6 +191,7 @@ impl PgProxy {
             stops.now.cancel();
             let _ = timeout(LAST_GOODBYE_TIMEOUT, sessions.wait()).await;
         }
+        self.front.journal.tell(Instant::now(), true);
         closed.cancel();
         while doors.join_next().await.is_some() {}
     }
@@ -212,6 +216,7 @@ impl PgProxy {
                     front.pools.sweep(&snapshot, now.into_std());
                     front.accounts.forget(|tenant| snapshot.route(tenant).is_none());
                     front.measures.pools(front.pools.tally());
+                    front.journal.tell(now.into_std(), false);
                 }
             }
         }
@@ -236,6 +241,15 @@ impl Front {
     pub fn top(&self) -> MutexGuard<'_, Top> {
         // What a panic leaves there is counted wrong once.
         self.top.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client is turned away: counts it, and writes it into the log.
+    pub fn note_refused(&self, asker: &Asker, refusal: &Refusal) {
+        self.measures.refused(refusal.code);
+        if let Some(tenant) = asker.tenant {
+            self.accounts.of(tenant).errors(1);
+        }
+        self.journal.refused(asker, refusal, &self.parts.routes.snapshot());
     }
 
     fn admit(&self, peer: IpAddr) -> Option<Admission> {
@@ -284,7 +298,7 @@ impl Door {
 
     fn turn_away(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
         let Some(ticket) = self.front.turned_away.admit(peer.ip()) else {
-            return session::hang_up(&self.front, &stream, &refusal);
+            return span(peer).in_scope(|| session::hang_up(&self.front, &stream, &refusal));
         };
         let (front, sent_away) = (Arc::clone(&self.front), ticket.sent_away());
         let turned_away = async move {

@@ -13,6 +13,7 @@ mod fitting;
 mod front;
 mod guard;
 mod host;
+mod journal;
 mod link;
 mod measure;
 mod parameters;

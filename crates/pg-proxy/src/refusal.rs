@@ -34,16 +34,29 @@ pub(crate) struct Refusal {
     sqlstate: &'static str,
     message: String,
     detail: Option<String>,
+    /// For the log alone.
+    reason: Option<String>,
 }
 
 impl Refusal {
     fn new(code: Code, sqlstate: &'static str, message: impl Into<String>) -> Self {
-        Self { code, sqlstate, message: message.into(), detail: None }
+        Self { code, sqlstate, message: message.into(), detail: None, reason: None }
     }
 
     fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Why it is so, for the log alone: a client could learn from it.
+    pub fn because(mut self, reason: impl fmt::Display) -> Self {
+        self.reason = Some(reason.to_string());
+        self
+    }
+
+    /// What the log says beside the words that the client is told.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// The same words for an unknown login, a wrong secret and a bad token.

@@ -18,7 +18,7 @@ use crate::front::Front;
 use crate::host::Host;
 use crate::link::Link;
 use crate::parameters::protocol_options;
-use crate::refusal::{Refusal, printable};
+use crate::refusal::Refusal;
 
 /// The user name that announces a token.
 const TOKEN_USER: &[u8] = b"token";
@@ -113,10 +113,7 @@ async fn by_token(front: &Front, link: &mut Link, channel: &Channel) -> Result<I
     link.put(|out| Authentication::CleartextPassword.put(out));
     let body = credential(link).await?;
     let token = frontend::parse_password(&body).map_err(Refusal::protocol)?;
-    let refused = |reason: &str| {
-        tracing::info!(user = "token", reason, "a login was refused");
-        Refusal::login(TOKEN_USER)
-    };
+    let refused = |reason: &str| Refusal::login(TOKEN_USER).because(reason);
     let token = std::str::from_utf8(token).map_err(|_| refused("the token is not UTF-8"))?;
     let claims = front
         .tokens
@@ -176,14 +173,14 @@ fn find_login(front: &Front, user: &[u8]) -> (Option<Arc<LoginRoute>>, ScramVeri
 }
 
 fn scram_refused(user: &[u8], error: ScramError) -> Refusal {
-    tracing::info!(user = printable(user), reason = %error, "a login was refused");
-    match error {
+    let refusal = match error {
         ScramError::Malformed(what) => Refusal::protocol(format_args!("malformed SCRAM message: {what}")),
         ScramError::ChannelBinding(_) => Refusal::channel_binding(),
         ScramError::WrongProof | ScramError::WrongServer | ScramError::RefusedByServer => {
             Refusal::login(user)
         }
-    }
+    };
+    refusal.because(error)
 }
 
 async fn credential(link: &mut Link) -> Result<bytes::Bytes, End> {

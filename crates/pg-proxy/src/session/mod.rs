@@ -28,6 +28,7 @@ use self::relay::Opened;
 use self::secure::{Accepted, Begun, Secured};
 use crate::entrance::Ticket;
 use crate::front::{Admission, Front, Stops};
+use crate::journal::Asker;
 use crate::link::{Link, LinkError};
 use crate::measure::Counted;
 use crate::refusal::Refusal;
@@ -104,22 +105,27 @@ async fn let_in(
     };
     let (mut link, secured) = secured?;
     entering.0.has_asked();
+    let mut asker = secured.asker();
     let opened = tokio::select! {
-        opened = prepare(front, &mut link, secured, deadline, entering) => opened,
+        opened = prepare(front, &mut link, secured, &mut asker, (deadline, entering)) => opened,
         () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
     };
     match opened {
         Ok(opened) => return opened.map(|opened| (link, opened)),
         Err(End::Gone(why)) => tracing::debug!(why, "a client was not let in"),
-        Err(End::Refused(refusal)) => turn_away(front, &mut link, &refusal).await,
+        Err(End::Refused(refusal)) => refuse(front, &mut link, &asker, &refusal).await,
     }
     None
 }
 
 /// Tells a client why it is not let in, counts it, and hangs up.
 async fn turn_away(front: &Front, link: &mut Link, refusal: &Refusal) {
-    front.measures.refused(refusal.code);
-    tracing::info!(code = %refusal.code, %refusal, "a client was turned away");
+    refuse(front, link, &Asker::default(), refusal).await;
+}
+
+/// The same for one of whom is known who they say that they are.
+async fn refuse(front: &Front, link: &mut Link, asker: &Asker, refusal: &Refusal) {
+    front.note_refused(asker, refusal);
     link.refuse(refusal).await;
 }
 
@@ -129,8 +135,8 @@ async fn prepare(
     front: &Front,
     link: &mut Link,
     secured: Secured,
-    deadline: Instant,
-    entering: (Ticket, Counted),
+    asker: &mut Asker,
+    (deadline, entering): (Instant, (Ticket, Counted)),
 ) -> Result<Option<Opened>, End> {
     let started = match secured.start(front)? {
         Begun::Session(started) => started,
@@ -139,6 +145,7 @@ async fn prepare(
     let authenticated = timeout_at(deadline, started.authenticate(front, link))
         .await
         .unwrap_or_else(|_| Err(Refusal::too_slow().into()))?;
+    asker.tenant = Some(authenticated.identity.tenant());
     drop(entering);
     let routed = authenticated.route(front)?;
     routed.open(front, link).await.map(Some)
@@ -169,7 +176,7 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
 /// Tells a client for whom there is not even room to be turned away in one
 /// write, which an empty connection takes.
 pub(crate) fn hang_up(front: &Front, stream: &TcpStream, refusal: &Refusal) {
-    front.measures.refused(refusal.code);
+    front.note_refused(&Asker::default(), refusal);
     let mut message = BytesMut::new();
     backend::put_error(&mut message, &refusal.fields());
     // It may have gone already.
@@ -181,12 +188,13 @@ pub(crate) fn hang_up(front: &Front, stream: &TcpStream, refusal: &Refusal) {
 pub(crate) async fn serve_no_more(front: &Front, stream: TcpStream, peer: SocketAddr, refusal: &Refusal) {
     let deadline = Instant::now() + front.config.startup_timeout;
     let Some((mut link, secured)) = Accepted::new(stream, peer).secure(front, deadline).await else { return };
+    let asker = secured.asker();
     match secured.start(front) {
         Ok(Begun::Cancel(key)) => {
             if let Err(End::Gone(why)) = cancel(front, key).await {
                 tracing::debug!(why, "a cancel request came to nothing");
             }
         }
-        Ok(Begun::Session(_)) | Err(_) => turn_away(front, &mut link, refusal).await,
+        Ok(Begun::Session(_)) | Err(_) => refuse(front, &mut link, &asker, refusal).await,
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{End, turn_away};
 use crate::front::Front;
+use crate::journal::Asker;
 use crate::link::{Link, LinkError};
 use crate::parameters::wants_replication;
 use crate::refusal::Refusal;
@@ -77,7 +78,7 @@ impl Accepted {
         let mut channel = Channel { peer: self.peer, tls: None };
         let mut link = match &front.parts.tls {
             Some(tls) if timeout_at(deadline, begins_with_tls(&self.stream)).await.ok()? => {
-                let handshake = shake_hands(tls, self.stream, Way::Direct, &mut channel);
+                let handshake = shake_hands((front, tls), self.stream, Way::Direct, &mut channel);
                 timeout_at(deadline, handshake).await.ok()??
             }
             _ => Link::new(Wire::Plain(self.stream)),
@@ -127,7 +128,7 @@ async fn answer_tls_request(front: &Front, mut link: Link, channel: &mut Channel
     };
     answer(front, &mut link, b'S').await?;
     let Ok(Wire::Plain(stream)) = link.into_wire() else { return None };
-    shake_hands(tls, stream, Way::Asked, channel).await
+    shake_hands((front, tls), stream, Way::Asked, channel).await
 }
 
 /// Whether the client begins with TLS, without having asked (PostgreSQL 17's
@@ -137,14 +138,21 @@ async fn begins_with_tls(stream: &TcpStream) -> bool {
     stream.peek(&mut first).await.is_ok_and(|bytes| bytes == 1) && first == [TLS_HANDSHAKE]
 }
 
-async fn shake_hands(tls: &FrontTls, stream: TcpStream, way: Way, channel: &mut Channel) -> Option<Link> {
+async fn shake_hands(
+    (front, tls): (&Front, &FrontTls),
+    stream: TcpStream,
+    way: Way,
+    channel: &mut Channel,
+) -> Option<Link> {
     match tls.accept(stream, way).await {
         Ok((stream, encryption)) => {
             channel.tls = Some(encryption);
             Some(Link::new(Wire::Tls(Box::new(stream))))
         }
         Err(error) => {
-            tracing::info!(%error, "a TLS handshake failed");
+            if front.journal.admits_line() {
+                tracing::info!(%error, "a TLS handshake failed");
+            }
             None
         }
     }
@@ -177,8 +185,7 @@ async fn turn_away_stranger(front: &Front, link: &mut Link, error: LinkError) {
     };
     if recognise_foreign(link.inbox()) == Some(Foreign::Http) {
         let refusal = Refusal::protocol("a client speaks HTTP");
-        front.measures.refused(refusal.code);
-        tracing::info!(code = %refusal.code, %refusal, "a client was turned away");
+        front.note_refused(&Asker::default(), &refusal);
         return link.answer_foreign(http_answer()).await;
     }
     let refusal = match error {
@@ -197,6 +204,15 @@ fn http_answer() -> Bytes {
 }
 
 impl Secured {
+    /// Who says that they want a session.
+    pub fn asker(&self) -> Asker {
+        let login = match &self.packet {
+            StartupPacket::Session(start) => start.parameter("user"),
+            _ => None,
+        };
+        Asker { login: login.map(Into::into), tenant: None }
+    }
+
     /// Refuses what no tenant could have.
     pub fn start(self, front: &Front) -> Result<Begun, End> {
         let start = match self.packet {

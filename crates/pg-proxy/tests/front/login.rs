@@ -150,26 +150,73 @@ impl Write for Log {
 async fn every_refused_login_is_in_the_log_and_no_secret_is() {
     let log = Log::listen();
     let world = World::start().await;
-    let tenant = world.tenant("logged").await;
+    let mut tenant = world.tenant("logged").await;
     let good = world.token(&tenant, false);
     let bad = &good[..good.len() - 3];
     refused(&world.config_as("logged", "a-wrong-secret", "app")).await;
     refused(&world.config_as("nobody\n2026 INFO forged", "a-wrong-secret", "app")).await;
     refused(&world.config_as("token", bad, "app")).await;
+    refused(&world.config_as("logged", &tenant.secret, "app/child")).await;
     world.connect(&tenant).await;
     connect(&world.config_as("token", &good, "app")).await.unwrap();
+    // What SCRAM says is no secret, but with a guess of one it can be checked.
+    let mut raw = Raw::connect(&world).await;
+    raw.start(&[("user", "logged"), ("database", "app")]).await;
+    let (challenge, _) = raw.scram("a-wrong-secret").await;
+    world.change(&mut tenant, |route| route.max_connections = Some(0));
+    refused(&world.config_as("token", &good, "app")).await;
 
     let text = log.text();
-    for part in ["user=\"logged\"", "user=\"nobody?2026 INFO forged\"", "user=\"token\"", "peer=127.0.0.1:"] {
-        let line = text.lines().find(|line| line.contains("a login was refused") && line.contains(part));
-        assert!(line.is_some(), "{part} is not in {text}");
-    }
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("a login was refused")).collect();
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("peer=127.0.0.1:")), "{lines:?}");
+    let said = |line: usize, parts: &[&str]| {
+        for part in parts {
+            assert!(lines[line].contains(part), "{part} is not in {}", lines[line]);
+        }
+    };
+    let wrong = "reason=\"the SCRAM proof is wrong\"";
+    said(0, &["user=\"logged\"", "tenant=\"logged\"", "code=login_refused", wrong]);
+    said(1, &["user=\"nobody?2026 INFO forged\"", "code=login_refused"]);
+    assert!(!lines[1].contains("tenant="), "nobody's name says no tenant");
+    said(2, &["user=\"token\"", "code=login_refused", "reason="]);
+    said(3, &["user=\"logged\"", "tenant=\"logged\"", "code=unknown_scope"]);
+    said(4, &["user=\"logged\"", wrong]);
+    said(5, &["user=\"token\"", "tenant=\"logged\"", "code=too_many_connections"]);
     assert!(!text.contains("\n2026 INFO forged"));
+
     let password = world.keys.role_password(tenant.id, false, world.keys.current_generation()).unwrap();
     let signature = bad.rsplit('.').next().unwrap();
-    for secret in ["a-wrong-secret", &tenant.secret, signature, password.expose(), &tenant.login.verifier] {
-        assert!(!text.contains(secret), "{secret} is in the log");
+    let nonce = challenge.strip_prefix("r=").and_then(|rest| rest.split(',').next()).unwrap();
+    let salt = challenge.split(",s=").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    let verifier = &tenant.login.verifier;
+    let secrets =
+        ["a-wrong-secret", &tenant.secret, signature, password.expose(), verifier, nonce, &nonce[..18], salt];
+    let found = |text: &str| secrets.iter().filter(|secret| text.contains(**secret)).count();
+    assert_eq!(found(&text), 0, "{text}");
+    // The canary: in the log they would have been found.
+    for secret in secrets {
+        tracing::info!(target: "insula_pg_proxy", secret, "a canary");
     }
+    assert_eq!(found(&log.text()), secrets.len());
+
+    // Nobody fills the disk; how many are not there is there in the end.
+    let flood = 300;
+    for _ in 0..flood {
+        let mut raw = Raw::connect(&world).await;
+        raw.start(&[("user", "flood"), ("database", "app"), ("replication", "true")]).await;
+        raw.refusal().await;
+    }
+    world.shutdown.cancel();
+    world.served.await.unwrap();
+    let text = log.text();
+    let written = text.lines().filter(|line| line.contains("user=\"flood\"")).count();
+    let left_out: usize = text
+        .lines()
+        .filter_map(|line| line.split_once("left_out=")?.1.split(' ').next()?.parse::<usize>().ok())
+        .sum();
+    assert!((50..200).contains(&written), "{written}");
+    assert_eq!(written + left_out, flood);
 }
 
 #[tokio::test]
