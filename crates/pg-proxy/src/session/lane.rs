@@ -96,9 +96,16 @@ impl Lane {
         self.incoming.is_empty() && self.scanner.is_between_messages()
     }
 
-    /// The type of the message that comes next, where its first byte is here.
+    /// Nothing is on its way, and of the next message not even the header has
+    /// come whole.
+    pub fn awaits_message(&self) -> bool {
+        self.is_at_a_bound() && self.next_tag().is_none()
+    }
+
+    /// The type of the message that comes next, where its header is here whole:
+    /// with less there is nothing to be done yet.
     pub fn next_tag(&self) -> Option<u8> {
-        self.incoming.first().copied()
+        self.incoming.first().copied().filter(|_| self.incoming.len() >= Header::BYTES)
     }
 
     /// Writes at the end of what goes out.

@@ -267,7 +267,7 @@ impl Pump {
                     return Poll::Ready(event);
                 }
             };
-            if stop_when_idle && self.pipeline.is_idle() && self.to_server.is_empty() {
+            if stop_when_idle && self.pipeline.is_idle() && self.to_server.awaits_message() {
                 self.note(front);
                 return Poll::Ready(Event::Idle);
             }
@@ -301,8 +301,8 @@ impl Pump {
     fn read_client(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
         let takes_more = match self.connection {
             Connection::With(_) => self.to_server.has_room() && !self.pipeline.is_full(),
-            // What has come is enough to want a backend for.
-            Connection::Without | Connection::Waiting(_) => self.to_server.is_empty(),
+            // Until what has come is enough to want a backend for.
+            Connection::Without | Connection::Waiting(_) => self.to_server.awaits_message(),
         };
         if !takes_more || self.server_deaf || self.server_gone {
             return Ok(false);

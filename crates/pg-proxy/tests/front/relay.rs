@@ -348,3 +348,22 @@ async fn a_broken_header_ends_the_session_and_its_backend() {
     assert_eq!(raw.refusal().await.0, "08P01");
     world.until_backends(&tenant, "true", 0).await;
 }
+
+#[tokio::test]
+async fn a_part_of_a_header_keeps_nothing_busy() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let (mut other, _) = Raw::session(&world, &tenant).await;
+    let mut query = bytes::BytesMut::new();
+    frontend::put_query(&mut query, b"select 1").unwrap();
+    for length in 1..5 {
+        let (mut raw, _) = Raw::session(&world, &tenant).await;
+        raw.send(&query[..length]).await;
+        // The front goes on with others, and needs no backend for this.
+        other.query("select 2").await;
+        assert_eq!(letters(&other.until_ready().await), "TDCZ");
+        world.until_backends(&tenant, crate::support::IN_USE, 0).await;
+        raw.send(&query[length..]).await;
+        assert_eq!(letters(&raw.until_ready().await), "TDCZ");
+    }
+}
