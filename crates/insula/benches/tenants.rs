@@ -79,11 +79,15 @@ async fn load(clients: &[Arc<Client>], work: Work, thinks: Duration, lasts: Dura
                 }
                 let begun = Instant::now();
                 let done = work.run(&client, turn % ROWS + 1).await;
-                if begun >= measured_from || Instant::now() >= measured_from {
+                if Instant::now() >= measured_from {
                     match done {
                         Ok(()) => seen.times.push(begun.elapsed()),
                         Err(_) => seen.refused += 1,
                     }
+                }
+                // Who is refused is sent away, and does not come back here.
+                if client.is_closed() {
+                    break;
                 }
                 tokio::time::sleep(thinks).await;
             }
