@@ -3,6 +3,7 @@
 //! randomness are handed in, nothing here opens a file or a socket.
 
 mod bearer_key;
+mod channel_key;
 mod context_token;
 mod derived;
 mod master_key;
@@ -11,6 +12,7 @@ mod sealed;
 mod secret;
 
 pub use bearer_key::{ApiKey, BearerKey, KeyKind, NotAKey, OperatorToken, SecretHash};
+pub use channel_key::ChannelKey;
 pub use context_token::{
     CONTEXT_TOKEN_LIFE_MAX_SECONDS, ContextClaims, ContextTokens, NewContext, TokenNotMinted, TokenRefused,
 };

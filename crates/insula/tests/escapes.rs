@@ -308,8 +308,7 @@ async fn no_attempt_of_any_tenant_reaches_another() {
         }
         // The victim's channel is not the attacker's, and its locks are its own.
         let _ = attacker.client.batch_execute("listen victims").await;
-        let notified = session.batch_execute("notify victims, 'SECRET-OF-THE-VICTIM'").await;
-        assert_eq!(notified.is_err(), matches!(model, "pool" | "schema"), "{model}: one queue for all");
+        session.batch_execute("notify victims, 'SECRET-OF-THE-VICTIM'").await.unwrap();
         attacker.client.batch_execute("select 1").await.unwrap();
         while let Ok(heard) = attacker.heard.try_recv() {
             assert!(!heard.contains(SECRET), "{model}: {heard}");
@@ -442,11 +441,12 @@ async fn no_statement_of_a_tenant_stops_another_or_locks_itself_out() {
 /// Ways to listen and to notify; `{word}` is what is said. The channel is the
 /// same for everybody.
 const LISTENS: [&str; 2] = ["listen news", "do $$ begin execute 'listen news'; end $$"];
-const NOTIFIES: [&str; 4] = [
+const NOTIFIES: [&str; 5] = [
     "notify news, '{word}'",
     "select pg_notify('news', '{word}')",
     "do $$ begin perform pg_notify('news', '{word}'); end $$",
     "do $$ begin execute 'notify news, ''{word}'''; end $$",
+    "do $$ begin perform insula.pg_notify('news', '{word}'); end $$",
 ];
 
 /// Tries each statement; whether it was let through.
@@ -477,13 +477,16 @@ async fn no_notification_reaches_another_tenant() {
         let (victim, session, mut attacker) = pair(&world, model, tier).await;
         drop(session);
         let mut session = Attacker::connect(&world.url(&format!("victim-{model}"))).await;
-        // What each model lets through: a pool has no DO, and a database that is
-        // shared neither the statements nor the function.
-        let (listens, notifies) = match model {
-            "pool" => ([false; 2], [false; 4]),
-            "schema" => ([false, true], [false, false, false, true]),
-            _ => ([true; 2], [true; 4]),
+        // What each model lets through, and how much of it its own tenant hears: a
+        // pool has no DO, and in one a channel of a shared database gets no name,
+        // nor has a tenant the right to PostgreSQL's own function there.
+        let (listens, notifies, own) = match model {
+            "pool" => ([true, false], [true, true, false, false, false], 2),
+            "schema" => ([true; 2], [true, true, false, true, true], 3),
+            _ => ([true; 2], [true, true, true, true, false], 4),
         };
+        let mut beside = Attacker::connect(&world.url(&format!("victim-{model}"))).await;
+        beside.client.batch_execute("begin; LISTEN News; commit").await.unwrap();
         for client in [&attacker.client, &session.client] {
             assert_eq!(tried(client, &LISTENS, "").await, listens, "{model}");
         }
@@ -503,11 +506,26 @@ async fn no_notification_reaches_another_tenant() {
         let (of_attacker, of_victim) = (heard(&mut attacker).await, heard(&mut session).await);
         assert!(!of_attacker.contains(SECRET), "{model}: {of_attacker}");
         assert!(!of_victim.contains("FROM-THE-ATTACKER"), "{model}: {of_victim}");
-        // With a database of one's own each way is heard; else nothing is.
-        let own = if matches!(model, "pool" | "schema") { 0 } else { NOTIFIES.len() };
         assert_eq!(of_victim.matches("payload: ").count(), own, "{model}: {of_victim}");
         assert_eq!(of_attacker.matches("payload: ").count(), own, "{model}: {of_attacker}");
         let channels = attacker.client.simple_query("select pg_listening_channels()").await;
-        assert_eq!(channels.is_ok(), own > 0, "{model}");
+        assert_eq!(channels.is_ok(), matches!(model, "database" | "cluster"), "{model}");
+        // The tenant's other session hears the same, under the name that it gave,
+        // also what is said with parameters, and nothing of what is not said.
+        session.client.execute("select pg_notify($1, $2)", &[&"news", &"BY-PARAMETER"]).await.unwrap();
+        session.client.batch_execute("begin; notify news, 'NEVER'; rollback").await.unwrap();
+        let of_other = heard(&mut beside).await;
+        assert_eq!(of_other.matches("channel: \"news\"").count(), own + 1, "{model}: {of_other}");
+        assert!(of_other.contains("BY-PARAMETER") && !of_other.contains("NEVER"), "{model}: {of_other}");
+        beside.client.batch_execute("unlisten news").await.unwrap();
+        session.client.batch_execute("notify news, 'LATER'").await.unwrap();
+        assert_eq!(heard(&mut beside).await, "", "{model}");
+        for (channel, payload, code) in
+            [("", "", "22023"), (&"x".repeat(64), "", "22023"), ("a", &"x".repeat(8000), "22023")]
+        {
+            let error =
+                session.client.execute("select pg_notify($1, $2)", &[&channel, &payload]).await.unwrap_err();
+            assert_eq!(error.code().unwrap().code(), code, "{model}");
+        }
     }
 }

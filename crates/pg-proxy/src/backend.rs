@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use insula_credentials::Secret;
 use insula_credentials::scram::{EndPoint, Mechanism, ScramClient, ScramError};
+use insula_credentials::{ChannelKey, Secret};
 use insula_domain::{Address, DatabaseName, Entropy, RoleName, TenantId};
 use insula_pg_wire::backend::{
     Authentication, parse_backend_key_data, parse_error, parse_negotiate_protocol_version,
@@ -42,6 +42,10 @@ const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
 /// Messages of a server before it is ready, at most: settings and notices.
 const MESSAGES_MAX: usize = 1000;
+
+/// The setting from which `insula.pg_notify` takes by what channels are named.
+/// What a connection begins with is what it is reset to.
+const CHANNEL_KEY: &[u8] = b"insula.channel_key";
 
 /// How long to wait where a Unix socket's queue is full: over TCP the system
 /// waits by itself.
@@ -121,6 +125,9 @@ pub(crate) struct Opening<'a> {
     pub database: &'a DatabaseName,
     pub password: Secret,
     pub roster: &'a Arc<Roster>,
+    /// By what its notification channels are named, where the database is not
+    /// the tenant's own.
+    pub channel_key: Option<ChannelKey>,
 }
 
 /// Why there is no backend.
@@ -245,10 +252,12 @@ pub(crate) async fn open(
     let opened = async {
         let endpoint = Arc::clone(opening.endpoint);
         let Connection { mut link, end_point } = connect(&endpoint, tls).await?;
-        let parameters: [(&[u8], &[u8]); 2] = [
+        let mut parameters: Vec<(&[u8], &[u8])> = vec![
             (b"user", opening.role.as_str().as_bytes()),
             (b"database", opening.database.as_str().as_bytes()),
         ];
+        let channel_key = opening.channel_key.map(|key| key.setting());
+        parameters.extend(channel_key.as_ref().map(|key| (CHANNEL_KEY, key.as_bytes())));
         let mut written = Ok(());
         link.put(|out| written = put_session_start_of(out, MINOR_VERSION_MAX, &parameters));
         written?;

@@ -1,16 +1,18 @@
-//! Makes a tenant's statements fit the tables of a pool, and gives the places
-//! in the server's errors back as places in the client's own text.
+//! Makes a tenant's statements fit the database that it shares with others: the
+//! tables of a pool, and names of notification channels. The places in the
+//! server's errors are given back as places in the client's own text.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use insula_domain::TenantId;
-use insula_pg_wire::backend::{error_fields, put_error_fields};
+use insula_pg_wire::backend::{Notification, error_fields, put_error_fields};
 use insula_pg_wire::frontend::put_text;
 use insula_pool_sql::{Edits, Keys, Settings, Shifts, may_have_group};
 use insula_route_map::RouteMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::channels::Channels;
 use crate::counter::{Counter, Place};
 
 /// Longer texts are not changed.
@@ -97,13 +99,42 @@ enum Sent {
     Unclear,
 }
 
-/// A session's statements in a pool.
+/// The tables of a pool, as a session's statements meet them.
 #[derive(Debug)]
-pub(crate) struct Fitting {
+pub(crate) struct SharedTables {
     tenant: TenantId,
     long_texts: LongTexts,
     /// Knows the keys of the tables.
     routes: Arc<RouteMap>,
+}
+
+impl SharedTables {
+    pub fn new(tenant: TenantId, long_texts: LongTexts, routes: Arc<RouteMap>) -> Self {
+        Self { tenant, long_texts, routes }
+    }
+
+    fn edits(&self, text: &[u8], settings: Settings) -> Option<Edits> {
+        if !may_have_group(text) {
+            return insula_pool_sql::edits(text, settings, &Keys::new());
+        }
+        insula_pool_sql::edits(text, settings, self.routes.snapshot().keys())
+    }
+}
+
+/// What there is to change in a text.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub edits: Edits,
+    /// Channels in it got their names.
+    pub has_channels: bool,
+}
+
+/// A session's statements in a database that its tenant shares.
+#[derive(Debug)]
+pub(crate) struct Fitting {
+    channels: Channels,
+    /// In a pool.
+    tables: Option<SharedTables>,
     conforming: bool,
     encoding: Encoding,
     sent: Sent,
@@ -113,11 +144,10 @@ pub(crate) struct Fitting {
 }
 
 impl Fitting {
-    pub fn new(tenant: TenantId, long_texts: LongTexts, routes: Arc<RouteMap>) -> Self {
+    pub fn new(channels: Channels, tables: Option<SharedTables>) -> Self {
         Self {
-            tenant,
-            long_texts,
-            routes,
+            channels,
+            tables,
             conforming: true,
             encoding: Encoding::Utf8,
             sent: Sent::Unchanged(0),
@@ -144,7 +174,8 @@ impl Fitting {
     /// Whether there is room for a text that is longer than usual.
     pub fn has_room(&mut self, bytes: u32) -> bool {
         self.room = None;
-        self.room = (bytes <= TEXT_BYTES_MAX).then(|| self.long_texts.take(self.tenant, bytes)).flatten();
+        let Some(tables) = &self.tables else { return false };
+        self.room = (bytes <= TEXT_BYTES_MAX).then(|| tables.long_texts.take(tables.tenant, bytes)).flatten();
         if self.room.is_none() {
             self.has_passed_long = true;
             self.sends(b"", None);
@@ -158,15 +189,24 @@ impl Fitting {
     }
 
     /// What there is to change in a text.
-    pub fn edits(&self, text: &[u8]) -> Option<Edits> {
+    pub fn changes(&mut self, text: &[u8]) -> Option<Changes> {
         if self.encoding == Encoding::Mixed && !text.is_ascii() {
             return None;
         }
         let settings = Settings { conforming: self.conforming };
-        if !may_have_group(text) {
-            return insula_pool_sql::edits(text, settings, &Keys::new());
-        }
-        insula_pool_sql::edits(text, settings, self.routes.snapshot().keys())
+        let of_channels = self.channels.edits(text, settings);
+        let of_tables = self.tables.as_ref().and_then(|tables| tables.edits(text, settings));
+        let has_channels = of_channels.is_some();
+        let edits = match (of_channels, of_tables) {
+            (Some(one), Some(other)) => one.with(other),
+            (one, other) => one.or(other)?,
+        };
+        Some(Changes { edits, has_channels })
+    }
+
+    /// Writes a notification as the client is to have it, if it is for it.
+    pub fn put_notification(&self, notification: Notification<'_>, out: &mut BytesMut) {
+        self.channels.put(notification, out);
     }
 
     /// A text goes out, changed or not.
@@ -225,11 +265,16 @@ pub(crate) fn put_changed(
 
 #[cfg(test)]
 mod tests {
+    use insula_credentials::MasterKeys;
+
     use super::*;
 
     fn fitting() -> Fitting {
         let tenant = "0190163d-8694-739b-aea5-966c26f8ad91".parse().unwrap();
-        Fitting::new(tenant, LongTexts::default(), Arc::new(RouteMap::new()))
+        let keys = MasterKeys::parse("1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let channels = Channels::new(keys.channel_key(tenant, 1).unwrap());
+        let tables = SharedTables::new(tenant, LongTexts::default(), Arc::new(RouteMap::new()));
+        Fitting::new(channels, Some(tables))
     }
 
     const UPSERT: &[u8] = b"insert into t values (1) on conflict (a) do nothing";
@@ -238,7 +283,7 @@ mod tests {
     fn places_are_the_clients_where_one_text_is_under_way() {
         let mut fitting = fitting();
         let error = b"SERROR\0C42703\0P52\0Mx\0\0";
-        let edits = fitting.edits(UPSERT).unwrap();
+        let edits = fitting.changes(UPSERT).unwrap().edits;
         assert!(!fitting.minds_errors());
         fitting.sends(UPSERT, Some(&edits));
         let mut out = BytesMut::new();
@@ -257,22 +302,24 @@ mod tests {
     fn the_servers_settings_decide() {
         let mut fitting = fitting();
         let text = b"insert into t values ('\\') on conflict (a) do nothing --')";
-        assert!(fitting.edits(text).is_some());
+        assert!(fitting.changes(text).is_some());
         fitting.setting(b"standard_conforming_strings", b"off");
-        assert!(fitting.edits(text).is_none());
+        assert!(fitting.changes(text).is_none());
         let foreign = "insert into é values (1) on conflict (a) do nothing".as_bytes();
-        assert!(fitting.edits(foreign).is_some());
+        assert!(fitting.changes(foreign).is_some());
         fitting.setting(b"client_encoding", b"SJIS");
-        assert!(fitting.edits(foreign).is_none() && fitting.edits(UPSERT).is_some());
+        assert!(fitting.changes(foreign).is_none() && fitting.changes(UPSERT).is_some());
         fitting.setting(b"client_encoding", b"LATIN1");
-        assert!(fitting.edits(foreign).is_some());
+        assert!(fitting.changes(foreign).is_some());
     }
 
     #[test]
     fn long_texts_have_bounds() {
         let mut fittings: Vec<_> = (0..=LONG_TEXTS_OF_TENANT).map(|_| fitting()).collect();
         let long_texts = LongTexts::default();
-        fittings.iter_mut().for_each(|fitting| fitting.long_texts = long_texts.clone());
+        for tables in fittings.iter_mut().filter_map(|fitting| fitting.tables.as_mut()) {
+            tables.long_texts = long_texts.clone();
+        }
         assert!(!fittings[0].has_room(TEXT_BYTES_MAX + 1) && fittings[0].minds_errors());
         let has_room: Vec<bool> =
             fittings.iter_mut().map(|fitting| fitting.has_room(TEXT_BYTES_MAX)).collect();

@@ -9,8 +9,9 @@
 //! any of it. In a transaction that has failed already the server's own error
 //! (25P02) comes first, and goes through as it is.
 //!
-//! What is not refused is made to fit the tables of a pool where it must be.
-//! A changed text is looked at like any other before the server has it.
+//! What is not refused is made to fit the tables of a pool where it must be, and
+//! channels get their tenant's names where a database is shared. A changed text
+//! is looked at like any other before the server has it.
 //!
 //! A text that is too long to be held is read as it passes. If it turns out to
 //! be one of these its last byte does not pass, without which the server does
@@ -26,7 +27,7 @@ use insula_pg_wire::{Handling, Header};
 use insula_sql_lexer::{Head, Outcome, Reader};
 use tracing::Span;
 
-use crate::fitting::{Fitting, put_changed};
+use crate::fitting::{Changes, Fitting, put_changed};
 use crate::measure::statement_refused;
 
 /// Longer texts are not held, but read as they pass.
@@ -44,8 +45,9 @@ const UNDEFINED_COLUMN: &str = "42703";
 enum Where {
     /// In every model.
     Everywhere,
-    /// Where tenants share a database.
-    SharedDatabase,
+    /// Where tenants share a database and a channel could not be given its
+    /// tenant's name. It would do no harm, and nothing else.
+    UnnamedChannel,
     /// Where tenants share tables.
     Pool,
 }
@@ -67,6 +69,11 @@ pub(crate) struct Rule {
 /// Roles are Insula's. PostgreSQL lets every role set its own password and
 /// settings, and take part in granting itself.
 const ROLES_ARE_OURS: &str = "Roles belong to Insula: a changed one would lock its own tenant out.";
+
+/// PostgreSQL's notifications know databases and no tenants.
+const CHANNELS_HAVE_NAMES: &str = "Where tenants share a database, channels get names of their tenant's own, and this \
+     one's could not be given: the text is longer than 64 KiB, the name is longer than 63 bytes or has escapes, or \
+     the session hears 1,000 channels already.";
 
 /// Everything that is refused. The first is for texts that cannot be read.
 const RULES: &[Rule] = &[
@@ -147,17 +154,15 @@ const RULES: &[Rule] = &[
         statement: "LISTEN",
         starts: &["listen"],
         except: &[],
-        holds: Where::SharedDatabase,
-        reason: "PostgreSQL's notifications know databases and no tenants, so none is passed on where tenants \
-                 share one. A database of one's own has them.",
+        holds: Where::UnnamedChannel,
+        reason: CHANNELS_HAVE_NAMES,
     },
     Rule {
         statement: "NOTIFY",
         starts: &["notify"],
         except: &[],
-        holds: Where::SharedDatabase,
-        reason: "PostgreSQL's notifications know databases and no tenants, and one queue serves the whole server. \
-                 A database of one's own has them.",
+        holds: Where::UnnamedChannel,
+        reason: CHANNELS_HAVE_NAMES,
     },
     Rule {
         statement: "TRUNCATE",
@@ -215,7 +220,7 @@ const UNCLEAR: usize = 0;
 fn objection(isolation: Isolation, head: &Head) -> Option<usize> {
     let holds = |rule: &Rule| match rule.holds {
         Where::Everywhere => true,
-        Where::SharedDatabase => matches!(isolation, Isolation::Pool | Isolation::Schema),
+        Where::UnnamedChannel => matches!(isolation, Isolation::Pool | Isolation::Schema),
         Where::Pool => isolation == Isolation::Pool,
     };
     let is_one = |rule: &Rule| {
@@ -224,6 +229,11 @@ fn objection(isolation: Isolation, head: &Head) -> Option<usize> {
             && !rule.except.iter().any(|start| head.begins_with(start))
     };
     RULES.iter().position(is_one)
+}
+
+/// The same, of a text in which channels have got their names.
+fn objection_but_channels(isolation: Isolation, head: &Head) -> Option<usize> {
+    objection(isolation, head).filter(|number| RULES[*number].holds != Where::UnnamedChannel)
 }
 
 /// First words of statements that no rule is against.
@@ -249,13 +259,23 @@ fn outcome(outcome: Outcome<usize>) -> Option<usize> {
     }
 }
 
+/// What became of a text that may have to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fitted {
+    Changed,
+    /// It goes as it is.
+    Unchanged,
+    /// A rule is against the changed text.
+    Refused(usize),
+}
+
 /// Looks at every text of a session before the server has it.
 #[derive(Debug)]
 pub(crate) struct Guard {
     isolation: Isolation,
     passing: Option<Passing>,
     has_refused: bool,
-    /// In a pool.
+    /// Where a database is shared.
     fitting: Option<Fitting>,
     /// The session's.
     span: Span,
@@ -266,12 +286,12 @@ impl Guard {
         Self { isolation, passing: None, has_refused: false, fitting: None, span: Span::current() }
     }
 
-    /// A guard that makes statements fit the tables of a pool.
+    /// A guard that makes statements fit a database that is shared.
     pub fn with_fitting(self, fitting: Fitting) -> Self {
         Self { fitting: Some(fitting), ..self }
     }
 
-    /// What makes statements fit, where tables are shared.
+    /// What makes statements fit, where a database is shared.
     pub fn fitting(&mut self) -> Option<&mut Fitting> {
         self.fitting.as_mut()
     }
@@ -300,8 +320,13 @@ impl Guard {
         let isolation = self.isolation;
         let judge = |head: &Head| objection(isolation, head);
         let found = if is_harmless(text) { None } else { outcome(Reader::read(judge, text)) };
-        let Some(number) = found else {
-            return self.fit((message_tag, name, rest), text, out);
+        let is_refused = found.is_some_and(|number| RULES[number].holds != Where::UnnamedChannel);
+        let fitted =
+            if is_refused { Fitted::Unchanged } else { self.fit((message_tag, name, rest), text, out) };
+        let number = match (fitted, found) {
+            (Fitted::Changed, _) => return true,
+            (_, None) => return false,
+            (Fitted::Unchanged, Some(number)) | (Fitted::Refused(number), Some(_)) => number,
         };
         self.count(number);
         let query = format!("select \"{MARKER}{number}\"");
@@ -312,17 +337,24 @@ impl Guard {
         }
     }
 
-    /// Writes a text that must be changed for the tables of a pool.
-    fn fit(&mut self, message: (u8, &[u8], &[u8]), text: &[u8], out: &mut BytesMut) -> bool {
-        let Some(fitting) = &mut self.fitting else { return false };
+    /// Writes a text that must be changed for the database that is shared.
+    fn fit(&mut self, message: (u8, &[u8], &[u8]), text: &[u8], out: &mut BytesMut) -> Fitted {
+        let Some(fitting) = &mut self.fitting else { return Fitted::Unchanged };
         let isolation = self.isolation;
-        let edits = fitting.edits(text).filter(|edits| {
-            let mut reader = Reader::new(|head: &Head| objection(isolation, head));
-            edits.pieces(text).for_each(|piece| reader.feed(piece));
-            outcome(reader.finish()).is_none() && put_changed(message, text, edits, out)
-        });
-        fitting.sends(text, edits.as_ref());
-        edits.is_some()
+        let Some(Changes { edits, has_channels }) = fitting.changes(text) else {
+            fitting.sends(text, None);
+            return Fitted::Unchanged;
+        };
+        let object = if has_channels { objection_but_channels } else { objection };
+        let mut reader = Reader::new(|head: &Head| object(isolation, head));
+        edits.pieces(text).for_each(|piece| reader.feed(piece));
+        let fitted = match outcome(reader.finish()) {
+            Some(number) => Fitted::Refused(number),
+            None if put_changed(message, text, &edits, out) => Fitted::Changed,
+            None => Fitted::Unchanged,
+        };
+        fitting.sends(text, (fitted == Fitted::Changed).then_some(&edits));
+        fitted
     }
 
     /// A piece of a message that passes.

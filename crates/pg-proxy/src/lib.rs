@@ -6,6 +6,7 @@
 mod account;
 mod backend;
 mod cancel;
+mod channels;
 mod config;
 mod counter;
 mod entrance;

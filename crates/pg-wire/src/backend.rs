@@ -169,6 +169,43 @@ pub fn parse_parameter_status(body: &[u8]) -> Result<(&[u8], &[u8]), WireError> 
     Ok(parameter)
 }
 
+/// A `NotificationResponse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// Of the session that has notified.
+    pub process_id: u32,
+    /// The channel's name.
+    pub channel: &'a [u8],
+    /// What was said.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// [`WireError::Malformed`].
+    pub fn from_body(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut cursor = Cursor::new(body);
+        let notification =
+            Self { process_id: cursor.u32()?, channel: cursor.text()?, payload: cursor.text()? };
+        cursor.end()?;
+        Ok(notification)
+    }
+
+    /// Writes it. Texts are written up to a zero byte, of which what was read
+    /// has none.
+    pub fn put(&self, out: &mut BytesMut) {
+        message(out, tag::NOTIFICATION_RESPONSE, |out| {
+            out.put_u32(self.process_id);
+            for text in [self.channel, self.payload] {
+                out.extend(text.iter().take_while(|byte| **byte != 0));
+                out.put_u8(0);
+            }
+        });
+    }
+}
+
 /// The status of a `ReadyForQuery`.
 ///
 /// # Errors

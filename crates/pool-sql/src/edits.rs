@@ -20,6 +20,14 @@ impl Edits {
         self.0.extend(edits);
     }
 
+    /// These changes and others of the same text, in other places of it.
+    #[must_use]
+    pub fn with(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self.0.sort_by_key(|edit| edit.start);
+        self
+    }
+
     /// The changes as they follow one another, if there are any.
     pub(crate) fn in_order(mut self) -> Option<Self> {
         self.0.sort_by_key(|edit| edit.start);

@@ -2,11 +2,13 @@
 //! share, where every key has the tenant's column: it says what to put where in
 //! a text, and nothing where the text fits already or is not understood, so that
 //! PostgreSQL answers it as it stands. Pure, and total: no bytes make it panic.
+//! Where no more than a database is shared, it gives names to channels.
 //!
 //! It is no guard. What a tenant may do is PostgreSQL's to say (row-level
 //! security and rights), and a text that was changed is as good or bad for other
 //! tenants as the text before.
 
+mod channels;
 mod conflict;
 mod copy;
 mod edits;
@@ -15,6 +17,7 @@ mod lexemes;
 #[cfg(test)]
 mod tests;
 
+pub use channels::{ChannelVerb, channel_edits};
 pub use edits::{Edit, Edits, Shifts};
 
 use std::collections::BTreeMap;

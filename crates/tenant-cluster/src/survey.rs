@@ -34,7 +34,7 @@ pub struct SurveyedRole {
 }
 
 /// What is on a cluster as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Survey {
     /// Roles named like tenants'.
     pub roles: Vec<SurveyedRole>,
@@ -44,6 +44,8 @@ pub struct Survey {
     pub abandoned: Vec<DatabaseName>,
     /// Tenants whose schema has a role that owns it.
     pub schema_owners: BTreeSet<TenantId>,
+    /// The part of the server's queue of notifications that is in use, from 0 to 1.
+    pub notification_queue: f64,
 }
 
 /// Looks at roles and databases.
@@ -108,7 +110,8 @@ pub async fn survey(maintenance: &Client) -> Result<Survey, Problem> {
         .map(|row| row.get::<_, String>(0).parse().map_err(|error: uuid::Error| Problem::internal(error)))
         .collect::<Result<_, _>>()?;
     let abandoned = scratch::abandoned(maintenance).await?;
-    Ok(Survey { roles, databases, abandoned, schema_owners })
+    let queue = maintenance.query_one("select pg_notification_queue_usage()", &[]).await.map_err(db)?;
+    Ok(Survey { roles, databases, abandoned, schema_owners, notification_queue: queue.get(0) })
 }
 
 /// Sequences of shared tables whose numbers have four bytes or fewer, and that

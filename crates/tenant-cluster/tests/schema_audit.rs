@@ -324,6 +324,10 @@ const BREAKS: &[(&str, &[&str])] = &[
     ),
     // What PostgreSQL knows tenants by.
     (
+        "CREATE OR REPLACE FUNCTION insula.pg_notify(channel text, payload text) RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT pg_notify(channel, payload)'",
+        &["function insula.pg_notify(text,text): It is not the one that Insula has made."],
+    ),
+    (
         "CREATE OR REPLACE FUNCTION insula.current_tenant() RETURNS uuid LANGUAGE sql STABLE AS 'SELECT current_setting(''x'')::uuid'",
         &["function insula.current_tenant(): It is not the one that Insula has made."],
     ),

@@ -36,8 +36,12 @@ async fn whoever_goes_away_leaves_no_database_and_none_is_open_to_tenants() {
     let open = "select count(*) from pg_database where datname like 'insula_scratch_%' and datallowconn
                 and has_database_privilege('tenant_of_nobody', oid, 'connect')";
     let mut seen = 0;
-    // Cut off at every stage: before it is made, while it is, and after.
-    for cut in (0..40).map(|step| Duration::from_millis(step * 10)) {
+    // Cut off at every stage: before it is made, while it is, and after; on a
+    // slow machine that comes later.
+    for cut in (0..400).map(|step| Duration::from_millis(step * 10)) {
+        if seen > 0 && cut > Duration::from_millis(400) {
+            break;
+        }
         let access = access.clone();
         let making = tokio::spawn(async move {
             let scratch = Scratch::plain(&access, &[]).await.unwrap();

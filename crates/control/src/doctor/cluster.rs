@@ -15,6 +15,9 @@ use super::expected::differences;
 use crate::Control;
 use crate::schema::audit;
 
+/// The part of the queue of notifications that may be in use: when it is full, transactions that notify fail.
+const NOTIFICATION_QUEUE_MAX: f64 = 0.5;
+
 /// Examines a cluster.
 ///
 /// # Errors
@@ -41,6 +44,14 @@ pub async fn examine(
     // What a stop or a crash has left behind of them is nobody's fault to find.
     cluster::drop_abandoned_scratch(&access).await?;
     let survey = cluster::survey(&maintenance).await?;
+    findings.check(
+        survey.notification_queue < NOTIFICATION_QUEUE_MAX,
+        Difference,
+        place,
+        "queue of notifications",
+        "It is more than half full, and all tenants of the server share it: a session that listens keeps a \
+         transaction open.",
+    );
     let settled: BTreeMap<TenantId, (&TenantRecord, &Placement)> = tenants
         .iter()
         .filter(|tenant| tenant.status != TenantStatus::Provisioning && !moving.contains(&tenant.id))

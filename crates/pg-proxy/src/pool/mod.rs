@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use insula_credentials::MasterKeys;
+use insula_credentials::{ChannelKey, MasterKeys};
 use insula_domain::{ClusterName, DatabaseName, DatabaseTerms, Entropy, RoleName, Slug};
 use insula_route_map::{ClusterEndpoint, Snapshot};
 use tokio::sync::{Semaphore, oneshot};
@@ -58,6 +58,9 @@ pub(crate) struct Destination {
     pub endpoint: Arc<ClusterEndpoint>,
     pub role: RoleName,
     pub database: DatabaseName,
+    /// By what its notification channels are named, where the database is not
+    /// the tenant's own.
+    pub channel_key: Option<ChannelKey>,
     /// What the tenant has of the cluster's backends.
     pub terms: LiveTerms,
     /// Grows when prepared statements may not fit their tables any more.
@@ -383,6 +386,7 @@ impl Opener {
             database: &to.database,
             password,
             roster: &self.roster,
+            channel_key: to.channel_key.clone(),
         };
         let began = Instant::now();
         let definitions = to.definitions.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use insula_domain::{ClusterName, Isolation, TenantId};
+use insula_domain::{ClusterName, TenantId};
 use insula_pg_wire::WireError;
 use insula_pg_wire::frontend;
 use insula_problem::Code;
@@ -63,9 +63,6 @@ pub(super) struct Pump {
     memory: Box<Memory>,
     answers: Answers,
     guard: Guard,
-    /// PostgreSQL's notifications know databases and no tenants: where tenants
-    /// share one, none is passed on, whoever sent it.
-    shares_database: bool,
     /// The server takes nothing more; what it has said still reaches the client.
     pub server_deaf: bool,
     pub server_gone: bool,
@@ -116,9 +113,8 @@ impl Pump {
         lease: Option<Lease>,
         source: Source,
         memory: Box<Memory>,
-        (judged, entry): ((Answers, Guard, Isolation), Entry),
+        ((answers, guard), entry): ((Answers, Guard), Entry),
     ) -> Self {
-        let (answers, guard, isolation) = judged;
         let to_server = Lane::new(client.take_inbox());
         let mut pump = Self {
             client,
@@ -130,7 +126,6 @@ impl Pump {
             memory,
             answers,
             guard,
-            shares_database: matches!(isolation, Isolation::Pool | Isolation::Schema),
             server_deaf: false,
             server_gone: false,
             last_was_error: false,
@@ -474,7 +469,6 @@ impl Pump {
             memory: &mut self.memory,
             contents: &mut lease.backend.contents,
             last_was_error: &mut self.last_was_error,
-            drops_notifications: self.shares_database,
             vital: &self.entry.vital,
             timed_out: self.timed_out.map(|(_, limit)| limit),
         };

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use insula_domain::Isolation;
 use insula_pg_wire::backend::put_error;
 use insula_pg_wire::frontend::put_terminate;
 use insula_problem::Code;
@@ -54,7 +53,7 @@ pub(super) struct Opened {
     pub source: Source,
     pub memory: Box<Memory>,
     /// What its statements are, and could reach.
-    pub judged: (Answers, Guard, Isolation),
+    pub judged: (Answers, Guard),
     pub follower: Follower,
     pub standing: Standing,
     /// Where it is to be seen.

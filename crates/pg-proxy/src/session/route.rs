@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use insula_credentials::ChannelKey;
 use insula_domain::{Isolation, LoginId, Placement, PoolMode, RoleName, TenantId, TenantStatus};
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
 use insula_pg_wire::{TransactionStatus, backend};
@@ -18,8 +19,9 @@ use super::relay::Opened;
 use crate::account::Account;
 use crate::backend::BackendError;
 use crate::cancel::GivenKey;
+use crate::channels::Channels;
 use crate::counter::Place;
-use crate::fitting::Fitting;
+use crate::fitting::{Fitting, SharedTables};
 use crate::front::Front;
 use crate::guard::Guard;
 use crate::host::Host;
@@ -200,7 +202,7 @@ impl Routed {
         let entry = front.vitals.enter(&self.target.route.terms, self.caller.clone());
         let account = front.accounts.of(self.standing.tenant);
         let (cluster, destination) =
-            front.pools.reach(self.destination(mode, account), self.target.route.terms);
+            front.pools.reach(self.destination(front, mode, account)?, self.target.route.terms);
         let settings = Arc::new(SessionSettings::from_startup(&self.settings));
         let mut lease = match cluster.acquire(&destination, &settings, &mut Patience::default()) {
             Answer::Now(lease) => lease,
@@ -225,7 +227,7 @@ impl Routed {
             put_backend_key_data(out, &cancel_key.key);
             put_ready_for_query(out, TransactionStatus::Idle);
         });
-        let guard = self.guard(front, &reported);
+        let guard = self.guard(front, &reported, destination.channel_key.clone());
         let wanders = mode == PoolMode::Transaction;
         let memory = Memory::new(wanders, settings, reported);
         let lease = if wanders {
@@ -244,7 +246,7 @@ impl Routed {
             lease,
             source,
             memory: Box::new(memory),
-            judged: (answers, guard, placement.isolation),
+            judged: (answers, guard),
             follower: self.follower,
             standing: self.standing,
             entry,
@@ -253,7 +255,12 @@ impl Routed {
     }
 
     /// Where its backends lead.
-    fn destination(&self, mode: PoolMode, account: Arc<Account>) -> Destination {
+    fn destination(
+        &self,
+        front: &Front,
+        mode: PoolMode,
+        account: Arc<Account>,
+    ) -> Result<Destination, Refusal> {
         let Target { route, placement, endpoint } = &self.target;
         let read_only = self.standing.read_only;
         let role =
@@ -266,7 +273,15 @@ impl Routed {
             endpoint_revision: endpoint.revision,
             for_one_session: mode == PoolMode::Session,
         };
-        Destination {
+        let shares_database = matches!(placement.isolation, Isolation::Pool | Isolation::Schema);
+        let channel_key = shares_database
+            .then(|| front.parts.master_keys.channel_key(route.tenant, route.role_key_generation))
+            .transpose()
+            .map_err(|error| {
+                tracing::error!(%error, "the key of a tenant's channels cannot be derived");
+                Refusal::placement_unavailable()
+            })?;
+        Ok(Destination {
             key,
             slug: route.slug.clone(),
             account,
@@ -275,17 +290,18 @@ impl Routed {
             database: placement.database.clone(),
             terms: LiveTerms::new(route.terms),
             definitions: AtomicU64::new(0),
-        }
+            channel_key,
+        })
     }
 
     /// What looks at the session's statements, given what the server has said.
-    fn guard(&self, front: &Front, reported: &Reported) -> Guard {
+    fn guard(&self, front: &Front, reported: &Reported, channel_key: Option<ChannelKey>) -> Guard {
         let guard = Guard::new(self.target.placement.isolation);
-        if self.target.placement.isolation != Isolation::Pool {
-            return guard;
-        }
-        let mut fitting =
-            Fitting::new(self.standing.tenant, front.long_texts.clone(), Arc::clone(&front.parts.routes));
+        let Some(channel_key) = channel_key else { return guard };
+        let tables = (self.target.placement.isolation == Isolation::Pool).then(|| {
+            SharedTables::new(self.standing.tenant, front.long_texts.clone(), Arc::clone(&front.parts.routes))
+        });
+        let mut fitting = Fitting::new(Channels::new(channel_key), tables);
         reported.all().for_each(|(name, value)| fitting.setting(name, value));
         guard.with_fitting(fitting)
     }

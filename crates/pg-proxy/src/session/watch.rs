@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use insula_pg_wire::backend::{
-    self, error_fields, parse_command_complete, parse_parameter_status, parse_ready_for_query, put_error,
-    put_parse_complete,
+    self, Notification, error_fields, parse_command_complete, parse_parameter_status, parse_ready_for_query,
+    put_error, put_parse_complete,
 };
 use insula_pg_wire::frontend::{self, BindNames, Named, Parse, put_query};
 use insula_pg_wire::{Handling, Header, WireError};
@@ -310,7 +310,6 @@ pub(super) struct FromServer<'a> {
     pub memory: &'a mut Memory,
     pub contents: &'a mut Contents,
     pub last_was_error: &'a mut bool,
-    pub drops_notifications: bool,
     /// Where the session is to be seen.
     pub vital: &'a Vital,
     /// The statement was cancelled because it took longer than this.
@@ -326,7 +325,7 @@ impl Watcher for FromServer<'_> {
         if header.tag == backend::tag::READY_FOR_QUERY && header.body_bytes == 1 {
             return Handling::Hold;
         }
-        if self.drops_notifications && header.tag == backend::tag::NOTIFICATION_RESPONSE {
+        if header.tag == backend::tag::NOTIFICATION_RESPONSE && self.guard.fitting().is_some() {
             return Handling::Hold;
         }
         self.pipeline.server_sent(header.tag);
@@ -347,7 +346,12 @@ impl Watcher for FromServer<'_> {
             return self.own(own, header, body, out);
         }
         match header.tag {
-            backend::tag::NOTIFICATION_RESPONSE => return Ok(()),
+            backend::tag::NOTIFICATION_RESPONSE => {
+                if let Some(fitting) = self.guard.fitting() {
+                    fitting.put_notification(Notification::from_body(body)?, out);
+                }
+                return Ok(());
+            }
             backend::tag::ERROR_RESPONSE => {
                 if self.error(body, out) {
                     return Ok(());

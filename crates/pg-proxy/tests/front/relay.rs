@@ -198,12 +198,58 @@ async fn notifications_are_passed_on_only_where_the_database_is_the_tenants_own(
     ] {
         world.change(&mut tenant, |route| route.placement.as_mut().unwrap().isolation = isolation);
         let (mut raw, _) = Raw::session(&world, &tenant).await;
-        // In a block, since the statements themselves are refused where they do nothing.
+        // In a block, in which no channel gets its tenant's name.
         raw.query("do $$ begin execute 'listen news'; end $$").await;
         let mut messages = raw.until_ready().await;
         raw.query("do $$ begin notify news, 'today'; end $$").await;
         messages.extend(raw.until_ready().await);
         assert_eq!(letters(&messages), expected, "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn where_a_database_is_shared_channels_are_the_tenants_own() {
+    let world = World::start().await;
+    let (mut one, mut other) = (world.tenant("acme").await, world.tenant("globex").await);
+    for isolation in [Isolation::Schema, Isolation::Pool] {
+        for tenant in [&mut one, &mut other] {
+            world.change(tenant, |route| route.placement.as_mut().unwrap().isolation = isolation);
+        }
+        let (mut speaks, _) = Raw::session(&world, &one).await;
+        let (mut hears, _) = Raw::session(&world, &one).await;
+        let (mut foreign, _) = Raw::session(&world, &other).await;
+        for raw in [&mut hears, &mut foreign] {
+            raw.query("begin; listen \"The News\"; commit").await;
+            assert_eq!(letters(&raw.until_ready().await), "CCCZ", "{isolation}");
+        }
+        speaks.query("notify \"The News\", 'today'; notify the_news, 'never'").await;
+        assert_eq!(letters(&speaks.until_ready().await), "CCZ");
+        hears.query("select 1").await;
+        let messages = hears.until_ready().await;
+        let told = messages.iter().find(|message| message.tag == b'A').unwrap();
+        assert!(told.body.ends_with(b"The News\0today\0"), "{told:?}");
+        assert_eq!(messages.iter().filter(|message| message.tag == b'A').count(), 1);
+        foreign.query("select 1").await;
+        assert_eq!(letters(&foreign.until_ready().await), "TDCZ", "{isolation}");
+        // A place in an error is one in the client's own text.
+        hears.query("listen a; select nothing").await;
+        let messages = hears.until_ready().await;
+        let error = messages.iter().find(|message| message.tag == b'E').unwrap();
+        assert!(error.body.windows(4).any(|part| part == b"P18\0"), "{error:?}");
+        // Other rules hold as before, and what cannot be given a name is refused.
+        let long = format!("listen a; select '{}'", "x".repeat(70_000));
+        for (text, code) in [("listen a; grant a to b", &b"C42501\0"[..]), ("notify U&\"a\"", b"C42501\0")] {
+            hears.query(text).await;
+            let messages = hears.until_ready().await;
+            let error = messages.iter().find(|message| message.tag == b'E').unwrap();
+            assert!(error.body.windows(code.len()).any(|part| part == code), "{text}: {error:?}");
+        }
+        speaks.query(&long).await;
+        if isolation == Isolation::Pool {
+            assert_eq!(letters(&speaks.until_ready().await), "CTDCZ");
+        } else {
+            assert_eq!(speaks.refusal().await.0, "42501");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::db;
 
 use super::audit::{Finding, findings};
 use super::audit_keys::KEYS;
+use super::channels::PG_NOTIFY_BODY;
 use super::support::{CURRENT_TENANT_BODY, POOL_OWNER, POOL_READ_ONLY, POOL_READ_WRITE, POOL_TEMPLATE};
 
 /// Proves the form of the shared tables in the database of the connection;
@@ -41,7 +42,7 @@ async fn find(client: &Client, migrations: &[PoolMigration]) -> Result<Vec<Findi
     found.extend(
         findings(client, ROLES, &[&POOL_OWNER, &POOL_READ_WRITE, &POOL_READ_ONLY, &POOL_TEMPLATE]).await?,
     );
-    found.extend(findings(client, SUPPORT, &[&CURRENT_TENANT_BODY]).await?);
+    found.extend(findings(client, SUPPORT, &[&CURRENT_TENANT_BODY, &PG_NOTIFY_BODY]).await?);
     found.extend(findings(client, COPY_TARGETS, &[&POOL_READ_WRITE]).await?);
     found.extend(shape_findings(client, &shape).await?);
     Ok(found)
@@ -208,7 +209,8 @@ from granted g left join pg_roles r on r.oid = g.grantee
 where g.is_grantable or not case
     when g.object = 'schema app' then g.privilege_type = 'USAGE' and coalesce(r.rolname in ($2::text, $3::text), false)
     when g.kind = 'n' then g.privilege_type = 'USAGE'
-    when g.object like 'function insula.%' then g.object = 'function insula.current_tenant()' and g.grantee = 0
+    when g.object like 'function insula.%' then
+        g.object in ('function insula.current_tenant()', 'function insula.pg_notify(text,text)') and g.grantee = 0
     when g.kind = 'F' then g.privilege_type = 'EXECUTE'
     when g.kind in ('r', 'p', 'v') then
         coalesce((r.rolname = $2::text and g.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))
@@ -261,14 +263,21 @@ join pg_roles r on r.oid = m.member
 where r.rolname in ($1::text, $2::text, $3::text)
 order by 1, 2";
 
-/// The function by which PostgreSQL knows whose session it is: `$1` is its body.
+/// The function by which PostgreSQL knows whose session it is, and the one that
+/// notifies in the tenant's channels: `$1` and `$2` are their bodies.
 const SUPPORT: &str = "
 select 'function insula.current_tenant()', 'It is not the one that Insula has made.'
 where not exists (
     select from pg_proc p join pg_roles r on r.oid = p.proowner join pg_language l on l.oid = p.prolang
     where p.oid = to_regprocedure('insula.current_tenant()') and p.prosrc = $1::text and r.rolsuper
       and l.lanname = 'plpgsql' and not p.prosecdef and not p.proleakproof and p.provolatile = 's'
-      and p.proconfig is null)";
+      and p.proconfig is null)
+union all
+select 'function insula.pg_notify(text,text)', 'It is not the one that Insula has made.'
+from pg_proc p join pg_roles r on r.oid = p.proowner join pg_language l on l.oid = p.prolang
+where p.oid = to_regprocedure('insula.pg_notify(text, text)')
+  and not (p.prosrc = $2::text and r.rolsuper and l.lanname = 'plpgsql' and p.prosecdef and not p.proleakproof
+           and p.proconfig = array['search_path=pg_catalog, pg_temp'])";
 
 /// The views that `COPY` of tenants goes through: one for each table, which
 /// inserts with the rights of whoever copies; `$1` may insert, and that is all.

@@ -4,6 +4,7 @@
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
+use super::channels;
 use crate::db;
 
 /// Functions, as patterns of LIKE, that work on things which belong to the
@@ -27,8 +28,8 @@ const SHARED_BY_ALL: [&str; 10] = [
 /// put a connection back into their pool (asyncpg).
 const KEPT: &str = "grant execute on function pg_catalog.pg_advisory_unlock_all() to public";
 
-/// Takes from PUBLIC what tenants could reach each other through. For databases
-/// that tenants share. May be repeated.
+/// Takes from PUBLIC what tenants could reach each other through, and gives them
+/// notifications of their own. For databases that tenants share. May be repeated.
 ///
 /// # Errors
 /// Where the cluster is away.
@@ -47,7 +48,9 @@ pub async fn harden_database(client: &Client) -> Result<(), Problem> {
                  end loop;
              end $$;
              {KEPT};
-             commit"
+             {}
+             commit",
+            channels::install()
         ))
         .await
         .map_err(db)

@@ -12,6 +12,7 @@ mod audit;
 mod audit_keys;
 mod audit_pool;
 mod batch;
+mod channels;
 mod concurrent;
 mod conditions;
 mod copy_targets;
