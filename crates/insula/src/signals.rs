@@ -1,5 +1,5 @@
 //! SIGINT and SIGTERM: the first one stops in order, a second one at once.
-//! SIGHUP asks to read certificates again.
+//! SIGHUP asks to read settings and certificates again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -1,8 +1,10 @@
 //! The front's bounds.
 
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use insula_domain::PoolMode;
 
 /// The front's bounds. Everything has one.
@@ -45,6 +47,31 @@ pub struct PgProxyConfig {
     /// How long after its last transaction a tenant keeps the backends that its
     /// plan keeps open for it.
     pub backend_warm_for: Duration,
+}
+
+/// The bounds as they are now, shared by all who keep to them.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveConfig(Arc<ArcSwap<PgProxyConfig>>);
+
+impl LiveConfig {
+    pub fn new(config: PgProxyConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    pub fn get(&self) -> Arc<PgProxyConfig> {
+        self.0.load_full()
+    }
+
+    /// Others, but for those that were used up in the beginning.
+    pub fn set(&self, config: PgProxyConfig) {
+        self.0.rcu(|before| PgProxyConfig {
+            drain_timeout: before.drain_timeout,
+            threads: before.threads,
+            sessions_max: before.sessions_max,
+            authenticating_max: before.authenticating_max,
+            ..config.clone()
+        });
+    }
 }
 
 impl Default for PgProxyConfig {

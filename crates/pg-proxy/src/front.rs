@@ -20,7 +20,7 @@ use tracing::{Instrument, Span};
 
 use crate::account::Accounts;
 use crate::cancel::CancelKeys;
-use crate::config::PgProxyConfig;
+use crate::config::{LiveConfig, PgProxyConfig};
 use crate::counter::Counter;
 use crate::entrance::{Entrance, Ticket};
 use crate::fitting::LongTexts;
@@ -77,7 +77,7 @@ pub struct PgProxy {
 
 /// What all sessions share.
 pub(crate) struct Front {
-    pub config: PgProxyConfig,
+    pub config: LiveConfig,
     pub parts: Parts,
     pub tokens: ContextTokens,
     pub mock_secrets: MockSecrets,
@@ -131,11 +131,12 @@ impl PgProxy {
     pub fn new(config: PgProxyConfig, parts: Parts) -> Result<Self, rustls::Error> {
         let (backend_tls, measures) = (connector()?, Measures::register());
         let roster = Arc::new(Roster::new(Instant::now()));
+        let live = LiveConfig::new(config.clone());
         let opener = Opener {
             master_keys: Arc::clone(&parts.master_keys),
             entropy: Arc::clone(&parts.entropy),
             tls: backend_tls.clone(),
-            config: config.clone(),
+            config: live.clone(),
             measures: measures.clone(),
             roster: Arc::clone(&roster),
             terminating: Semaphore::new(TERMINATING_MAX),
@@ -159,7 +160,7 @@ impl PgProxy {
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
-            config,
+            config: live,
             parts,
         };
         Ok(Self { front: Arc::new(front) })
@@ -186,7 +187,7 @@ impl PgProxy {
         doors.spawn(async move { front.keep_time_until(&over).await });
         self.tidy_up_until(&stops.draining).await;
         sessions.close();
-        if timeout(self.front.config.drain_timeout, sessions.wait()).await.is_err() {
+        if timeout(self.front.config.get().drain_timeout, sessions.wait()).await.is_err() {
             tracing::warn!(sessions = sessions.len(), "the time to drain is over; ending sessions");
             stops.now.cancel();
             let _ = timeout(LAST_GOODBYE_TIMEOUT, sessions.wait()).await;
@@ -198,9 +199,15 @@ impl PgProxy {
 }
 
 impl PgProxy {
+    /// Other bounds from here on. Those of sessions at once, of the time to
+    /// drain and of threads stay as they were in the beginning.
+    pub fn set_config(&self, config: PgProxyConfig) {
+        self.front.config.set(config);
+    }
+
     /// Threads that it is to have.
     pub(crate) fn threads(&self) -> usize {
-        self.front.config.threads
+        self.front.config.get().threads
     }
 
     /// Lets go of backends that nobody uses, until the front stops.

@@ -2,6 +2,7 @@
 //! is `listen` in `[http]`), one struct a section. Every fault names its key,
 //! where it was set and what is wanted there, and never shows a secret.
 
+mod change;
 mod check;
 mod environment;
 mod error;
@@ -15,6 +16,7 @@ mod secret_files;
 mod sections;
 mod show;
 
+pub use change::is_taken_at_once;
 pub use environment::process_environment;
 pub use error::{Fault, SettingsError};
 pub use length::{HumanDuration, InvalidDuration};

@@ -11,7 +11,7 @@ mod tests;
 mod trace;
 
 pub use metric::{METRICS, Metric, MetricKind, Metrics, MetricsNotInstalled, names};
-pub use start::{Guard, init};
+pub use start::{Guard, LogFilter, init};
 
 use std::path::PathBuf;
 

@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{EnvFilter, fmt as text};
 
 use crate::TelemetryError;
@@ -26,31 +27,40 @@ pub struct Sink {
     pub colours: bool,
 }
 
-/// The log as a layer, with its filter.
+/// The log, whatever its lines look like.
+pub type LogLayer<S> = Box<dyn Layer<S> + Send + Sync>;
+
+/// The log as a layer, with its filter, and the filter's handle.
 pub fn layer<S, W>(
     log: &Log,
     sink: Sink,
     writer: W,
     clock: Arc<dyn Clock>,
-) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
+) -> Result<(LogLayer<S>, Handle<EnvFilter, S>), TelemetryError>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|error| TelemetryError::Filter {
-        filter: log.filter.chars().take(200).collect(),
-        reason: error.to_string(),
-    })?;
+    let (filter, handle) = reload::Layer::new(filter(&log.filter)?);
     let as_text = match log.format {
         LogFormat::Auto => sink.is_terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    Ok(if as_text {
+    let layer: LogLayer<S> = if as_text {
         let lines = text::layer().with_ansi(sink.colours).with_timer(UtcTime(clock)).with_writer(writer);
         Box::new(lines.with_filter(filter))
     } else {
         Box::new(JsonLog::new(writer, clock).with_filter(filter))
+    };
+    Ok((layer, handle))
+}
+
+/// The filter that a text describes.
+pub fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(text).map_err(|error| TelemetryError::Filter {
+        filter: text.chars().take(200).collect(),
+        reason: error.to_string(),
     })
 }
 

@@ -8,8 +8,9 @@ use insula_domain::Clock;
 use insula_settings::{Log, Otel};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry;
+use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, registry};
 
 use crate::{TelemetryError, log, trace};
 
@@ -28,7 +29,7 @@ pub fn init(
     let is_terminal = std::io::stderr().is_terminal();
     // A variable that people set for all programs: https://no-color.org
     let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = log::layer(log, log::Sink { is_terminal, colours }, std::io::stderr, clock)?;
+    let (lines, filter) = log::layer(log, log::Sink { is_terminal, colours }, std::io::stderr, clock)?;
     let provider = trace::provider(otel, version)?;
     registry()
         .with(lines)
@@ -36,7 +37,7 @@ pub fn init(
         .try_init()
         .map_err(|_| TelemetryError::AlreadySet)?;
     log_panics();
-    Ok(Guard { provider, timeout: otel.timeout.get() })
+    Ok(Guard { provider, timeout: otel.timeout.get(), filter: LogFilter(filter) })
 }
 
 /// A panic is a line of the log like all others.
@@ -60,6 +61,38 @@ fn log_panics() {
 pub struct Guard {
     pub(crate) provider: Option<SdkTracerProvider>,
     pub(crate) timeout: Duration,
+    pub(crate) filter: LogFilter,
+}
+
+impl Guard {
+    /// What decides which lines are logged.
+    #[must_use]
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+}
+
+/// Decides which lines are logged, and can be changed while the process runs.
+#[derive(Debug, Clone)]
+pub struct LogFilter(pub(crate) Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Whether a text describes a filter.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(text: &str) -> Result<(), TelemetryError> {
+        log::filter(text).map(drop)
+    }
+
+    /// Takes the filter that a text describes, in the place of the one before.
+    ///
+    /// # Errors
+    /// Where the text is not valid; the one before stays.
+    pub fn set(&self, text: &str) -> Result<(), TelemetryError> {
+        // It fails where the log is gone, and there is nothing to be filtered.
+        self.0.reload(log::filter(text)?).or(Ok(()))
+    }
 }
 
 impl Drop for Guard {

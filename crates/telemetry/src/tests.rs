@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry;
 
 use crate::log::Sink;
-use crate::start::Guard;
+use crate::start::{Guard, LogFilter};
 use crate::{TelemetryError, log, trace};
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ fn logged(format: LogFormat, filter: &str, sink: Sink, say: impl FnOnce()) -> St
     let lines = Lines::default();
     let writer = lines.clone();
     let settings = Log { format, filter: filter.to_owned() };
-    let layer = log::layer(&settings, sink, move || writer.clone(), Arc::new(StillClock)).unwrap();
+    let (layer, _) = log::layer(&settings, sink, move || writer.clone(), Arc::new(StillClock)).unwrap();
     tracing::subscriber::with_default(registry().with(layer), say);
     let bytes = lines.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -114,6 +114,29 @@ fn a_terminal_gets_text_and_the_rest_json() {
     assert!(is_json(&logged(LogFormat::Auto, "info", NO_TERMINAL, say)));
     assert!(is_json(&logged(LogFormat::Json, "info", terminal, say)));
     assert!(!is_json(&logged(LogFormat::Text, "info", NO_TERMINAL, say)));
+}
+
+#[test]
+fn the_filter_can_be_changed_while_lines_are_logged() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let settings = Log { format: LogFormat::Text, filter: "warn".to_owned() };
+    let (layer, filter) =
+        log::layer(&settings, NO_TERMINAL, move || writer.clone(), Arc::new(StillClock)).unwrap();
+    let filter = LogFilter(filter);
+    let say = |number: u32| tracing::debug!(number, "said");
+    tracing::subscriber::with_default(registry().with(layer), || {
+        say(1);
+        filter.set("debug").unwrap();
+        say(2);
+        assert!(filter.set("insula=loud").is_err() && LogFilter::check("insula=loud").is_err());
+        say(3);
+        filter.set("info").unwrap();
+        say(4);
+    });
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let said: Vec<_> = (1..=4).filter(|number| text.contains(&format!("number={number}"))).collect();
+    assert_eq!(said, [2, 3]);
 }
 
 #[test]
@@ -213,7 +236,9 @@ fn collector(answers: bool) -> (Otel, mpsc::Receiver<(String, Vec<u8>)>) {
 /// Makes a span, and one of a library, then ends the export.
 fn one_span(otel: &Otel) -> Duration {
     let provider = trace::provider(otel, "1.2.3").unwrap().unwrap();
-    let guard = Guard { provider: Some(provider.clone()), timeout: otel.timeout.get() };
+    let (_, filter) = log::layer(&Log::default(), NO_TERMINAL, std::io::sink, Arc::new(StillClock)).unwrap();
+    let filter = LogFilter(filter);
+    let guard = Guard { provider: Some(provider.clone()), timeout: otel.timeout.get(), filter };
     tracing::subscriber::with_default(registry().with(trace::layer(&provider)), || {
         tracing::info_span!("tenant-create", tenant = "acme").in_scope(|| {
             tracing::info_span!(target: "hyper", "of-a-library").in_scope(|| ());

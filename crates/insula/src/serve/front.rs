@@ -7,7 +7,7 @@ use insula_credentials::MasterKeys;
 use insula_domain::{OsEntropy, SystemClock};
 use insula_pg_proxy::{Ask, Parts, PgProxy, PgProxyConfig};
 use insula_route_map::RouteMap;
-use insula_settings::Settings;
+use insula_settings::{Pg, Settings};
 
 use super::tls::Certificates;
 
@@ -42,6 +42,13 @@ pub fn view(proxy: &PgProxy) -> FrontView {
         backends: look(proxy, PgProxy::backends),
         tenants: look(proxy, PgProxy::tenants),
     }
+}
+
+/// The bounds of a front that was started with one thing and has read another:
+/// only what a running front takes over is new.
+pub fn taken_over(started: &Settings, read: &Settings) -> PgProxyConfig {
+    let Pg { require_tls, tenant_domain, .. } = started.pg.clone();
+    PgProxyConfig { require_tls, tenant_domain, ..config(read) }
 }
 
 fn config(settings: &Settings) -> PgProxyConfig {

@@ -13,6 +13,7 @@ use insula_problem::{Code, Problem};
 use insula_route_map::RouteMap;
 use insula_settings::{Role, Settings};
 use insula_telemetry::{Metrics, names};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How long the catalog may take to answer a process that is to be ready:
@@ -25,9 +26,9 @@ pub fn health(
     control: &Arc<Control>,
     routes: &Arc<RouteMap>,
     (metrics, proxy): (&Metrics, Option<&PgProxy>),
+    shown: watch::Receiver<insula_settings::Metrics>,
 ) -> Health {
     let roles = settings.server.roles.clone();
-    let enabled = settings.metrics.enabled;
     let (control, ready_routes) = (control.clone(), routes.clone());
     let ready = move || {
         let (roles, control, routes) = (roles.clone(), control.clone(), ready_routes.clone());
@@ -52,8 +53,8 @@ pub fn health(
         .boxed()
     };
     let (metrics, routes, proxy) = (metrics.clone(), routes.clone(), proxy.cloned());
-    let top_tenants = settings.metrics.top_tenants as usize;
     let render = move || {
+        let insula_settings::Metrics { enabled, top_tenants } = *shown.borrow();
         if !enabled {
             return String::new();
         }
@@ -61,7 +62,7 @@ pub fn health(
         metrics::gauge!(names::ROUTES).set(routes.snapshot().routes().count() as f64);
         let mut text = metrics.render();
         if let Some(proxy) = &proxy {
-            text.push_str(&proxy.tenant_metrics(top_tenants));
+            text.push_str(&proxy.tenant_metrics(top_tenants as usize));
         }
         text
     };

@@ -8,6 +8,7 @@ mod health;
 mod http;
 mod listeners;
 mod parts;
+mod reload;
 mod tls;
 
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use insula_credentials::{MasterKeys, OperatorToken};
 use insula_domain::SystemClock;
 use insula_pg_proxy::PgProxy;
 use insula_route_map::RouteMap;
-use insula_settings::{Role, Settings, process_environment};
-use insula_telemetry::Metrics;
+use insula_settings::{Role, Settings};
+use insula_telemetry::{LogFilter, Metrics};
 use insula_workflow::{Worker, WorkerSettings};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,12 +37,9 @@ pub use parts::{Stores, master_keys};
 
 /// `insula serve`
 pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
-    let mut settings = Settings::load(arguments.config.as_deref(), process_environment())?;
-    if !arguments.roles.is_empty() {
-        settings.server.roles =
-            arguments.roles.iter().map(|role| role.trim().parse()).collect::<Result<_, _>>()?;
-    }
-    let (_telemetry, metrics) = telemetry(&settings)?;
+    let source = reload::Source::new(arguments)?;
+    let settings = source.read()?;
+    let (telemetry, metrics) = telemetry(&settings)?;
     let listeners = Listeners::bind(&settings)?;
     let keys = Arc::new(master_keys(&settings.keys)?);
     let provisioner = LocalProvisioner::from_settings(&settings.provisioner, &keys)?;
@@ -50,7 +48,8 @@ pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
         provisioner.start_all().await?;
         tokio::spawn(provisioner.clone().keep_trying(stop.clone()));
     }
-    let insula = Insula::open(settings, keys, provisioner.clone()).await?;
+    let mut insula = Insula::open(settings, keys, provisioner.clone()).await?;
+    insula.reads_again = Some((source, telemetry.filter()));
     let operator = insula.first_operator()?;
     insula.bootstrap(operator).await?;
     let ran = insula.run(listeners, metrics, stop).await;
@@ -75,6 +74,8 @@ pub struct Insula {
     routes: Arc<RouteMap>,
     proxy: Option<PgProxy>,
     certificates: tls::Certificates,
+    /// Where its settings are, where they can change.
+    reads_again: Option<(reload::Source, LogFilter)>,
     operations_changed: watch::Sender<u64>,
 }
 
@@ -121,6 +122,7 @@ impl Insula {
             routes,
             proxy,
             certificates,
+            reads_again: None,
             operations_changed,
         })
     }
@@ -169,7 +171,19 @@ impl Insula {
         let mut certificates = self.certificates;
         let catalog = self.control.catalog.clone();
         let seen = (&metrics, self.proxy.as_ref());
-        let health = health::health(&self.settings, &self.control, &self.routes, seen);
+        let (metrics_shown, shown) = watch::channel(self.settings.metrics.clone());
+        let health = health::health(&self.settings, &self.control, &self.routes, seen, shown);
+        if let Some((source, filter)) = self.reads_again {
+            let reload = reload::Reload {
+                source,
+                filter,
+                started: self.settings.clone(),
+                last: self.settings.clone(),
+                proxy: self.proxy.clone(),
+                metrics: metrics_shown,
+            };
+            behind.spawn(reload.follow(crate::signals::hangups()?, stop_behind.clone()));
+        }
         if let Some(proxy) = self.proxy {
             let (listeners, stop) = (listeners.pg, stop.clone());
             fronts.spawn(async move {

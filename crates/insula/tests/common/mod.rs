@@ -215,6 +215,12 @@ last_port = {last}
         }
     }
 
+    /// Sends it a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let process = self.process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
+    }
+
     /// The most memory that the process has had, in KiB.
     pub fn memory_kib(&self) -> u64 {
         let process = self.process.as_ref().unwrap().id();

@@ -25,7 +25,7 @@ pub(crate) use self::share::{Holding, PoolKey, Tally};
 use crate::account::Account;
 use crate::backend::{Backend, BackendError, Opening, open};
 use crate::cancel::CancelTarget;
-use crate::config::PgProxyConfig;
+use crate::config::LiveConfig;
 use crate::measure::Measures;
 use crate::refusal::Refusal;
 use crate::roster::Roster;
@@ -39,7 +39,7 @@ pub(crate) struct Opener {
     pub master_keys: Arc<MasterKeys>,
     pub entropy: Arc<dyn Entropy>,
     pub tls: TlsConnector,
-    pub config: PgProxyConfig,
+    pub config: LiveConfig,
     pub measures: Measures,
     /// Where backends are to be seen.
     pub roster: Arc<Roster>,
@@ -204,7 +204,7 @@ impl Pools {
     }
 
     fn limits(&self, endpoint: &ClusterEndpoint) -> Limits {
-        let config = &self.opener.config;
+        let config = self.opener.config.get();
         let backends = endpoint.max_connections.unwrap_or(config.backends_per_cluster_max).max(1);
         Limits {
             backends,
@@ -214,12 +214,16 @@ impl Pools {
         }
     }
 
-    /// Closes what has been idle for too long or leads where its tenant is not
-    /// any more. To be called now and then.
+    /// Takes over the bounds that hold by now, and closes what has been idle for
+    /// too long or leads where its tenant is not any more. To be called now and then.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
-        let idle_since = now.checked_sub(self.opener.config.backend_idle_max).unwrap_or(now);
-        let clusters: Vec<Arc<Cluster>> = lock(&self.clusters).values().map(Arc::clone).collect();
-        for cluster in clusters {
+        let idle_since = now.checked_sub(self.opener.config.get().backend_idle_max).unwrap_or(now);
+        let clusters: Vec<(ClusterName, Arc<Cluster>)> =
+            lock(&self.clusters).iter().map(|(name, cluster)| (name.clone(), Arc::clone(cluster))).collect();
+        for (name, cluster) in clusters {
+            if let Some(endpoint) = snapshot.endpoint(&name) {
+                cluster.share().set_limits(self.limits(endpoint));
+            }
             let terms = |tenant| snapshot.route(tenant).map(|route| terms_of(route.terms));
             let tasks = cluster.share().sweep((idle_since, now), |key| is_current(key, snapshot), terms);
             cluster.run(tasks);
@@ -282,7 +286,7 @@ impl Cluster {
                 Acquired::Later(granted, tasks) => {
                     self.run(tasks);
                     let mut patience = std::mem::take(patience);
-                    patience.begins(self.opener.config.backend_wait_max);
+                    patience.begins(self.opener.config.get().backend_wait_max);
                     return Answer::Later(Wait {
                         cluster: Arc::clone(self),
                         key: to.key,
@@ -316,12 +320,12 @@ impl Cluster {
                 match task {
                     Task::Open(key) => cluster.open(key, began).await,
                     Task::Close(key, backend) => {
-                        backend.end(cluster.opener.config.connect_timeout, LEFTOVER_BYTES_MAX).await;
+                        backend.end(cluster.opener.config.get().connect_timeout, LEFTOVER_BYTES_MAX).await;
                         let tasks = cluster.share().closed(key, Instant::now());
                         cluster.run(tasks);
                     }
                     Task::Replace(backend, key) => {
-                        backend.end(cluster.opener.config.connect_timeout, LEFTOVER_BYTES_MAX).await;
+                        backend.end(cluster.opener.config.get().connect_timeout, LEFTOVER_BYTES_MAX).await;
                         cluster.open(key, began).await;
                     }
                     Task::LookAt(time) => {
@@ -342,7 +346,7 @@ impl Cluster {
         let ended = async {
             let mut other = self.opener.open(destination).await.map_err(|refusal| refusal.to_string())?;
             let sql = format!("SELECT pg_catalog.pg_terminate_backend({})", target.key.process_id);
-            let within = self.opener.config.connect_timeout;
+            let within = self.opener.config.get().connect_timeout;
             let run = timeout(within, other.run(&sql)).await;
             other.end(within, LEFTOVER_BYTES_MAX).await;
             run.map_err(|_| "it took too long".to_owned())?.map_err(|error| error.to_string())
@@ -390,7 +394,7 @@ impl Opener {
         };
         let began = Instant::now();
         let definitions = to.definitions.load(Ordering::Relaxed);
-        let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.connect_timeout)
+        let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.get().connect_timeout)
             .await
             .map_err(|error| not_opened(to, &error))?;
         backend.contents.definitions = definitions;

@@ -101,7 +101,7 @@ impl Started {
             by_login(front, link, &self.channel, user).await?
         };
         let name = self.channel.tls.as_ref().and_then(|tls| tls.host.as_deref());
-        let host = Host::named(name, front.config.tenant_domain.as_deref());
+        let host = Host::named(name, front.config.get().tenant_domain.as_deref());
         Ok(Authenticated { channel: self.channel, start: self.start, host, identity })
     }
 }

@@ -91,7 +91,7 @@ async fn let_in(
     entering: Ticket,
     stops: &Stops,
 ) -> Option<(Link, Opened)> {
-    let deadline = Instant::now() + front.config.startup_timeout;
+    let deadline = Instant::now() + front.config.get().startup_timeout;
     let sent_away = entering.sent_away();
     let entering = (entering, Counted::new(&front.measures.authenticating));
     let secured = tokio::select! {
@@ -162,7 +162,7 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
         front.measures.cancels_idle.increment(1);
         return Ok(());
     };
-    match under_way.target.cancel(&front.backend_tls, front.config.connect_timeout).await {
+    match under_way.target.cancel(&front.backend_tls, front.config.get().connect_timeout).await {
         Ok(()) => front.measures.cancels_forwarded.increment(1),
         Err(error) => {
             under_way.got_lost();
@@ -186,7 +186,7 @@ pub(crate) fn hang_up(front: &Front, stream: &TcpStream, refusal: &Refusal) {
 /// Turns away a client for whom there is no room. A cancel request is served
 /// all the same: it helps to get the front out of its trouble.
 pub(crate) async fn serve_no_more(front: &Front, stream: TcpStream, peer: SocketAddr, refusal: &Refusal) {
-    let deadline = Instant::now() + front.config.startup_timeout;
+    let deadline = Instant::now() + front.config.get().startup_timeout;
     let Some((mut link, secured)) = Accepted::new(stream, peer).secure(front, deadline).await else { return };
     let asker = secured.asker();
     match secured.start(front) {

@@ -232,7 +232,7 @@ impl Pump {
     fn cancel(&mut self, front: &Front) {
         let Connection::With(lease) = &self.connection else { return };
         let (target, tls) = (lease.backend.target.clone(), front.backend_tls.clone());
-        let within = front.config.connect_timeout;
+        let within = front.config.get().connect_timeout;
         self.cancelling = Some(Box::pin(async move {
             if let Err(error) = target.cancel(&tls, within).await {
                 let cluster = &target.endpoint.name;

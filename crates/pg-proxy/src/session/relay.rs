@@ -212,7 +212,7 @@ async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
             });
         }
         // Where this fails the server is gone or soon will be.
-        let _ = timeout(front.config.connect_timeout, backend.link.shutdown()).await;
+        let _ = timeout(front.config.get().connect_timeout, backend.link.shutdown()).await;
     }
     let gone = async {
         if left_properly {
@@ -236,7 +236,8 @@ async fn cancel_until_gone(backend: &mut Backend, busy: bool, source: &Source, f
             source.cluster.terminate(&source.destination, &backend.target).await;
         }
         if busy
-            && let Err(error) = backend.target.cancel(&front.backend_tls, front.config.connect_timeout).await
+            && let Err(error) =
+                backend.target.cancel(&front.backend_tls, front.config.get().connect_timeout).await
         {
             let cluster = &backend.target.endpoint.name;
             tracing::warn!(%cluster, %error, "a query whose client has left could not be cancelled");

@@ -88,8 +88,8 @@ impl Authenticated {
             read_only: self.identity.read_only(),
         };
         let pool_mode = match &self.identity {
-            Identity::Login(login) => login.pool_mode.unwrap_or(front.config.pool_mode),
-            Identity::Token(_) => front.config.pool_mode,
+            Identity::Login(login) => login.pool_mode.unwrap_or(front.config.get().pool_mode),
+            Identity::Token(_) => front.config.get().pool_mode,
         };
         let minor_version = self.start.spoken_version();
         let caller = Caller {
@@ -236,7 +236,7 @@ impl Routed {
         } else {
             Some(lease)
         };
-        timeout(front.config.connect_timeout, link.flush())
+        timeout(front.config.get().connect_timeout, link.flush())
             .await
             .map_err(|_| End::Gone("the client does not take its greeting"))??;
         let placement = &self.target.placement;

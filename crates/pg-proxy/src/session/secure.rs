@@ -222,7 +222,7 @@ impl Secured {
                 return Err(Refusal::protocol("encryption was asked for twice").into());
             }
         };
-        if front.config.require_tls && !self.channel.is_private() {
+        if front.config.get().require_tls && !self.channel.is_private() {
             return Err(Refusal::tls_required().into());
         }
         if wants_replication(&start) {
