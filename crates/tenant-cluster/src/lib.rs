@@ -8,6 +8,7 @@ mod admission;
 pub mod blueprint;
 mod fence;
 mod inspect;
+mod neighbours;
 mod own;
 mod prepare;
 mod purge;

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::access::{ClusterAccess, MAINTENANCE};
+use crate::neighbours::hide_neighbours;
 use crate::roles::create_group;
 use crate::schema;
 use crate::scratch::drop_abandoned;
@@ -116,6 +117,7 @@ pub async fn publish_template(
         .map_err(db)?;
     {
         let mut client = access.own(&draft).await?;
+        hide_neighbours(&client).await?;
         let schema = insula_domain::SchemaName::of_silo();
         for migration in migrations {
             let applied = schema::apply_plain(&mut client, &schema, migration).await;
