@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use insula_pg_wire::{TransactionStatus, backend, frontend};
 
-use crate::prepared::Statement;
+use crate::prepared::{Dropped, Statement};
 
 /// Questions under way above which no more are read from the client until some
 /// are answered.
@@ -31,6 +31,13 @@ enum Awaited {
     /// `Parse` or `Close`: answered by its own message, or, behind an error, not
     /// at all.
     Step(Step),
+}
+
+impl Awaited {
+    /// Whether the server goes on behind it where it has failed before.
+    fn ends(&self) -> bool {
+        matches!(self, Self::Query | Self::Sync | Self::Own(_))
+    }
 }
 
 /// Why the front asks something itself.
@@ -60,8 +67,13 @@ pub(crate) enum Step {
     KnownAlready(Bytes),
     /// The client's `Close` of a statement that it calls so.
     Close(Arc<Statement>, Bytes),
-    /// The front's `Close` of a statement that had to go.
-    Dropped,
+    /// The front's `Close` of a statement that has to go.
+    Dropped(Dropped),
+    /// The client's `Describe` of a statement: of which, and what it calls it,
+    /// where that is to be noted.
+    Describe(Option<(Arc<Statement>, Bytes)>),
+    /// The front's `Describe` of a statement that is to run.
+    Check(Arc<Statement>),
 }
 
 /// Where a session stands in the protocol.
@@ -78,6 +90,8 @@ pub(crate) struct Pipeline {
     /// Statements that were done, to be compared.
     done: u32,
     passed: Passed,
+    /// The server has failed at something, and skips what was asked with it.
+    failed: bool,
 }
 
 /// What has passed since it was asked last.
@@ -100,6 +114,7 @@ impl Pipeline {
             terminated: false,
             done: 0,
             passed: Passed::default(),
+            failed: false,
         }
     }
 
@@ -181,12 +196,35 @@ impl Pipeline {
             backend::tag::COPY_IN_RESPONSE => self.copy_begins(),
             backend::tag::ERROR_RESPONSE => {
                 self.passed.errors += 1;
+                self.failed = true;
                 if self.copying_in {
                     self.copy_ends();
                 }
             }
             _ => {}
         }
+    }
+
+    /// The server does not look at what is sent now: it has failed at what was
+    /// sent before, and there was no `Sync` since.
+    pub fn is_skipping(&self) -> bool {
+        self.failed && !self.awaited.iter().any(Awaited::ends)
+    }
+
+    /// The server skips the description that the front has asked for.
+    pub fn skips_check(&self) -> bool {
+        let first = |awaited: &&Awaited| awaited.ends() || matches!(awaited, Awaited::Step(Step::Check(_)));
+        self.failed && self.awaited.iter().find(first).is_some_and(|first| !first.ends())
+    }
+
+    /// Whether the next answer is the description of a statement.
+    pub fn awaits_description(&self) -> bool {
+        matches!(self.awaited.front(), Some(Awaited::Step(Step::Describe(_) | Step::Check(_))))
+    }
+
+    /// The same, where it is the front that has asked for it.
+    pub fn awaits_check(&self) -> bool {
+        matches!(self.awaited.front(), Some(Awaited::Step(Step::Check(_))))
     }
 
     /// The server asks for COPY data: it ignores every `Sync` from here to the
@@ -211,10 +249,11 @@ impl Pipeline {
     }
 
     /// The server has sent `ReadyForQuery`. Gives what it has skipped behind an
-    /// error.
+    /// error, the last first, as it is to be undone.
     pub fn server_ready(&mut self, status: TransactionStatus) -> Vec<Step> {
         self.status = status;
         self.copying_in = false;
+        self.failed = false;
         self.done = self.done.wrapping_add(1);
         let mut skipped = Vec::new();
         while let Some(answered) = self.awaited.pop_front() {
@@ -231,6 +270,7 @@ impl Pipeline {
         while let Some(Awaited::CopyEnd { of_last: true }) = self.awaited.front() {
             self.awaited.pop_front();
         }
+        skipped.reverse();
         skipped
     }
 
@@ -392,7 +432,34 @@ mod tests {
         assert!(pipeline.awaits_step());
         pipeline.server_sent(b'E');
         let skipped = pipeline.server_ready(TransactionStatus::Idle);
-        assert!(matches!(skipped[..], [Step::Plain, Step::KnownAlready(_)]) && pipeline.is_idle());
+        assert!(matches!(skipped[..], [Step::KnownAlready(_), Step::Plain]) && pipeline.is_idle());
+    }
+
+    #[test]
+    fn what_is_skipped_is_known_while_it_waits() {
+        let statement = crate::prepared::Statements::default().get(&insula_pg_wire::frontend::Parse {
+            name: b"",
+            query: b"",
+            parameter_types: b"\0\0",
+        });
+        let mut pipeline = Pipeline::new();
+        // An error of what was sent before the last Sync is not one of what follows.
+        for tag in [b'B', b'E', b'S'] {
+            pipeline.client_sent(tag);
+        }
+        pipeline.server_sent(b'E');
+        pipeline.client_sent(b'B');
+        assert!(!pipeline.is_skipping());
+        pipeline.steps(Step::Check(statement));
+        assert!(!pipeline.skips_check() && !pipeline.awaits_check());
+        pipeline.server_ready(TransactionStatus::Idle);
+        assert!(pipeline.awaits_check() && pipeline.awaits_description() && !pipeline.skips_check());
+        pipeline.server_sent(b'E');
+        assert!(pipeline.skips_check() && pipeline.is_skipping());
+        pipeline.client_sent(b'S');
+        assert!(!pipeline.is_skipping(), "what comes behind the Sync is looked at");
+        pipeline.server_ready(TransactionStatus::Idle);
+        assert!(pipeline.is_idle() && !pipeline.skips_check());
     }
 
     #[test]
@@ -400,11 +467,11 @@ mod tests {
         let mut pipeline = Pipeline::new();
         pipeline.asks(Own::Restore);
         pipeline.client_sent(b'Q');
-        pipeline.steps_before_query(Step::Dropped);
+        pipeline.steps_before_query(Step::GivenUnnamed);
         assert_eq!(pipeline.answers_own(), Some(Own::Restore));
         assert!(pipeline.server_ready(TransactionStatus::Idle).is_empty());
         assert!(pipeline.answers_own().is_none() && pipeline.is_busy());
-        assert!(matches!(pipeline.stepped(), Some(Step::Dropped)));
+        assert!(matches!(pipeline.stepped(), Some(Step::GivenUnnamed)));
         assert!(pipeline.stepped().is_none(), "the query is answered otherwise");
         pipeline.server_ready(TransactionStatus::Idle);
         assert!(pipeline.is_idle());

@@ -2,14 +2,22 @@
 //! names are its own; on a backend a statement has a name that stands for its
 //! text and its parameters' types in all sessions of this front. A backend that
 //! does not have it yet is given it before it is used.
+//!
+//! Drivers ask once what a statement takes and gives, and then read rows by it.
+//! A statement that is made anew may give something else, which PostgreSQL would
+//! refuse on a connection of one's own ("cached plan must not change result
+//! type"). So it is noted what a client was told, and compared with what a
+//! backend's statement gives before it runs there.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
-use insula_pg_wire::NulInText;
+use insula_pg_wire::backend::parse_row_description;
 use insula_pg_wire::frontend::Parse;
+use insula_pg_wire::{NulInText, WireError};
 use insula_session_sql::Effects;
 
 /// Statements that a backend keeps. The one that was not used for the longest
@@ -18,6 +26,27 @@ const KEPT_MAX: usize = 500;
 
 /// The name of a statement that no backend has.
 pub(crate) const NONE: &[u8] = b"insula_none";
+
+/// The same, in place of one that gives something else than its client was told.
+pub(crate) const OUTDATED: &[u8] = b"insula_outdated";
+
+/// What a statement takes and gives, by its description: the types of its
+/// parameters, and the names and types of its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape(u64);
+
+impl Shape {
+    /// From the bodies of `ParameterDescription` and of `RowDescription`, which
+    /// is empty in place of a `NoData`.
+    pub fn new(parameters: &[u8], rows: &[u8]) -> Result<Self, WireError> {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(parameters);
+        if !rows.is_empty() {
+            parse_row_description(rows)?.hash(&mut hasher);
+        }
+        Ok(Self(hasher.finish()))
+    }
+}
 
 /// A statement as clients prepare it.
 #[derive(Debug)]
@@ -89,11 +118,31 @@ impl Statements {
     }
 }
 
+/// A statement that a backend has.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    /// When it was used last.
+    at: u64,
+    /// What it was seen to give there.
+    shape: Option<Shape>,
+}
+
+/// A statement that a backend is told to drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped(u64);
+
+impl Dropped {
+    /// Its name on backends.
+    pub fn name(self) -> String {
+        name_of(self.0)
+    }
+}
+
 /// The statements that a backend has.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    /// When each was used last, by its number.
-    used: HashMap<u64, u64>,
+    /// By their numbers.
+    used: HashMap<u64, Use>,
     by_use: BTreeMap<u64, u64>,
     clock: u64,
 }
@@ -103,29 +152,59 @@ impl Kept {
     pub fn uses(&mut self, statement: &Statement) -> bool {
         let Some(used) = self.used.get_mut(&statement.number) else { return false };
         self.clock += 1;
-        self.by_use.remove(used);
-        *used = self.clock;
+        self.by_use.remove(&used.at);
+        used.at = self.clock;
         self.by_use.insert(self.clock, statement.number);
         true
     }
 
-    /// The backend is given it; the name of the one that has to go for it.
-    pub fn add(&mut self, statement: &Statement) -> Option<String> {
-        self.clock += 1;
-        self.used.insert(statement.number, self.clock);
-        self.by_use.insert(self.clock, statement.number);
+    /// The backend is given it; the one that has to go for it.
+    pub fn add(&mut self, statement: &Statement) -> Option<Dropped> {
+        self.is_there(statement.number);
         if self.used.len() <= KEPT_MAX {
             return None;
         }
         let (_, number) = self.by_use.pop_first()?;
         self.used.remove(&number);
-        Some(name_of(number))
+        Some(Dropped(number))
+    }
+
+    fn is_there(&mut self, number: u64) {
+        self.clock += 1;
+        let replaced = self.used.insert(number, Use { at: self.clock, shape: None });
+        if let Some(used) = replaced {
+            self.by_use.remove(&used.at);
+        }
+        self.by_use.insert(self.clock, number);
+    }
+
+    /// The backend has it still.
+    pub fn keeps(&mut self, dropped: Dropped) {
+        self.is_there(dropped.0);
+    }
+
+    /// It is to go, to be given anew.
+    pub fn gives_up(&mut self, statement: &Statement) -> Dropped {
+        self.remove(statement);
+        Dropped(statement.number)
     }
 
     /// The backend does not have it after all.
     pub fn remove(&mut self, statement: &Statement) {
         if let Some(used) = self.used.remove(&statement.number) {
-            self.by_use.remove(&used);
+            self.by_use.remove(&used.at);
+        }
+    }
+
+    /// What the backend's statement gives, where that was seen.
+    pub fn shape(&self, statement: &Statement) -> Option<Shape> {
+        self.used.get(&statement.number)?.shape
+    }
+
+    /// The backend's statement was seen to give this.
+    pub fn described(&mut self, statement: &Statement, shape: Shape) {
+        if let Some(used) = self.used.get_mut(&statement.number) {
+            used.shape = Some(shape);
         }
     }
 
@@ -162,6 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_is_that_of_types_and_names() {
+        let row = |column: &[u8]| [&b"\0\x01x\0"[..], column].concat();
+        let column =
+            |table: u8, type_oid: u8| [0, 0, 0, table, 0, 1, 0, 0, 0, type_oid, 0, 4, 0, 0, 0, 0, 0, 0];
+        let shape = |parameters: &[u8], rows: &[u8]| Shape::new(parameters, rows).unwrap();
+        let same = shape(b"\0\0", &row(&column(1, 23)));
+        assert_eq!(shape(b"\0\0", &row(&column(2, 23))), same, "the same of another table");
+        for other in [
+            shape(b"\0\0", &row(&column(1, 20))),
+            shape(b"\0\x01\0\0\0\x17", &row(&column(1, 23))),
+            shape(b"\0\0", b"\0\0"),
+            shape(b"\0\0", b""),
+        ] {
+            assert_ne!(other, same);
+        }
+        assert_ne!(shape(b"\0\0", b"\0\0"), shape(b"\0\0", b""), "no columns are not no rows");
+        assert!(Shape::new(b"\0\0", b"\0\x01x").is_err());
+    }
+
+    #[test]
     fn a_backend_keeps_the_ones_that_are_used() {
         let (statements, mut kept) = (Statements::default(), Kept::default());
         let all: Vec<_> =
@@ -172,10 +271,21 @@ mod tests {
         assert!(kept.uses(&all[0]));
         assert_eq!(
             kept.add(&all[KEPT_MAX]),
-            Some(all[1].name().to_owned()),
+            Some(Dropped(all[1].number)),
             "not the first, which was used since"
         );
         assert!(kept.uses(&all[0]) && !kept.uses(&all[1]));
+        kept.described(&all[0], Shape(1));
+        assert_eq!(
+            (kept.shape(&all[0]), kept.shape(&all[1]), kept.shape(&all[2])),
+            (Some(Shape(1)), None, None)
+        );
+        // What it was to drop and has not.
+        let dropped = kept.gives_up(&all[0]);
+        assert_eq!(dropped.name(), all[0].name());
+        assert!(!kept.uses(&all[0]) && kept.add(&all[0]).is_none());
+        kept.keeps(dropped);
+        assert!(kept.shape(&all[0]).is_none() && kept.used.len() == kept.by_use.len());
         kept.remove(&all[0]);
         assert!(!kept.uses(&all[0]) && kept.used.len() == kept.by_use.len());
         kept.clear();

@@ -34,6 +34,10 @@ pub mod tag {
     pub const NOTICE_RESPONSE: u8 = b'N';
     /// `NotificationResponse`.
     pub const NOTIFICATION_RESPONSE: u8 = b'A';
+    /// `NoData`.
+    pub const NO_DATA: u8 = b'n';
+    /// `ParameterDescription`.
+    pub const PARAMETER_DESCRIPTION: u8 = b't';
     /// `ParameterStatus`.
     pub const PARAMETER_STATUS: u8 = b'S';
     /// `ParseComplete`.
@@ -297,6 +301,38 @@ pub fn put_text_row_description(out: &mut BytesMut, columns: &[&str]) {
             out.put_u16(0); // in text format
         }
     });
+}
+
+/// A column of a `RowDescription`, without where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Column<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The object identifier of its type.
+    pub type_oid: u32,
+    /// What its type is modified by; -1 is nothing.
+    pub modifier: i32,
+}
+
+/// The columns of a `RowDescription`.
+///
+/// # Errors
+/// [`WireError::Malformed`].
+pub fn parse_row_description(body: &[u8]) -> Result<Vec<Column<'_>>, WireError> {
+    let mut cursor = Cursor::new(body);
+    let count = usize::try_from(cursor.i16()?).map_err(|_| WireError::Malformed("a count is negative"))?;
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        let name = cursor.text()?;
+        cursor.take(4 + 2)?; // the table and its column
+        let type_oid = cursor.u32()?;
+        cursor.take(2)?; // the length of values
+        let modifier = cursor.i32()?;
+        cursor.take(2)?; // the format
+        columns.push(Column { name, type_oid, modifier });
+    }
+    cursor.end()?;
+    Ok(columns)
 }
 
 /// Writes a `DataRow`; `None` is SQL's null.

@@ -269,6 +269,11 @@ pub fn put_sasl_response(out: &mut BytesMut, data: &[u8]) {
     message(out, tag::PASSWORD, |out| out.put_slice(data));
 }
 
+/// Writes a `Flush`.
+pub fn put_flush(out: &mut BytesMut) {
+    message(out, tag::FLUSH, |_| ());
+}
+
 /// Writes a `Terminate`.
 pub fn put_terminate(out: &mut BytesMut) {
     message(out, tag::TERMINATE, |_| ());

@@ -55,6 +55,9 @@ pub(super) trait Watcher {
 
     /// A piece of a message that is watched is about to pass.
     fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped>;
+
+    /// Nothing more is to be cut for now.
+    fn waits(&self) -> bool;
 }
 
 /// One direction of a relay.
@@ -77,6 +80,11 @@ impl Lane {
     /// Whether there is room to read more.
     pub fn has_room(&self) -> bool {
         self.outgoing.len() < WAITING_BYTES_MAX
+    }
+
+    /// Little waits to be cut.
+    pub fn has_little_to_cut(&self) -> bool {
+        self.incoming.len() < WAITING_BYTES_MAX
     }
 
     /// Nothing is on its way, and the last message has passed whole.
@@ -162,6 +170,9 @@ impl Lane {
                 Step::Beginning { header, count } => {
                     watcher.beginning(header, &self.incoming[..count], &mut self.outgoing)?;
                     self.incoming.advance(count);
+                    if watcher.waits() {
+                        break;
+                    }
                 }
                 Step::Watched { count, is_last } => {
                     watcher.piece(&self.incoming[..count], is_last)?;

@@ -9,7 +9,7 @@ use insula_session_sql::{Effects, Watch};
 use tracing::Span;
 
 use crate::measure::Pinned;
-use crate::prepared::Statement;
+use crate::prepared::{Shape, Statement};
 use crate::settings::{Reported, SessionSettings};
 
 /// Prepared statements of one session, and bytes of their texts. A session with
@@ -35,7 +35,7 @@ pub(super) struct Memory {
     custom: BTreeSet<String>,
     /// The server's answer to what is set, as far as it has come.
     pub answer: Option<SessionSettings>,
-    statements: HashMap<Bytes, Arc<Statement>>,
+    statements: HashMap<Bytes, Known>,
     statement_bytes: usize,
     pub unnamed: Unnamed,
     /// Nothing was under way, and no transaction open, before the message that
@@ -45,10 +45,38 @@ pub(super) struct Memory {
     pub watches_commands: bool,
     /// Statements have passed after which prepared ones may not fit any more.
     pub changed_definitions: bool,
+    /// What the client sends next waits for this.
+    pub held: Option<Box<Held>>,
+    /// The parameters of the statement that the server describes.
+    pub parameters: Option<Bytes>,
     /// A text that is read as it passes.
     passing: Option<Box<Watch>>,
     /// The session's.
     span: Span,
+}
+
+/// A prepared statement.
+#[derive(Debug)]
+struct Known {
+    statement: Arc<Statement>,
+    /// What the client was told that it gives, where it has asked.
+    told: Option<Shape>,
+}
+
+/// A `Bind` that waits until it is known what its statement gives on the
+/// backend.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub statement: Arc<Statement>,
+    /// What the client was told of it.
+    pub told: Shape,
+    /// Of the message: its portal, what follows the names in its beginning, and
+    /// how many bytes are still to come.
+    pub portal: Bytes,
+    pub rest: Bytes,
+    pub missing: usize,
+    /// Whether it gives that, when it is known.
+    pub fits: Option<bool>,
 }
 
 /// The unnamed prepared statement.
@@ -91,6 +119,8 @@ impl Memory {
             begins_at_rest: true,
             watches_commands: false,
             changed_definitions: false,
+            held: None,
+            parameters: None,
             passing: None,
             span: Span::current(),
         }
@@ -183,13 +213,35 @@ impl Memory {
 
     /// The statement that the client calls so.
     pub fn statement(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.statements.get(name)
+        self.statements.get(name).map(|known| &known.statement)
+    }
+
+    /// What the client was told that it gives.
+    pub fn told(&self, name: &[u8]) -> Option<Shape> {
+        self.statements.get(name)?.told
+    }
+
+    /// The client is told this of a statement, which it may call otherwise by
+    /// now.
+    pub fn tell(&mut self, name: &[u8], statement: &Arc<Statement>, shape: Shape) {
+        if let Some(known) = self.statements.get_mut(name)
+            && Arc::ptr_eq(&known.statement, statement)
+        {
+            known.told = Some(shape);
+        }
+    }
+
+    /// What waits may go on: its statement gives this, or is skipped.
+    pub fn goes_on(&mut self, shape: Option<Shape>) {
+        if let Some(held) = &mut self.held {
+            held.fits = Some(shape.is_none_or(|shape| shape == held.told));
+        }
     }
 
     /// The client calls a statement so.
     pub fn learn(&mut self, name: Bytes, statement: Arc<Statement>) {
         self.statement_bytes += name.len() + statement.bytes();
-        self.statements.insert(name, statement);
+        self.statements.insert(name, Known { statement, told: None });
         if self.statements.len() > STATEMENTS_MAX || self.statement_bytes > STATEMENT_BYTES_MAX {
             self.pin("many_statements");
         }
@@ -197,7 +249,7 @@ impl Memory {
 
     /// The client has no statement of this name any more.
     pub fn forget(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        let statement = self.statements.remove(name)?;
+        let statement = self.statements.remove(name)?.statement;
         self.statement_bytes = self.statement_bytes.saturating_sub(name.len() + statement.bytes());
         Some(statement)
     }

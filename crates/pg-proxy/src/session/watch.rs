@@ -8,18 +8,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use insula_pg_wire::backend::{
     self, Notification, error_fields, parse_command_complete, parse_parameter_status, parse_ready_for_query,
-    put_error, put_parse_complete,
+    put_error, put_error_fields, put_parse_complete,
 };
 use insula_pg_wire::frontend::{self, BindNames, Named, Parse, put_query};
 use insula_pg_wire::{Handling, Header, WireError};
 use insula_session_sql::Effects;
 
 use super::lane::{Stopped, Watcher};
-use super::memory::Memory;
+use super::memory::{Held, Memory};
 use crate::backend::Contents;
 use crate::guard::Guard;
 use crate::pipeline::{Own, Pipeline, Step};
-use crate::prepared::{NONE, Statement, Statements};
+use crate::prepared::{NONE, OUTDATED, Shape, Statement, Statements};
 use crate::refusal::Refusal;
 use crate::settings::APPLICATION_NAME;
 use crate::show::{Answers, may_be_show};
@@ -37,6 +37,22 @@ const NAME_BYTES_MAX: usize = 1024;
 /// The place in PostgreSQL's source that finds that a prepared statement does
 /// not fit its tables any more. It is the same in every language.
 const STALE_ROUTINE: (u8, &[u8]) = (b'R', b"RevalidateCachedQuery");
+
+/// What PostgreSQL says of a statement that gives something else than before. By
+/// the routine drivers know that they may prepare it anew.
+const CHANGED_RESULT: [(u8, &[u8]); 5] = [
+    (b'S', b"ERROR"),
+    (b'V', b"ERROR"),
+    (b'C', b"0A000"),
+    (b'M', b"cached plan must not change result type"),
+    STALE_ROUTINE,
+];
+
+/// The server does not know the name that stands for such a statement.
+fn is_outdated(fields: &[(u8, &[u8])]) -> bool {
+    let names_it = |text: &[u8]| text.windows(OUTDATED.len()).any(|window| window == OUTDATED);
+    fields.contains(&(b'C', b"26000")) && fields.iter().any(|(field, text)| *field == b'M' && names_it(text))
+}
 
 /// The SQLSTATE of a statement that was cancelled, among an error's fields.
 const CANCELED: (u8, &[u8]) = (b'C', b"57014");
@@ -128,6 +144,14 @@ impl Watcher for FromClient<'_> {
             return BindNames { statement, ..names }.put(missing, out);
         };
         self.runs(&statement.effects, out);
+        if let Some(told) = self.memory.told(names.statement)
+            && !self.pipeline.is_skipping()
+            && self.checks(&statement, told, out)
+        {
+            let (portal, rest) = (Bytes::copy_from_slice(names.portal), Bytes::copy_from_slice(names.rest));
+            self.memory.held = Some(Box::new(Held { statement, told, portal, rest, missing, fits: None }));
+            return Ok(());
+        }
         self.give(&statement, out);
         BindNames { statement: statement.name().as_bytes(), ..names }.put(missing, out)
     }
@@ -135,6 +159,10 @@ impl Watcher for FromClient<'_> {
     fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped> {
         self.memory.passes_piece(piece, is_last);
         self.guard.piece(piece, is_last).map_err(Stopped::Refused)
+    }
+
+    fn waits(&self) -> bool {
+        self.memory.held.is_some()
     }
 }
 
@@ -259,6 +287,8 @@ impl FromClient<'_> {
                 Some(statement) => {
                     self.give(&statement, out);
                     Named::Statement(statement.name().as_bytes()).put(header.tag, out);
+                    let name = Bytes::copy_from_slice(name);
+                    self.pipeline.steps(Step::Describe(Some((statement, name))));
                     return Ok(());
                 }
                 None if self.memory.stays() => named,
@@ -266,10 +296,34 @@ impl FromClient<'_> {
             },
         };
         changed.put(header.tag, out);
-        if is_close {
-            self.pipeline.steps(Step::Plain);
+        match changed {
+            _ if is_close => self.pipeline.steps(Step::Plain),
+            Named::Statement(_) => self.pipeline.steps(Step::Describe(None)),
+            Named::Portal(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether the server has to be asked what a statement gives before it runs,
+    /// since its client was told something. The answer comes at once.
+    fn checks(&mut self, statement: &Arc<Statement>, told: Shape, out: &mut BytesMut) -> bool {
+        let name = Named::Statement(statement.name().as_bytes());
+        let is_there = self.contents.kept.uses(statement);
+        match self.contents.kept.shape(statement) {
+            Some(shape) if shape == told => return false,
+            Some(_) => {
+                // It was made before the client was told, or after.
+                name.put(frontend::tag::CLOSE, out);
+                self.pipeline.steps(Step::Dropped(self.contents.kept.gives_up(statement)));
+                self.give(statement, out);
+            }
+            None if is_there => {}
+            None => self.give(statement, out),
+        }
+        name.put(frontend::tag::DESCRIBE, out);
+        self.pipeline.steps(Step::Check(Arc::clone(statement)));
+        frontend::put_flush(out);
+        true
     }
 
     /// Makes the backend have a statement.
@@ -285,8 +339,8 @@ impl FromClient<'_> {
         }
         self.pipeline.steps(step);
         if let Some(dropped) = self.contents.kept.add(statement) {
-            Named::Statement(dropped.as_bytes()).put(frontend::tag::CLOSE, out);
-            self.pipeline.steps(Step::Dropped);
+            Named::Statement(dropped.name().as_bytes()).put(frontend::tag::CLOSE, out);
+            self.pipeline.steps(Step::Dropped(dropped));
         }
     }
 
@@ -329,12 +383,22 @@ impl Watcher for FromServer<'_> {
             return Handling::Hold;
         }
         self.pipeline.server_sent(header.tag);
+        if self.pipeline.skips_check() {
+            self.memory.goes_on(None);
+        }
         let wanders = self.memory.wanders();
         let is_looked_at = match header.tag {
             backend::tag::PARAMETER_STATUS => true,
             backend::tag::ERROR_RESPONSE => wanders || self.guard.minds_errors() || self.timed_out.is_some(),
             backend::tag::COMMAND_COMPLETE => self.memory.watches_commands,
             backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => self.pipeline.awaits_step(),
+            // However long: PostgreSQL has bounds for parameters and columns.
+            backend::tag::PARAMETER_DESCRIPTION if self.pipeline.awaits_description() => {
+                return Handling::Hold;
+            }
+            backend::tag::ROW_DESCRIPTION | backend::tag::NO_DATA if self.memory.parameters.is_some() => {
+                return Handling::Hold;
+            }
             _ => false,
         };
         if is_looked_at && header.body_bytes <= LOOKED_AT_BYTES_MAX { Handling::Hold } else { Handling::Pass }
@@ -365,6 +429,17 @@ impl Watcher for FromServer<'_> {
             backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => {
                 return self.stepped(header, message, out);
             }
+            backend::tag::PARAMETER_DESCRIPTION => {
+                self.memory.parameters = Some(Bytes::copy_from_slice(body));
+                if self.pipeline.awaits_check() {
+                    return Ok(());
+                }
+            }
+            backend::tag::ROW_DESCRIPTION | backend::tag::NO_DATA => {
+                if self.described(body)? {
+                    return Ok(());
+                }
+            }
             _ => {
                 let skipped = self.pipeline.server_ready(parse_ready_for_query(body)?);
                 skipped.into_iter().for_each(|step| self.skipped(step));
@@ -382,6 +457,10 @@ impl Watcher for FromServer<'_> {
     fn piece(&mut self, _: &[u8], _: bool) -> Result<(), Stopped> {
         Ok(())
     }
+
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 impl FromServer<'_> {
@@ -395,6 +474,10 @@ impl FromServer<'_> {
             && error_fields(body).is_ok_and(|fields| fields.contains(&CANCELED))
         {
             put_error(out, &Refusal::statement_timeout(limit).statement_fields());
+            return true;
+        }
+        if self.memory.wanders() && error_fields(body).is_ok_and(|fields| is_outdated(&fields)) {
+            put_error_fields(out, &CHANGED_RESULT);
             return true;
         }
         if let Some(rule) = self.guard.refused_by(body) {
@@ -433,10 +516,29 @@ impl FromServer<'_> {
             Some(Step::Close(..)) if !is_parse => out.extend_from_slice(message),
             Some(Step::Given(_) | Step::GivenUnnamed) if is_parse => {}
             Some(Step::KnownAlready(_)) if !is_parse => put_parse_complete(out),
-            Some(Step::Dropped) if !is_parse => {}
+            Some(Step::Dropped(_)) if !is_parse => {}
             _ => return Err(WireError::Malformed("an answer to what was not asked")),
         }
         Ok(())
+    }
+
+    /// What a statement takes is known, and now what it gives. Whether it was
+    /// the front that asked.
+    fn described(&mut self, rows: &[u8]) -> Result<bool, WireError> {
+        let shape = Shape::new(&self.memory.parameters.take().unwrap_or_default(), rows)?;
+        match self.pipeline.stepped() {
+            Some(Step::Check(statement)) => {
+                self.contents.kept.described(&statement, shape);
+                self.memory.goes_on(Some(shape));
+                Ok(true)
+            }
+            Some(Step::Describe(Some((statement, name)))) => {
+                self.contents.kept.described(&statement, shape);
+                self.memory.tell(&name, &statement, shape);
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The server has not looked at it, behind an error, or it is the error.
@@ -450,7 +552,8 @@ impl FromServer<'_> {
             Step::Close(statement, name) => self.memory.learn(name, statement),
             Step::Given(statement) => self.contents.kept.remove(&statement),
             Step::GivenUnnamed => self.memory.unnamed.is_there = false,
-            Step::Plain | Step::Dropped => {}
+            Step::Dropped(dropped) => self.contents.kept.keeps(dropped),
+            Step::Plain | Step::Describe(_) | Step::Check(_) => {}
         }
     }
 

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, TryStreamExt, pin_mut};
 use insula_domain::{PoolMode, TenantStatus};
 use insula_pg_proxy::PgProxyConfig;
 use insula_pg_wire::Message;
-use insula_pg_wire::backend::{parse_error, parse_parameter_status, tag};
+use insula_pg_wire::backend::{error_fields, parse_error, parse_parameter_status, tag};
 use insula_pg_wire::frontend::{self, BindNames, Named, Parse};
 use tokio_postgres::Client;
 
@@ -228,6 +229,22 @@ async fn the_protocol_of_prepared_statements_is_the_servers() {
     assert_eq!(sqlstate(&extended(&mut a, &[step(b"x", None)]).await), "26000");
     assert_eq!(sqlstate(&extended(&mut a, &[step(b"y", None)]).await), "26000");
     assert_eq!(letters(&extended(&mut a, &[step(b"y", Some(b"select 3"))]).await), "12DCZ");
+    // Behind an error nothing is closed, and nothing has another text.
+    let parse = |name, query| Parse { name, query, parameter_types: b"\0\0" };
+    let close = |name, out: &mut BytesMut| Named::Statement(name).put(frontend::tag::CLOSE, out);
+    a.write(|out| {
+        parse(b"x", b"selec").put(out).unwrap();
+        close(b"s", out);
+        parse(b"s", b"select 8").put(out).unwrap();
+        parse(b"w", b"select 9").put(out).unwrap();
+        close(b"w", out);
+        out.extend_from_slice(b"S\0\0\0\x04");
+    })
+    .await;
+    assert_eq!(letters(&a.until_ready().await), "EZ");
+    assert_eq!(sqlstate(&extended(&mut a, &[step(b"w", None)]).await), "26000");
+    let again = extended(&mut a, &[step(b"s", None)]).await;
+    assert_eq!((letters(&again).as_str(), &again[1].body[6..]), ("2DCZ", &b"1"[..]));
     // The unnamed one outlives a Sync, and a visit of others.
     assert_eq!(letters(&extended(&mut a, &[step(b"", Some(b"select 4"))]).await), "12DCZ");
     assert_eq!(letters(&extended(&mut b, &[step(b"", Some(b"select 5"))]).await), "12DCZ");
@@ -291,6 +308,89 @@ async fn statements_that_do_not_fit_their_tables_any_more_are_made_anew() {
     }
     for client in [&b, &a, &b] {
         assert_eq!(client.query_one(query, &[]).await.unwrap().len(), 2);
+    }
+}
+
+/// A `Describe` of a statement and a `Sync`; what comes.
+async fn described(raw: &mut Raw, name: &[u8]) -> Vec<Message> {
+    raw.write(|out| {
+        Named::Statement(name).put(frontend::tag::DESCRIBE, out);
+        out.extend_from_slice(b"S\0\0\0\x04");
+    })
+    .await;
+    raw.until_ready().await
+}
+
+#[tokio::test]
+async fn who_was_told_what_a_statement_gives_is_told_when_it_gives_something_else() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let plain = world.connect(&tenant).await;
+    plain.batch_execute("create table t (x int); insert into t values (1)").await.unwrap();
+    let step = |name, text| Extended { name, text };
+    let mut sessions = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (mut raw, _) = Raw::session(&world, &tenant).await;
+        assert_eq!(letters(&extended(&mut raw, &[step(b"s", Some(b"select x from t"))]).await), "12DCZ");
+        // Not the third, who must be content with any.
+        if name != "c" {
+            assert_eq!(letters(&described(&mut raw, b"s").await), "tTZ");
+        }
+        sessions.push(raw);
+    }
+    // By someone of whom the front does not know.
+    let admin = world.database.connect().await;
+    let schema = tenant.route.placement.as_ref().unwrap().schema.clone();
+    admin.batch_execute(&format!("alter table {schema}.t alter x type bigint")).await.unwrap();
+    // Whether PostgreSQL says so or the front: also behind what fits, and again.
+    for raw in &mut sessions[..2] {
+        for _ in 0..2 {
+            let said = extended(raw, &[step(b"", Some(b"select 1")), step(b"s", None)]).await;
+            assert_eq!((letters(&said).as_str(), sqlstate(&said).as_str()), ("12DCEZ", "0A000"));
+            let error = said.iter().find(|message| message.tag == tag::ERROR_RESPONSE).unwrap();
+            let fields = error_fields(&error.body).unwrap();
+            assert!(fields.contains(&(b'R', b"RevalidateCachedQuery")), "{fields:?}");
+        }
+        // Behind an error it is as little looked at as the rest.
+        let said = extended(raw, &[step(b"broken", Some(b"selec")), step(b"s", None)]).await;
+        assert_eq!((letters(&said).as_str(), sqlstate(&said).as_str()), ("EZ", "42601"));
+        // Prepared and described again it is another statement.
+        assert_eq!(letters(&extended(raw, &[step(b"s2", Some(b"select x from t"))]).await), "12DCZ");
+        assert_eq!(letters(&described(raw, b"s2").await), "tTZ");
+        assert_eq!(letters(&extended(raw, &[step(b"s2", None)]).await), "2DCZ");
+    }
+    assert_eq!(letters(&extended(&mut sessions[2], &[step(b"s", None)]).await), "2DCZ");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_description_goes_on_whole() {
+    const BYTES: u32 = 100_000;
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    raw.write(|out| {
+        Parse { name: b"s", query: b"select length($1)::text", parameter_types: b"\0\0" }.put(out).unwrap();
+    })
+    .await;
+    assert_eq!(letters(&described(&mut raw, b"s").await), "1tTZ");
+    let bind = [b"\0\0\0\x01", &BYTES.to_be_bytes()[..], &vec![b'x'; BYTES as usize], b"\0\0"].concat();
+    let plain = world.connect(&tenant).await;
+    for _ in 0..3 {
+        // All statements of the backend are made anew after this.
+        plain.batch_execute("create table if not exists t (x int); drop table t").await.unwrap();
+        raw.write(|out| {
+            for _ in 0..3 {
+                BindNames { portal: b"", statement: b"s", rest: &bind }.put(0, out).unwrap();
+                out.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
+            }
+            out.extend_from_slice(b"S\0\0\0\x04");
+        })
+        .await;
+        let messages = raw.until_ready().await;
+        assert_eq!(letters(&messages), "2DC2DC2DCZ");
+        assert!(
+            messages.iter().filter(|row| row.tag == tag::DATA_ROW).all(|row| row.body.ends_with(b"100000"))
+        );
     }
 }
 

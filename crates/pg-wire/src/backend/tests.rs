@@ -70,6 +70,8 @@ fn the_small_messages_are_as_postgresql_writes_them() {
         assert!(parse_negotiate_protocol_version(broken).is_err(), "{broken:?}");
     }
     let message = written(|out| put_text_row_description(out, &["a"]));
+    let column = Column { name: b"a", type_oid: TEXT_OID, modifier: -1 };
+    assert_eq!(parse_row_description(&message.body), Ok(vec![column]));
     assert_eq!(&message.body[..], b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0");
     let message = written(|out| put_data_row(out, &[Some(b"x"), None]));
     assert_eq!(&message.body[..], b"\0\x02\0\0\0\x01x\xff\xff\xff\xff");
@@ -83,6 +85,7 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let _ = (Authentication::from_body(&bytes), parse_error(&bytes), parse_backend_key_data(&bytes));
         let _ = (parse_parameter_status(&bytes), parse_ready_for_query(&bytes));
+        let _ = (parse_row_description(&bytes), parse_data_row(&bytes));
         let _ = read_message(&mut BytesMut::from(&bytes[..]), 50);
     }
 
