@@ -5,9 +5,12 @@
 
 mod common;
 
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::World;
+use common::{INSULA, World};
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,4 +136,199 @@ async fn settings_are_read_again_and_broken_ones_change_nothing() {
     put(&changed.replace("= 10\n", "= 20\n"));
     reads(2);
     until(&world, "the mended one is taken over", || most(&world) == 15);
+}
+
+/// A front on ports of its own, beside that of the world.
+struct Front {
+    http: u16,
+    pg: u16,
+}
+
+impl Front {
+    fn start(&self, world: &World) -> Child {
+        let log = std::fs::File::options().append(true).open(world.folder.join("insula.log")).unwrap();
+        Command::new(INSULA)
+            .args(["serve", "--config", &world.folder.join("insula.toml").display().to_string()])
+            .args(["--roles", "pg-proxy", "--take-over"])
+            .env("INSULA_HTTP__LISTEN", format!("127.0.0.1:{}", self.http))
+            .env("INSULA_PG__LISTEN", format!("127.0.0.1:{}", self.pg))
+            .env("INSULA_PROVISIONER__KIND", "none")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+}
+
+/// What a crowd of clients has met.
+#[derive(Default)]
+struct Met {
+    over: AtomicBool,
+    committed: AtomicU64,
+    /// Sessions that ended where no transaction was open.
+    sent_away: AtomicU64,
+    /// Transactions that had begun and did not end.
+    broken: Mutex<Vec<String>>,
+    /// Connections that were not taken.
+    refused: AtomicU64,
+}
+
+impl Met {
+    fn count(&self, count: &AtomicU64) -> u64 {
+        count.load(Ordering::Relaxed)
+    }
+
+    fn broken(&self) -> Vec<String> {
+        self.broken.lock().unwrap().clone()
+    }
+
+    /// One client: a transaction after the other, and another connection where
+    /// it has none any more.
+    async fn work(&self, url: String, number: usize) {
+        let more = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
+        let mut row = 0;
+        while !self.over.load(Ordering::Relaxed) {
+            let Ok((client, connection)) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await else {
+                more(&self.refused);
+                continue;
+            };
+            let connection = tokio::spawn(connection);
+            while !self.over.load(Ordering::Relaxed) {
+                if client.batch_execute("begin").await.is_err() {
+                    more(&self.sent_away);
+                    break;
+                }
+                row += 1;
+                let insert =
+                    format!("insert into customers (email, name) values ('{number}-{row}@example.com', 'x')");
+                let ended = async {
+                    client.batch_execute(&insert).await?;
+                    client.batch_execute("commit").await
+                };
+                if let Err(error) = ended.await {
+                    self.broken.lock().unwrap().push(error.to_string());
+                    break;
+                }
+                more(&self.committed);
+            }
+            drop(client);
+            let _ = connection.await;
+        }
+    }
+}
+
+/// Waits until the process has ended by itself, in order.
+fn ends_well(world: &World, mut process: Child) {
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > Duration::from_secs(30) {
+            let _ = process.kill();
+            panic!("it does not end: {}", world.log());
+        }
+        std::thread::sleep(Duration::from_millis(10)); // between two looks, not for an effect
+    };
+    assert!(status.success(), "{status}: {}", world.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_under_load_breaks_no_transaction_and_refuses_nobody() {
+    let world = World::start().await;
+    world.apply_shop();
+    world.create("acme", "standard", "us-east-1");
+    let front = Front { http: insula_testkit::unused_port(), pg: insula_testkit::unused_port() };
+    let url = world.url("acme").replace(&world.pg_port.to_string(), &front.pg.to_string());
+    let mut running = front.start(&world);
+    let comes_up = Instant::now();
+    while tokio_postgres::connect(&url, tokio_postgres::NoTls).await.is_err() {
+        assert!(comes_up.elapsed() < Duration::from_secs(20), "{}", world.log());
+    }
+
+    let met = Arc::new(Met::default());
+    let crowd: Vec<_> = (0..6)
+        .map(|number| {
+            let (met, url) = (met.clone(), url.clone());
+            tokio::spawn(async move { met.work(url, number).await })
+        })
+        .collect();
+    let goes_on = |transactions: u64| {
+        let before = met.count(&met.committed);
+        until(&world, "the crowd goes on", || met.count(&met.committed) >= before + transactions);
+    };
+    for _ in 0..3 {
+        goes_on(100);
+        // One that has its transaction open all the while.
+        let open = insula_testkit::connect(&url).await;
+        open.batch_execute("begin").await.unwrap();
+        let took_over = || whole_log(&world).matches("took over from the process before").count();
+        let before = took_over();
+        let next = front.start(&world);
+        until(&world, "the new process takes over", || took_over() == before + 1);
+        goes_on(50);
+        open.batch_execute("insert into customers (email, name) values (gen_random_uuid()::text, 'open')")
+            .await
+            .unwrap();
+        assert!(running.try_wait().unwrap().is_none(), "it waits for the transaction");
+        open.batch_execute("commit").await.unwrap();
+        ends_well(&world, std::mem::replace(&mut running, next));
+        assert!(open.batch_execute("select 1").await.is_err(), "and then it is over");
+    }
+    goes_on(100);
+    assert_eq!((met.broken(), met.count(&met.refused)), (vec![], 0), "{}", world.log());
+    assert!(met.count(&met.sent_away) >= 6, "the canary: they have had to come again");
+
+    // Without a process that takes over there is a time in which nobody is let in.
+    Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
+    until(&world, "somebody is refused", || met.count(&met.refused) > 0);
+    met.over.store(true, Ordering::Relaxed);
+    for client in crowd {
+        client.await.unwrap();
+    }
+    ends_well(&world, running);
+    assert_eq!(met.broken(), [""; 0], "{}", world.log());
+    let rows = world.connect("acme").await.query_one("select count(*) from customers", &[]).await.unwrap();
+    assert_eq!(u64::try_from(rows.get::<_, i64>(0)).unwrap(), met.count(&met.committed) + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_does_not_become_ready_takes_nothing_over() {
+    let world = World::start().await;
+    world.create("acme", "free", "us-east-1");
+    let front = Front { http: insula_testkit::unused_port(), pg: insula_testkit::unused_port() };
+    let url = world.url("acme").replace(&world.pg_port.to_string(), &front.pg.to_string());
+    let running = front.start(&world);
+    let comes_up = Instant::now();
+    let session = loop {
+        match tokio_postgres::connect(&url, tokio_postgres::NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                break client;
+            }
+            Err(error) => assert!(comes_up.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+    };
+    let mut broken = Command::new(INSULA)
+        .args(["serve", "--config", &world.folder.join("insula.toml").display().to_string()])
+        .args(["--roles", "pg-proxy", "--take-over"])
+        .env("INSULA_HTTP__LISTEN", format!("127.0.0.1:{}", front.http))
+        .env("INSULA_PG__LISTEN", format!("127.0.0.1:{}", front.pg))
+        .env("INSULA_PROVISIONER__KIND", "none")
+        .env("INSULA_CATALOG__URL", world.catalog.url("nothing"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(!broken.wait().unwrap().success());
+    until(&world, "the old one goes on", || whole_log(&world).contains("did not take over"));
+    session.batch_execute("select 1").await.unwrap();
+    insula_testkit::connect(&url).await.batch_execute("select 1").await.unwrap();
+    // One that starts servers itself is refused with the reason.
+    let config = world.folder.join("insula.toml").display().to_string();
+    let said = world.run(&["serve", "--config", &config, "--take-over"]);
+    assert!(!said.ok && said.err.contains("cannot take over"), "{}", said.err);
+    drop(session);
+    Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
+    ends_well(&world, running);
 }

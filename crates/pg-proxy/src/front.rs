@@ -2,6 +2,7 @@
 //! clients in.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,7 @@ pub(crate) struct Front {
     pub roster: Arc<Roster>,
     pub journal: Journal,
     top: Mutex<Top>,
+    handed_over: AtomicBool,
     sessions: Arc<Semaphore>,
     entrance: Arc<Entrance>,
     turned_away: Arc<Entrance>,
@@ -121,6 +123,18 @@ pub(crate) struct Stops {
     pub draining: CancellationToken,
     /// All end.
     pub now: CancellationToken,
+}
+
+impl Stops {
+    /// Ends when who is on the way in is not let in any more. Where another
+    /// process has the listeners by now, whoever has come through them here
+    /// still is: nobody is to notice that they went to another one.
+    pub async fn closed(&self, front: &Front) {
+        self.draining.cancelled().await;
+        if front.is_handed_over() {
+            self.now.cancelled().await;
+        }
+    }
 }
 
 impl PgProxy {
@@ -157,6 +171,7 @@ impl PgProxy {
             roster,
             journal: Journal::new(Instant::now()),
             top: Mutex::default(),
+            handed_over: AtomicBool::new(false),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
@@ -168,7 +183,8 @@ impl PgProxy {
 
     /// Serves clients until the token is cancelled, then lets sessions in a
     /// transaction finish for at most the configured time. New clients are told
-    /// meanwhile that the front is shutting down. Returns when all is over.
+    /// meanwhile that the front is shutting down; where it has handed its
+    /// listeners over, they are left to who has them. Returns when all is over.
     pub async fn serve(&self, listeners: Vec<TcpListener>, shutdown: CancellationToken) {
         let stops = Stops { draining: shutdown, now: CancellationToken::new() };
         let closed = CancellationToken::new();
@@ -184,8 +200,12 @@ impl PgProxy {
             doors.spawn(door.keep(listener));
         }
         let (front, over) = (Arc::clone(&self.front), closed.clone());
-        doors.spawn(async move { front.keep_time_until(&over).await });
+        let time = tokio::spawn(async move { front.keep_time_until(&over).await });
         self.tidy_up_until(&stops.draining).await;
+        if self.front.is_handed_over() {
+            // What they have accepted by then is counted among the sessions.
+            while doors.join_next().await.is_some() {}
+        }
         sessions.close();
         if timeout(self.front.config.get().drain_timeout, sessions.wait()).await.is_err() {
             tracing::warn!(sessions = sessions.len(), "the time to drain is over; ending sessions");
@@ -195,6 +215,7 @@ impl PgProxy {
         self.front.journal.tell(Instant::now(), true);
         closed.cancel();
         while doors.join_next().await.is_some() {}
+        let _ = time.await;
     }
 }
 
@@ -203,6 +224,12 @@ impl PgProxy {
     /// drain and of threads stay as they were in the beginning.
     pub fn set_config(&self, config: PgProxyConfig) {
         self.front.config.set(config);
+    }
+
+    /// Another process accepts clients on the same listeners from here on: once
+    /// this one is told to stop it leaves them alone.
+    pub fn hand_over(&self) {
+        self.front.handed_over.store(true, Ordering::Release);
     }
 
     /// Threads that it is to have.
@@ -244,6 +271,11 @@ impl Front {
         }
     }
 
+    /// Whether another process has the listeners too.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
+    }
+
     /// Which tenants have series of their own.
     pub fn top(&self) -> MutexGuard<'_, Top> {
         // What a panic leaves there is counted wrong once.
@@ -275,9 +307,17 @@ struct Door {
 
 impl Door {
     async fn keep(self, listener: TcpListener) {
+        let mut draining = false;
         loop {
             let accepted = tokio::select! {
                 () = self.closed.cancelled() => return,
+                () = self.stops.draining.cancelled(), if !draining => {
+                    if self.front.is_handed_over() {
+                        return;
+                    }
+                    draining = true;
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -291,7 +331,7 @@ impl Door {
     }
 
     fn let_in(&self, stream: TcpStream, peer: SocketAddr) {
-        if self.stops.draining.is_cancelled() {
+        if self.stops.draining.is_cancelled() && !self.front.is_handed_over() {
             return self.turn_away(stream, peer, Refusal::stopping());
         }
         match self.front.admit(peer.ip()) {

@@ -36,12 +36,16 @@ pub enum Demo {
 
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  insula serve --config /etc/insula.toml\n  insula serve --roles control,worker\n  INSULA_CATALOG__URL=postgres://… insula serve --roles pg-proxy"
+    after_help = "Examples:\n  insula serve --config /etc/insula.toml\n  insula serve --roles control,worker\n  insula serve --config /etc/insula.toml --take-over    a restart without a break\n  INSULA_CATALOG__URL=postgres://… insula serve --roles pg-proxy"
 )]
 pub struct Serve {
     /// The settings file; without one, the environment alone.
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Take the ports over from the process that has them, which then lets transactions end and stops; where there
+    /// is none, just start.
+    #[arg(long)]
+    pub take_over: bool,
     /// The roles of this process, instead of those in the settings.
     #[arg(long, value_delimiter = ',', value_name = "ROLE")]
     pub roles: Vec<String>,

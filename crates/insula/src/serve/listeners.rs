@@ -20,6 +20,13 @@ pub struct Listeners {
 impl Listeners {
     /// Binds what the roles need.
     pub fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        Self::bind_or_take(settings, Vec::new())
+    }
+
+    /// Takes what there is at the addresses that the roles need, and binds the
+    /// rest.
+    pub fn bind_or_take(settings: &Settings, mut there: Vec<std::net::TcpListener>) -> anyhow::Result<Self> {
+        let mut bind_all = |addresses: &[SocketAddr], what| bind_all(addresses, what, &mut there);
         let front = settings.server.roles.contains(&Role::PgProxy);
         Ok(Self {
             http: bind_all(&settings.http.listen, "HTTP")?,
@@ -28,9 +35,20 @@ impl Listeners {
     }
 }
 
-fn bind_all(addresses: &[SocketAddr], what: &str) -> anyhow::Result<Vec<TcpListener>> {
+fn bind_all(
+    addresses: &[SocketAddr],
+    what: &str,
+    there: &mut Vec<std::net::TcpListener>,
+) -> anyhow::Result<Vec<TcpListener>> {
     let mut bound = Vec::new();
     for address in addresses {
+        let is_it = |one: &std::net::TcpListener| one.local_addr().is_ok_and(|local| local == *address);
+        if let Some(index) = there.iter().position(is_it) {
+            let taken = there.swap_remove(index);
+            taken.set_nonblocking(true)?;
+            bound.push(TcpListener::from_std(taken)?);
+            continue;
+        }
         match bind(*address) {
             Ok(listener) => bound.push(listener),
             // A machine without IPv6 has no [::1]; the IPv4 loopback does.

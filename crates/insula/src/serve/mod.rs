@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod front;
+mod handover;
 mod health;
 mod http;
 mod listeners;
@@ -12,6 +13,7 @@ mod reload;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use insula_catalog::follow_routes;
@@ -20,7 +22,7 @@ use insula_credentials::{MasterKeys, OperatorToken};
 use insula_domain::SystemClock;
 use insula_pg_proxy::PgProxy;
 use insula_route_map::RouteMap;
-use insula_settings::{Role, Settings};
+use insula_settings::{ProvisionerKind, Role, Settings};
 use insula_telemetry::{LogFilter, Metrics};
 use insula_workflow::{Worker, WorkerSettings};
 use tokio::sync::watch;
@@ -35,12 +37,25 @@ pub use bootstrap::Operator;
 pub use listeners::Listeners;
 pub use parts::{Stores, master_keys};
 
+/// How long a process that takes over waits for the routes.
+const ROUTES_WITHIN: Duration = Duration::from_secs(60);
+
 /// `insula serve`
 pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
     let source = reload::Source::new(arguments)?;
     let settings = source.read()?;
     let (telemetry, metrics) = telemetry(&settings)?;
-    let listeners = Listeners::bind(&settings)?;
+    let mut taken = if arguments.take_over {
+        anyhow::ensure!(
+            settings.provisioner.kind == ProvisionerKind::None,
+            "a process that starts PostgreSQL servers itself cannot take over: they end with the old one"
+        );
+        handover::Taken::ask(&settings)?
+    } else {
+        None
+    };
+    let there = taken.as_mut().map(handover::Taken::listeners).unwrap_or_default();
+    let listeners = Listeners::bind_or_take(&settings, there)?;
     let keys = Arc::new(master_keys(&settings.keys)?);
     let provisioner = LocalProvisioner::from_settings(&settings.provisioner, &keys)?;
     let stop = crate::signals::stop_on_signal()?;
@@ -50,6 +65,8 @@ pub async fn serve(arguments: &Serve) -> anyhow::Result<()> {
     }
     let mut insula = Insula::open(settings, keys, provisioner.clone()).await?;
     insula.reads_again = Some((source, telemetry.filter()));
+    insula.taken = taken;
+    insula.hands_over = true;
     let operator = insula.first_operator()?;
     insula.bootstrap(operator).await?;
     let ran = insula.run(listeners, metrics, stop).await;
@@ -76,6 +93,10 @@ pub struct Insula {
     certificates: tls::Certificates,
     /// Where its settings are, where they can change.
     reads_again: Option<(reload::Source, LogFilter)>,
+    /// From whom it has its listeners.
+    taken: Option<handover::Taken>,
+    /// Whether another process may take over from it.
+    hands_over: bool,
     operations_changed: watch::Sender<u64>,
 }
 
@@ -123,6 +144,8 @@ impl Insula {
             proxy,
             certificates,
             reads_again: None,
+            taken: None,
+            hands_over: false,
             operations_changed,
         })
     }
@@ -184,14 +207,22 @@ impl Insula {
             };
             behind.spawn(reload.follow(crate::signals::hangups()?, stop_behind.clone()));
         }
+        if self.hands_over {
+            let offer = handover::Offer::new(&self.settings, &listeners, self.proxy.clone())?;
+            behind.spawn(offer.keep(stop.clone()));
+        }
         if let Some(proxy) = self.proxy {
+            behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
+            if self.taken.is_some() {
+                // Until then the old process serves those who come.
+                until_ready(&self.routes).await?;
+            }
             let (listeners, stop) = (listeners.pg, stop.clone());
             fronts.spawn(async move {
                 if let Err(error) = proxy.serve_apart(listeners, stop).await {
                     tracing::error!(%error, "the PostgreSQL front has failed");
                 }
             });
-            behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
         }
         let router = if has(Role::Control) {
             insula_control::http::router(&self.control, health, http::limits(&self.settings.http))
@@ -217,6 +248,10 @@ impl Insula {
             let (worker, token) = (self.worker, stop_behind.clone());
             behind.spawn(async move { worker.run(token).await });
         }
+        if let Some(taken) = self.taken {
+            taken.ready().context("the old process was not told to stop")?;
+            tracing::info!("took over from the process before");
+        }
         stop.cancelled().await;
         tracing::info!("stopping");
         while fronts.join_next().await.is_some() {}
@@ -225,6 +260,12 @@ impl Insula {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Waits until the front knows where tenants are.
+async fn until_ready(routes: &RouteMap) -> anyhow::Result<()> {
+    let in_time = tokio::time::timeout(ROUTES_WITHIN, routes.ready()).await;
+    in_time.context("the routes cannot be read; the old process goes on")
 }
 
 fn worker_settings(settings: &Settings) -> WorkerSettings {

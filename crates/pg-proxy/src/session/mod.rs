@@ -96,7 +96,7 @@ async fn let_in(
     let entering = (entering, Counted::new(&front.measures.authenticating));
     let secured = tokio::select! {
         secured = accepted.secure(front, deadline) => secured,
-        () = stops.draining.cancelled() => return None,
+        () = stops.closed(front) => return None,
         // It has said nothing, and another one has its place.
         () = sent_away.cancelled() => {
             front.measures.refused(Code::Overloaded);
@@ -108,7 +108,7 @@ async fn let_in(
     let mut asker = secured.asker();
     let opened = tokio::select! {
         opened = prepare(front, &mut link, secured, &mut asker, (deadline, entering)) => opened,
-        () = stops.draining.cancelled() => Err(Refusal::stopping().into()),
+        () = stops.closed(front) => Err(Refusal::stopping().into()),
     };
     match opened {
         Ok(opened) => return opened.map(|opened| (link, opened)),
