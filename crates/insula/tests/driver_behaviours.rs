@@ -19,6 +19,8 @@ use std::time::Duration;
 use common::World;
 use common::programs::{file, node, of_postgres, python, run};
 use futures_util::future::join_all;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -207,6 +209,51 @@ async fn ways(world: &World) -> Vec<Way> {
     WAYS.into_iter().zip(urls).map(|(name, url)| Way { name, url }).collect()
 }
 
+/// A program that has prepared what is about to change.
+struct Begun {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Begun {
+    async fn new(command: Command) -> Self {
+        let mut command = tokio::process::Command::from(command);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+        Self { child, lines }
+    }
+
+    /// What it says to the change.
+    async fn goes_on(mut self) -> String {
+        self.child.stdin.take().unwrap().write_all(b"\n").await.unwrap();
+        let mut said = String::new();
+        while let Some(line) = self.lines.next_line().await.unwrap() {
+            said.push_str(&format!("{line}\n"));
+        }
+        said
+    }
+}
+
+/// Brings the second version to all, and a number that the first had no room for.
+async fn change(world: &World, ways: &[Way]) {
+    let versions = world.folder.join("versions");
+    std::fs::create_dir(&versions).unwrap();
+    for version in ["things/0001_things.sql", "changed/0002_wider.sql"] {
+        let version = driver(version);
+        std::fs::copy(&version, versions.join(version.file_name().unwrap())).unwrap();
+    }
+    let applied = world.run(&["schema", "apply", &versions.display().to_string()]);
+    assert!(applied.ok, "{}\n{}", applied.err, world.log());
+    let wider = std::fs::read_to_string(driver("changed/0002_wider.sql")).unwrap();
+    insula_testkit::connect(&ways[0].url).await.batch_execute(&wider).await.unwrap();
+    for Way { url, .. } in ways {
+        let update = "update things set n = 8589934593 where key = 'changing'";
+        insula_testkit::connect(url).await.batch_execute(update).await.unwrap();
+    }
+}
+
 /// Waits until no tenant's backend does anything.
 async fn nothing_goes_on(world: &World) {
     let busy = "select count(*) from pg_stat_activity where usename like 'tenant\\_%' and state <> 'idle'";
@@ -247,5 +294,49 @@ async fn drivers_behave_as_on_a_connection_of_their_own() {
     assert!(wrong.is_empty(), "{wrong}");
     // What they have given up does not go on behind their backs.
     nothing_goes_on(&world).await;
+    world.doctor_is_content();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drivers_read_nothing_wrong_from_a_table_that_has_changed() {
+    let has_java = has_java();
+    let classes = tempfile::tempdir().unwrap();
+    if has_java {
+        compile(classes.path());
+    }
+    let world = World::start().await;
+    let ways = ways(&world).await;
+    let mut begun = Vec::new();
+    for Way { name, url } in &ways {
+        let insert = "insert into things (key, n) values ('changing', 1)";
+        insula_testkit::connect(url).await.batch_execute(insert).await.unwrap();
+        let mut commands = vec![of_python("changed.py", url), of_node("changed.cjs", url)];
+        if has_java {
+            let mut java = java(classes.path(), url);
+            java.arg("changed");
+            commands.push(java);
+        }
+        let programs = timeout(PATIENCE, join_all(commands.into_iter().map(Begun::new)));
+        begun.push((name, programs.await.unwrap(), with_tokio_postgres::Prepared::new(url).await));
+    }
+    change(&world, &ways).await;
+    let mut wrong = String::new();
+    for (way, programs, prepared) in begun {
+        let mut said = Vec::new();
+        for program in programs {
+            said.push(timeout(PATIENCE, program.goes_on()).await.unwrap());
+        }
+        said.insert(2, timeout(PATIENCE, prepared.changed()).await.unwrap());
+        let mut wanted = expected("changed", way);
+        if !has_java {
+            wanted = wanted
+                .lines()
+                .filter(|line| !line.starts_with("jdbc"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+        }
+        wrong.push_str(&differences(way, &said.concat(), &wanted));
+    }
+    assert!(wrong.is_empty(), "{wrong}");
     world.doctor_is_content();
 }

@@ -72,6 +72,8 @@ pub(crate) enum Step {
     /// The client's `Describe` of a statement: of which, and what it calls it,
     /// where that is to be noted.
     Describe(Option<(Arc<Statement>, Bytes)>),
+    /// The client's `Describe` of a portal, and the same of its statement.
+    DescribePortal(Option<(Arc<Statement>, Bytes)>),
     /// The front's `Describe` of a statement that is to run.
     Check(Arc<Statement>),
 }
@@ -222,7 +224,16 @@ impl Pipeline {
         matches!(self.awaited.front(), Some(Awaited::Step(Step::Describe(_) | Step::Check(_))))
     }
 
-    /// The same, where it is the front that has asked for it.
+    /// Where the next answer is the description of a portal, whether that is to be
+    /// noted.
+    pub fn awaits_portal(&self) -> Option<bool> {
+        match self.awaited.front() {
+            Some(Awaited::Step(Step::DescribePortal(of))) => Some(of.is_some()),
+            _ => None,
+        }
+    }
+
+    /// Whether the next answer is that to a `Describe` of the front's.
     pub fn awaits_check(&self) -> bool {
         matches!(self.awaited.front(), Some(Awaited::Step(Step::Check(_))))
     }

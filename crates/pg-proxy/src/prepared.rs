@@ -33,18 +33,37 @@ pub(crate) const OUTDATED: &[u8] = b"insula_outdated";
 /// What a statement takes and gives, by its description: the types of its
 /// parameters, and the names and types of its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape(u64);
+pub(crate) struct Shape {
+    /// Not in the description of a portal.
+    parameters: Option<u64>,
+    rows: u64,
+}
 
 impl Shape {
-    /// From the bodies of `ParameterDescription` and of `RowDescription`, which
-    /// is empty in place of a `NoData`.
-    pub fn new(parameters: &[u8], rows: &[u8]) -> Result<Self, WireError> {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(parameters);
-        if !rows.is_empty() {
-            parse_row_description(rows)?.hash(&mut hasher);
-        }
-        Ok(Self(hasher.finish()))
+    /// From the bodies of `ParameterDescription`, where there was one, and of
+    /// `RowDescription`, which is empty in place of a `NoData`.
+    pub fn new(parameters: Option<&[u8]>, rows: &[u8]) -> Result<Self, WireError> {
+        let hashed = |hash: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            hash(&mut hasher);
+            hasher.finish()
+        };
+        let columns = if rows.is_empty() { None } else { Some(parse_row_description(rows)?) };
+        Ok(Self {
+            parameters: parameters.map(|parameters| hashed(&|hasher| hasher.write(parameters))),
+            rows: hashed(&|hasher| columns.hash(hasher)),
+        })
+    }
+
+    /// Whether it is what a client was told.
+    pub fn fits(self, told: Self) -> bool {
+        self.rows == told.rows && (told.parameters.is_none() || told.parameters == self.parameters)
+    }
+
+    /// What is known now, and was before.
+    pub fn or(self, before: Option<Self>) -> Self {
+        let same = before.filter(|before| before.rows == self.rows);
+        Self { parameters: self.parameters.or(same.and_then(|same| same.parameters)), ..self }
     }
 }
 
@@ -204,7 +223,7 @@ impl Kept {
     /// The backend's statement was seen to give this.
     pub fn described(&mut self, statement: &Statement, shape: Shape) {
         if let Some(used) = self.used.get_mut(&statement.number) {
-            used.shape = Some(shape);
+            used.shape = Some(shape.or(used.shape));
         }
     }
 
@@ -245,7 +264,7 @@ mod tests {
         let row = |column: &[u8]| [&b"\0\x01x\0"[..], column].concat();
         let column =
             |table: u8, type_oid: u8| [0, 0, 0, table, 0, 1, 0, 0, 0, type_oid, 0, 4, 0, 0, 0, 0, 0, 0];
-        let shape = |parameters: &[u8], rows: &[u8]| Shape::new(parameters, rows).unwrap();
+        let shape = |parameters: &[u8], rows: &[u8]| Shape::new(Some(parameters), rows).unwrap();
         let same = shape(b"\0\0", &row(&column(1, 23)));
         assert_eq!(shape(b"\0\0", &row(&column(2, 23))), same, "the same of another table");
         for other in [
@@ -257,7 +276,11 @@ mod tests {
             assert_ne!(other, same);
         }
         assert_ne!(shape(b"\0\0", b"\0\0"), shape(b"\0\0", b""), "no columns are not no rows");
-        assert!(Shape::new(b"\0\0", b"\0\x01x").is_err());
+        assert!(Shape::new(None, b"\0\x01x").is_err());
+        // Who was told of the rows alone minds them alone.
+        let rows = Shape::new(None, &row(&column(1, 23))).unwrap();
+        assert!(same.fits(rows) && !rows.fits(same) && rows.or(Some(same)).fits(same));
+        assert!(!shape(b"\0\0", b"").fits(rows) && !rows.or(Some(shape(b"\0\0", b""))).fits(same));
     }
 
     #[test]
@@ -275,10 +298,11 @@ mod tests {
             "not the first, which was used since"
         );
         assert!(kept.uses(&all[0]) && !kept.uses(&all[1]));
-        kept.described(&all[0], Shape(1));
+        let shape = Shape::new(None, b"").unwrap();
+        kept.described(&all[0], shape);
         assert_eq!(
             (kept.shape(&all[0]), kept.shape(&all[1]), kept.shape(&all[2])),
-            (Some(Shape(1)), None, None)
+            (Some(shape), None, None)
         );
         // What it was to drop and has not.
         let dropped = kept.gives_up(&all[0]);

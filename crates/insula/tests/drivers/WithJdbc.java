@@ -3,6 +3,7 @@
 // as one statement, copies.
 //
 // It gets a jdbc: URL, a user and a password, and prints a line for each thing.
+// With `changed` behind them it does instead what changed.py does.
 
 import java.io.StringReader;
 import java.io.StringWriter;
@@ -203,10 +204,42 @@ public class WithJdbc {
         }
     }
 
+    static List<String> attempts(List<PreparedStatement> statements) throws SQLException {
+        List<String> got = new ArrayList<>();
+        for (int attempt = 0; attempt < 3; attempt++) {
+            got.clear();
+            for (PreparedStatement statement : statements) {
+                try (ResultSet rows = statement.executeQuery()) {
+                    rows.next();
+                    got.add(String.valueOf(rows.getLong(1)));
+                } catch (SQLException error) {
+                    got.add(error.getSQLState());
+                }
+            }
+        }
+        return got;
+    }
+
+    static void changed() throws Exception {
+        List<PreparedStatement> statements = new ArrayList<>();
+        for (int number = 0; number < 2; number++) {
+            Connection connection = connect("prepareThreshold", "1");
+            statements.add(connection.prepareStatement("select n from things where key = 'changing'"));
+        }
+        attempts(statements);
+        System.out.println("ready");
+        System.in.read();
+        say("jdbc", attempts(statements).toArray());
+    }
+
     public static void main(String[] arguments) throws Exception {
         url = arguments[0];
         user = arguments[1];
         password = arguments[2];
+        if (arguments.length > 3) {
+            changed();
+            return;
+        }
         preparedByItself();
         portions();
         batches();

@@ -9,7 +9,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{AsyncMessage, Client, Error, IsolationLevel, NoTls, SimpleQueryMessage};
+use tokio_postgres::{
+    AsyncMessage, Client, Error, IsolationLevel, NoTls, Row, SimpleQueryMessage, Statement,
+};
 
 /// Runs through all of it; a line for each thing.
 pub async fn behaves(url: &str) -> String {
@@ -26,6 +28,40 @@ pub async fn behaves(url: &str) -> String {
         notifications(url).await,
     ];
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// A statement that two sessions have prepared, whose column gets another type.
+pub struct Prepared(Vec<(Client, Statement)>);
+
+const CHANGING: &str = "select n from things where key = 'changing'";
+
+impl Prepared {
+    pub async fn new(url: &str) -> Self {
+        let mut prepared = Vec::new();
+        for _ in 0..2 {
+            let client = insula_testkit::connect(url).await;
+            let statement = client.prepare(CHANGING).await.unwrap();
+            assert_eq!(client.query_one(&statement, &[]).await.unwrap().get::<_, i32>(0), 1);
+            prepared.push((client, statement));
+        }
+        Self(prepared)
+    }
+
+    /// What they say to it at the third attempt, and when they prepare it anew.
+    pub async fn changed(self) -> String {
+        let (mut kept, mut anew) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            (kept, anew) = (Vec::new(), Vec::new());
+            for (client, statement) in &self.0 {
+                let got = client.query_one(statement, &[]).await;
+                kept.push(got.map_or_else(|error| sqlstate(&error).to_owned(), |row| format!("{row:?}")));
+                let got = client.query_one(CHANGING, &[]).await;
+                let number = |row: Row| row.get::<_, i64>(0).to_string();
+                anew.push(got.map_or_else(|error| sqlstate(&error).to_owned(), number));
+            }
+        }
+        format!("tokio_postgres: {}, anew {}\n", kept.join(" "), anew.join(" "))
+    }
 }
 
 fn sqlstate(error: &Error) -> &str {

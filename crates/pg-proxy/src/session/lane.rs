@@ -50,8 +50,14 @@ pub(super) trait Watcher {
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
 
     /// The beginning of a message that was asked for, its header included;
-    /// writes what goes out for it.
-    fn beginning(&mut self, header: Header, beginning: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
+    /// writes what goes out for it. With the type of the message behind it, where
+    /// that has come.
+    fn beginning(
+        &mut self,
+        header: Header,
+        beginning: (&[u8], Option<u8>),
+        out: &mut BytesMut,
+    ) -> Result<(), WireError>;
 
     /// A piece of a message that is watched is about to pass.
     fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped>;
@@ -168,7 +174,8 @@ impl Lane {
                     self.incoming.advance(count);
                 }
                 Step::Beginning { header, count } => {
-                    watcher.beginning(header, &self.incoming[..count], &mut self.outgoing)?;
+                    let next = self.incoming.get(header.message_bytes()).copied();
+                    watcher.beginning(header, (&self.incoming[..count], next), &mut self.outgoing)?;
                     self.incoming.advance(count);
                     if watcher.waits() {
                         break;

@@ -45,6 +45,8 @@ pub(super) struct Memory {
     pub watches_commands: bool,
     /// Statements have passed after which prepared ones may not fit any more.
     pub changed_definitions: bool,
+    /// What the last `Bind` was about, where its statement has a name.
+    pub bound: Option<Bound>,
     /// What the client sends next waits for this.
     pub held: Option<Box<Held>>,
     /// The parameters of the statement that the server describes.
@@ -61,6 +63,14 @@ struct Known {
     statement: Arc<Statement>,
     /// What the client was told that it gives, where it has asked.
     told: Option<Shape>,
+}
+
+/// A portal, and its statement with the client's name for it.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub portal: Bytes,
+    pub statement: Arc<Statement>,
+    pub name: Bytes,
 }
 
 /// A `Bind` that waits until it is known what its statement gives on the
@@ -119,6 +129,7 @@ impl Memory {
             begins_at_rest: true,
             watches_commands: false,
             changed_definitions: false,
+            bound: None,
             held: None,
             parameters: None,
             passing: None,
@@ -216,6 +227,16 @@ impl Memory {
         self.statements.get(name).map(|known| &known.statement)
     }
 
+    /// The client makes a portal of a statement that it calls so.
+    pub fn binds(&mut self, portal: &[u8], name: &[u8]) {
+        let known = self.statements.get_key_value(name);
+        self.bound = known.map(|(name, known)| Bound {
+            portal: Bytes::copy_from_slice(portal),
+            statement: Arc::clone(&known.statement),
+            name: name.clone(),
+        });
+    }
+
     /// What the client was told that it gives.
     pub fn told(&self, name: &[u8]) -> Option<Shape> {
         self.statements.get(name)?.told
@@ -227,14 +248,14 @@ impl Memory {
         if let Some(known) = self.statements.get_mut(name)
             && Arc::ptr_eq(&known.statement, statement)
         {
-            known.told = Some(shape);
+            known.told = Some(shape.or(known.told));
         }
     }
 
     /// What waits may go on: its statement gives this, or is skipped.
     pub fn goes_on(&mut self, shape: Option<Shape>) {
         if let Some(held) = &mut self.held {
-            held.fits = Some(shape.is_none_or(|shape| shape == held.told));
+            held.fits = Some(shape.is_none_or(|shape| shape.fits(held.told)));
         }
     }
 

@@ -128,7 +128,13 @@ impl Watcher for FromClient<'_> {
         Ok(())
     }
 
-    fn beginning(&mut self, header: Header, beginning: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn beginning(
+        &mut self,
+        header: Header,
+        (beginning, next): (&[u8], Option<u8>),
+        out: &mut BytesMut,
+    ) -> Result<(), WireError> {
+        self.memory.bound = None;
         let missing = header.message_bytes() - beginning.len();
         let Some(names) = BindNames::from_beginning(&beginning[Header::BYTES..]) else {
             // The server says what is wrong with it.
@@ -144,7 +150,10 @@ impl Watcher for FromClient<'_> {
             return BindNames { statement, ..names }.put(missing, out);
         };
         self.runs(&statement.effects, out);
+        self.memory.binds(names.portal, names.statement);
+        // Who asks again is told again.
         if let Some(told) = self.memory.told(names.statement)
+            && next != Some(frontend::tag::DESCRIBE)
             && !self.pipeline.is_skipping()
             && self.checks(&statement, told, out)
         {
@@ -299,9 +308,22 @@ impl FromClient<'_> {
         match changed {
             _ if is_close => self.pipeline.steps(Step::Plain),
             Named::Statement(_) => self.pipeline.steps(Step::Describe(None)),
-            Named::Portal(_) => {}
+            Named::Portal(portal) => {
+                let of = self.unknown_of(portal);
+                self.pipeline.steps(Step::DescribePortal(of));
+            }
         }
         Ok(())
+    }
+
+    /// The statement of a portal, and what the client calls it, where it is not
+    /// known yet what it gives.
+    fn unknown_of(&self, portal: &[u8]) -> Option<(Arc<Statement>, Bytes)> {
+        let bound = self.memory.bound.as_ref().filter(|bound| bound.portal == portal)?;
+        let shape = self.contents.kept.shape(&bound.statement);
+        let told = self.memory.told(&bound.name);
+        let is_known = shape.zip(told).is_some_and(|(shape, told)| shape.fits(told));
+        (!is_known).then(|| (Arc::clone(&bound.statement), bound.name.clone()))
     }
 
     /// Whether the server has to be asked what a statement gives before it runs,
@@ -310,7 +332,7 @@ impl FromClient<'_> {
         let name = Named::Statement(statement.name().as_bytes());
         let is_there = self.contents.kept.uses(statement);
         match self.contents.kept.shape(statement) {
-            Some(shape) if shape == told => return false,
+            Some(shape) if shape.fits(told) => return false,
             Some(_) => {
                 // It was made before the client was told, or after.
                 name.put(frontend::tag::CLOSE, out);
@@ -396,9 +418,15 @@ impl Watcher for FromServer<'_> {
             backend::tag::PARAMETER_DESCRIPTION if self.pipeline.awaits_description() => {
                 return Handling::Hold;
             }
-            backend::tag::ROW_DESCRIPTION | backend::tag::NO_DATA if self.memory.parameters.is_some() => {
-                return Handling::Hold;
-            }
+            backend::tag::ROW_DESCRIPTION | backend::tag::NO_DATA => match self.pipeline.awaits_portal() {
+                Some(false) => {
+                    self.pipeline.stepped();
+                    false
+                }
+                Some(true) => return Handling::Hold,
+                None if self.memory.parameters.is_some() => return Handling::Hold,
+                None => false,
+            },
             _ => false,
         };
         if is_looked_at && header.body_bytes <= LOOKED_AT_BYTES_MAX { Handling::Hold } else { Handling::Pass }
@@ -449,7 +477,12 @@ impl Watcher for FromServer<'_> {
         Ok(())
     }
 
-    fn beginning(&mut self, _: Header, beginning: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn beginning(
+        &mut self,
+        _: Header,
+        (beginning, _): (&[u8], Option<u8>),
+        out: &mut BytesMut,
+    ) -> Result<(), WireError> {
         out.extend_from_slice(beginning);
         Ok(())
     }
@@ -525,14 +558,14 @@ impl FromServer<'_> {
     /// What a statement takes is known, and now what it gives. Whether it was
     /// the front that asked.
     fn described(&mut self, rows: &[u8]) -> Result<bool, WireError> {
-        let shape = Shape::new(&self.memory.parameters.take().unwrap_or_default(), rows)?;
+        let shape = Shape::new(self.memory.parameters.take().as_deref(), rows)?;
         match self.pipeline.stepped() {
             Some(Step::Check(statement)) => {
                 self.contents.kept.described(&statement, shape);
                 self.memory.goes_on(Some(shape));
                 Ok(true)
             }
-            Some(Step::Describe(Some((statement, name)))) => {
+            Some(Step::Describe(Some((statement, name))) | Step::DescribePortal(Some((statement, name)))) => {
                 self.contents.kept.described(&statement, shape);
                 self.memory.tell(&name, &statement, shape);
                 Ok(false)
@@ -553,7 +586,7 @@ impl FromServer<'_> {
             Step::Given(statement) => self.contents.kept.remove(&statement),
             Step::GivenUnnamed => self.memory.unnamed.is_there = false,
             Step::Dropped(dropped) => self.contents.kept.keeps(dropped),
-            Step::Plain | Step::Describe(_) | Step::Check(_) => {}
+            Step::Plain | Step::Describe(_) | Step::DescribePortal(_) | Step::Check(_) => {}
         }
     }
 

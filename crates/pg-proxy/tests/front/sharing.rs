@@ -321,6 +321,17 @@ async fn described(raw: &mut Raw, name: &[u8]) -> Vec<Message> {
     raw.until_ready().await
 }
 
+/// A statement that runs and whose portal is described.
+async fn portal_described(raw: &mut Raw) -> Vec<Message> {
+    raw.write(|out| {
+        BindNames { portal: b"", statement: b"s", rest: b"\0\0\0\0\0\0" }.put(0, out).unwrap();
+        Named::Portal(b"").put(frontend::tag::DESCRIBE, out);
+        out.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04");
+    })
+    .await;
+    raw.until_ready().await
+}
+
 #[tokio::test]
 async fn who_was_told_what_a_statement_gives_is_told_when_it_gives_something_else() {
     let world = world_of(1).await;
@@ -329,12 +340,14 @@ async fn who_was_told_what_a_statement_gives_is_told_when_it_gives_something_els
     plain.batch_execute("create table t (x int); insert into t values (1)").await.unwrap();
     let step = |name, text| Extended { name, text };
     let mut sessions = Vec::new();
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "by its portal", "not at all"] {
         let (mut raw, _) = Raw::session(&world, &tenant).await;
         assert_eq!(letters(&extended(&mut raw, &[step(b"s", Some(b"select x from t"))]).await), "12DCZ");
-        // Not the third, who must be content with any.
-        if name != "c" {
-            assert_eq!(letters(&described(&mut raw, b"s").await), "tTZ");
+        match name {
+            "by its portal" => assert_eq!(letters(&portal_described(&mut raw).await), "2TDCZ"),
+            // Who must be content with any.
+            "not at all" => {}
+            _ => assert_eq!(letters(&described(&mut raw, b"s").await), "tTZ"),
         }
         sessions.push(raw);
     }
@@ -343,7 +356,7 @@ async fn who_was_told_what_a_statement_gives_is_told_when_it_gives_something_els
     let schema = tenant.route.placement.as_ref().unwrap().schema.clone();
     admin.batch_execute(&format!("alter table {schema}.t alter x type bigint")).await.unwrap();
     // Whether PostgreSQL says so or the front: also behind what fits, and again.
-    for raw in &mut sessions[..2] {
+    for raw in &mut sessions[..3] {
         for _ in 0..2 {
             let said = extended(raw, &[step(b"", Some(b"select 1")), step(b"s", None)]).await;
             assert_eq!((letters(&said).as_str(), sqlstate(&said).as_str()), ("12DCEZ", "0A000"));
@@ -359,7 +372,11 @@ async fn who_was_told_what_a_statement_gives_is_told_when_it_gives_something_els
         assert_eq!(letters(&described(raw, b"s2").await), "tTZ");
         assert_eq!(letters(&extended(raw, &[step(b"s2", None)]).await), "2DCZ");
     }
-    assert_eq!(letters(&extended(&mut sessions[2], &[step(b"s", None)]).await), "2DCZ");
+    for raw in &mut sessions[2..] {
+        // Who asks each time is told each time.
+        assert_eq!(letters(&portal_described(raw).await), "2TDCZ");
+    }
+    assert_eq!(letters(&extended(&mut sessions[3], &[step(b"s", None)]).await), "2DCZ");
 }
 
 #[tokio::test]
