@@ -244,6 +244,13 @@ impl Pipeline {
         let first = usize::from(matches!(self.awaited.front(), Some(Awaited::Query)));
         let end = self.awaited.iter().position(|awaited| matches!(awaited, Awaited::CopyEnd { .. }));
         self.copying_in = end.is_none();
+        if let Some(end) = end
+            && first == 0
+            && !self.awaited.range(end..).any(Awaited::ends)
+        {
+            // The end of the data was sent ahead, and the Sync that counts was not.
+            self.unsynced = true;
+        }
         let ignored = first..end.map_or(self.awaited.len(), |end| end + 1);
         let kept = |awaited: &Awaited| !matches!(awaited, Awaited::Sync | Awaited::CopyEnd { .. });
         let rest: Vec<_> = self.awaited.drain(ignored).filter(kept).collect();
@@ -394,6 +401,10 @@ mod tests {
         // All sent ahead, without waiting for the server.
         idle_only_at_the_end(">P >B >E >S >d >c >S <G <C <I");
         idle_only_at_the_end(">Q >d >c <G <C <I");
+        // The end ahead of the server's question, the Sync that counts behind all.
+        idle_only_at_the_end(">P >B >E >S >c <1 <2 <G <C >S <I");
+        idle_only_at_the_end(">P >B >E >S >f <1 <2 <G <E >S <I");
+        idle_only_at_the_end(">P >B >E >c <1 <2 <G <C >S <I");
         // A query that was pipelined behind the whole COPY still counts.
         assert_eq!(idle_after(">Q >d >c >Q <G <C <I <C <I")[6..], [false, false, true]);
     }
