@@ -190,13 +190,17 @@ async fn notices_notifications_and_errors_come_through() {
 async fn notifications_are_passed_on_only_where_the_database_is_the_tenants_own() {
     let world = World::start().await;
     let mut tenant = world.tenant("acme").await;
-    for (isolation, expected) in [
-        (Isolation::Database, "CZCAZ"),
-        (Isolation::Cluster, "CZCAZ"),
-        (Isolation::Schema, "CZCZ"),
-        (Isolation::Pool, "CZCZ"),
+    for (epoch, isolation, expected) in [
+        (2, Isolation::Database, "CZCAZ"),
+        (3, Isolation::Cluster, "CZCAZ"),
+        (4, Isolation::Schema, "CZCZ"),
+        (5, Isolation::Pool, "CZCZ"),
     ] {
-        world.change(&mut tenant, |route| route.placement.as_mut().unwrap().isolation = isolation);
+        world.change(&mut tenant, |route| {
+            let placement = route.placement.as_mut().unwrap();
+            // As with every move.
+            (placement.isolation, placement.epoch) = (isolation, insula_domain::Epoch(epoch));
+        });
         let (mut raw, _) = Raw::session(&world, &tenant).await;
         // In a block, in which no channel gets its tenant's name.
         raw.query("do $$ begin execute 'listen news'; end $$").await;
