@@ -12,6 +12,8 @@ mod counter;
 mod entrance;
 mod fitting;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod guard;
 mod host;
 mod journal;

@@ -227,6 +227,25 @@ impl Lane {
     }
 }
 
+/// The same without a connection.
+#[cfg(any(test, feature = "fuzz"))]
+impl Lane {
+    /// These bytes have come.
+    pub fn read(&mut self, bytes: &[u8]) {
+        self.incoming.extend_from_slice(bytes);
+    }
+
+    /// How many bytes are to go out.
+    pub fn outgoing_bytes(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// So many go out.
+    pub fn write(&mut self, count: usize) -> BytesMut {
+        self.outgoing.split_to(count)
+    }
+}
+
 /// Gives an empty buffer back, where it is large.
 fn let_go(buffer: &mut BytesMut) {
     buffer.clear();

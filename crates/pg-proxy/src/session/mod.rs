@@ -11,6 +11,8 @@ mod pump;
 mod relay;
 mod route;
 mod secure;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod trial;
 mod turn;
 mod watch;
 

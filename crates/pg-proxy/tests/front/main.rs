@@ -6,6 +6,7 @@
 
 mod apart;
 mod cancel;
+mod corpus;
 mod cost;
 mod direct;
 mod doors;

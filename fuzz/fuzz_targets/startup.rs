@@ -1,0 +1,4 @@
+//! The packet with which a connection begins. The corpus is tried in every run of the tests too.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| insula_pg_proxy::fuzz::startup(data));
