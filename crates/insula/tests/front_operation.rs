@@ -144,10 +144,20 @@ struct Front {
     pg: u16,
 }
 
+/// A process that does not outlive its test, however that ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Front {
-    fn start(&self, world: &World) -> Child {
+    fn start(&self, world: &World) -> Process {
         let log = std::fs::File::options().append(true).open(world.folder.join("insula.log")).unwrap();
-        Command::new(INSULA)
+        let started = Command::new(INSULA)
             .args(["serve", "--config", &world.folder.join("insula.toml").display().to_string()])
             .args(["--roles", "pg-proxy", "--take-over"])
             .env("INSULA_HTTP__LISTEN", format!("127.0.0.1:{}", self.http))
@@ -156,8 +166,8 @@ impl Front {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .spawn()
-            .unwrap()
+            .spawn();
+        Process(started.unwrap())
     }
 }
 
@@ -219,16 +229,13 @@ impl Met {
 }
 
 /// Waits until the process has ended by itself, in order.
-fn ends_well(world: &World, mut process: Child) {
+fn ends_well(world: &World, mut process: Process) {
     let begun = Instant::now();
     let status = loop {
-        if let Some(status) = process.try_wait().unwrap() {
+        if let Some(status) = process.0.try_wait().unwrap() {
             break status;
         }
-        if begun.elapsed() > Duration::from_secs(30) {
-            let _ = process.kill();
-            panic!("it does not end: {}", world.log());
-        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not end: {}", world.log());
         std::thread::sleep(Duration::from_millis(10)); // between two looks, not for an effect
     };
     assert!(status.success(), "{status}: {}", world.log());
@@ -271,7 +278,7 @@ async fn a_restart_under_load_breaks_no_transaction_and_refuses_nobody() {
         open.batch_execute("insert into customers (email, name) values (gen_random_uuid()::text, 'open')")
             .await
             .unwrap();
-        assert!(running.try_wait().unwrap().is_none(), "it waits for the transaction");
+        assert!(running.0.try_wait().unwrap().is_none(), "it waits for the transaction");
         open.batch_execute("commit").await.unwrap();
         ends_well(&world, std::mem::replace(&mut running, next));
         assert!(open.batch_execute("select 1").await.is_err(), "and then it is over");
@@ -281,7 +288,7 @@ async fn a_restart_under_load_breaks_no_transaction_and_refuses_nobody() {
     assert!(met.count(&met.sent_away) >= 6, "the canary: they have had to come again");
 
     // Without a process that takes over there is a time in which nobody is let in.
-    Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
+    Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap();
     until(&world, "somebody is refused", || met.count(&met.refused) > 0);
     met.over.store(true, Ordering::Relaxed);
     for client in crowd {
@@ -329,6 +336,6 @@ async fn a_process_that_does_not_become_ready_takes_nothing_over() {
     let said = world.run(&["serve", "--config", &config, "--take-over"]);
     assert!(!said.ok && said.err.contains("cannot take over"), "{}", said.err);
     drop(session);
-    Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
+    Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap();
     ends_well(&world, running);
 }
