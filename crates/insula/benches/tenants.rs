@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Api, Up};
+use common::{Api, Up, connect, milliseconds, number};
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::json;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 const PORTS: u16 = 27_800;
 const ROWS: u64 = 20;
@@ -56,10 +56,6 @@ impl Work {
 struct Seen {
     times: Vec<Duration>,
     refused: usize,
-}
-
-fn number(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("a number in the environment"))
 }
 
 /// All connections at it, each thinking for so long between two transactions.
@@ -106,11 +102,6 @@ async fn load(clients: &[Arc<Client>], work: Work, thinks: Duration, lasts: Dura
     }
     all.times.sort_unstable();
     (all.times.len() as f64 / took.as_secs_f64(), all)
-}
-
-fn milliseconds(times: &[Duration], part: f64) -> f64 {
-    let last = times.len().saturating_sub(1);
-    times.get((last as f64 * part) as usize).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
 }
 
 fn resident_kb(pid: u32) -> u64 {
@@ -173,12 +164,6 @@ impl Fleet {
     fn pid(&self) -> u32 {
         self.up.pid()
     }
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 /// The number of backends that the front has opened so far.

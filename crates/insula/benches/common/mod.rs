@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio_postgres::{Client, NoTls};
 
 /// A running `insula up`.
 pub struct Up {
@@ -108,4 +109,22 @@ impl Api {
         assert_eq!(operation["status"], "succeeded", "{operation}");
         operation
     }
+}
+
+/// A number from the environment.
+pub fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number in the environment"))
+}
+
+/// The time that a part of the times, which are in order, stays below.
+pub fn milliseconds(times: &[Duration], part: f64) -> f64 {
+    let last = times.len().saturating_sub(1);
+    times.get((last as f64 * part) as usize).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
+}
+
+/// A connection as an application has one.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
