@@ -25,7 +25,10 @@ pub fn statements(data: &[u8]) {
         let is_rewritten = guard.rewrite(message_tag, &message[Header::BYTES..], &mut out);
         for cut in [cut, message.len()] {
             let refused = passes(isolation, message_tag, &message, cut).is_err();
-            assert_eq!(refused, is_rewritten, "it depends on how it comes: {}", text.escape_ascii());
+            // One that is held and plainly a single harmless statement may be read
+            // in several ways for all that.
+            let is_stricter = refused && !text.contains(&b';');
+            assert!(refused == is_rewritten || is_stricter, "how it comes counts: {}", text.escape_ascii());
         }
         if is_rewritten {
             let header = Header::parse(&out).unwrap().unwrap();
