@@ -479,11 +479,12 @@ impl<B> Share<B> {
     fn dispatch(&mut self, now: Instant) -> Vec<Task<B>> {
         let mut tasks = Vec::new();
         while let Some(&(had, _, tenant)) = self.starving.first() {
-            self.floor = self.floor.max(had);
             if self.open < self.limits.backends {
                 self.open += 1;
+                self.floor = self.floor.max(had);
                 tasks.extend(self.serve(tenant, Task::Open));
             } else if let Some((key, backend, for_whom)) = self.take_idle(now) {
+                self.floor = self.floor.max(had);
                 self.leave(key);
                 self.enter(key.tenant);
                 tasks.extend(self.serve(for_whom, |key| Task::Replace(backend, key)));

@@ -138,6 +138,44 @@ fn an_idle_one_is_kept_for_its_tenant_for_as_long_as_opening_takes() {
     assert!(matches!(tasks[..], [Task::Replace(1, to)] if to == other), "{tasks:?}");
 }
 
+/// A tenant whose transactions take long does not get more of the time by it.
+#[test]
+fn the_time_counts_and_not_the_turns() {
+    let mut share = share(1, 1);
+    let (long, short) = (key(), key());
+    let mut now = Instant::now();
+    let mut had = BTreeMap::from([(long.tenant, Duration::ZERO), (short.tenant, Duration::ZERO)]);
+    // Always two of each wait or run.
+    let mut waiting: Vec<(PoolKey, Waiting)> = Vec::new();
+    let mut tasks = Vec::new();
+    for key in [long, short, long, short] {
+        let (receiver, more) = ask_at(&mut share, key, now);
+        waiting.push((key, receiver));
+        tasks.extend(more);
+    }
+    for _ in 0..2_000 {
+        for task in std::mem::take(&mut tasks) {
+            if let Task::Open(to) | Task::Replace(_, to) = task {
+                tasks.extend(share.opened(to, 1, OPENING, now));
+            }
+        }
+        let Some(index) = waiting.iter_mut().position(|(_, receiver)| receiver.try_recv().is_ok()) else {
+            panic!("nobody is served")
+        };
+        let (key, _) = waiting.remove(index);
+        let takes = if key == long { Duration::from_secs(10) } else { Duration::from_millis(100) };
+        now += takes;
+        *had.get_mut(&key.tenant).unwrap() += takes;
+        // It asks again before it gives back what it has.
+        let (receiver, more) = ask_at(&mut share, key, now);
+        waiting.push((key, receiver));
+        tasks.extend(more);
+        tasks.extend(share.release(key, 1, takes, now));
+    }
+    let (of_long, of_short) = (had[&long.tenant].as_secs_f64(), had[&short.tenant].as_secs_f64());
+    assert!((of_long / of_short - 1.0).abs() < 0.2, "{of_long} s and {of_short} s");
+}
+
 /// Tenants with one client each, who asks again as soon as it is answered.
 #[test]
 fn many_tenants_take_turns() {
