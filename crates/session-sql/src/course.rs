@@ -261,6 +261,12 @@ impl<'t> Follower<'t> {
 
     fn stage(&mut self, course: &mut Course, token: &Token, place: usize) -> Stage {
         let word = if let Token::Word(word) = token { word.as_bytes().unwrap_or_default() } else { b"" };
+        if word == b"execute" && !self.is_body {
+            // A prepared statement, by itself, to be explained or for a table. It
+            // may be one that the protocol has made, by the name that it has on
+            // the backend.
+            self.may_do_anything(course);
+        }
         if (course.stage == Stage::Start || self.is_body)
             && let Some(stage) = self.head(course, word)
         {

@@ -264,6 +264,20 @@ fn blocks_are_looked_into() {
 }
 
 #[test]
+fn what_a_prepared_statement_does_is_not_known() {
+    pinned(
+        Pin::Unclear,
+        &[
+            "execute insula_7",
+            "EXECUTE p (1, 2)",
+            "explain (analyze) execute insula_7",
+            "create table x as execute insula_7",
+            "select 1; /**/ eXeCuTe \"insula_7\"",
+        ],
+    );
+}
+
+#[test]
 fn prepared_statements_that_go_are_told() {
     let cases: &[(&str, &[u8], std::ops::Range<usize>)] = &[
         ("deallocate A1", b"a1", 11..13),
