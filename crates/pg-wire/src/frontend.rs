@@ -107,8 +107,8 @@ impl<'a> Parse<'a> {
         let mut cursor = Cursor::new(body);
         let (name, query) = (cursor.text()?, cursor.text()?);
         let parameter_types = cursor.rest();
-        let count = cursor.i16()?;
-        let count = usize::try_from(count).map_err(|_| WireError::Malformed("a count is negative"))?;
+        // Without a sign: PostgreSQL takes up to 65,535 (`exec_parse_message`).
+        let count = usize::from(cursor.u16()?);
         cursor.take(4 * count)?;
         cursor.end()?;
         Ok(Self { name, query, parameter_types })
@@ -354,7 +354,9 @@ mod tests {
     fn broken_messages_are_refused() {
         assert!(parse_query(b"select 1").is_err() && parse_query(b"a\0b\0").is_err());
         assert!(Parse::from_body(b"\0\0\0\x01\0\0\0").is_err(), "a type is cut off");
-        assert!(Parse::from_body(b"\0\0\xff\xff").is_err(), "a negative count");
+        assert!(Parse::from_body(b"\0\0\xff\xff").is_err(), "65,535 types and none there");
+        let many = [&b"\0\0\x9c\x40"[..], &[0; 4 * 40_000]].concat();
+        assert_eq!(Parse::from_body(&many).unwrap().parameter_types.len(), 2 + 4 * 40_000);
         assert!(SaslInitialResponse::from_body(b"X\0\xff\xff\xff\xfe").is_err(), "a negative length");
         let waiting = SaslInitialResponse { mechanism: b"X", data: None };
         assert_eq!(SaslInitialResponse::from_body(b"X\0\xff\xff\xff\xff"), Ok(waiting));
