@@ -38,6 +38,16 @@ impl SessionSettings {
         Arc::ptr_eq(one, other) || one == other
     }
 
+    /// These, and what is not among them as the others say.
+    pub fn over(these: &Arc<Self>, others: &Self) -> Arc<Self> {
+        if others.0.keys().all(|name| these.0.contains_key(name)) {
+            return Arc::clone(these);
+        }
+        let mut all = others.0.clone();
+        all.extend(these.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Arc::new(Self(all))
+    }
+
     /// The statements that make these the settings of a backend on which others
     /// are set.
     pub fn restore(&self) -> String {

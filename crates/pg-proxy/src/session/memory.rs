@@ -28,6 +28,8 @@ pub(super) struct Memory {
     /// Why it cannot any more.
     pinned: Option<Pinned>,
     pub settings: Arc<SessionSettings>,
+    /// What it began with: to what RESET leads.
+    startup: Arc<SessionSettings>,
     /// What its client believes of the server's settings.
     pub reported: Arc<Reported>,
     /// Statements have passed after which other settings may hold.
@@ -118,6 +120,7 @@ impl Memory {
         Self {
             wanders,
             pinned: None,
+            startup: Arc::clone(&settings),
             settings,
             reported,
             settings_in_doubt: false,
@@ -177,13 +180,19 @@ impl Memory {
         SessionSettings::query(&self.custom)
     }
 
-    /// The answer is whole, or there is none.
-    pub fn answered(&mut self) {
+    /// The answer is whole, or there is none. What is set on the backend: without
+    /// what was reset, which is for the session again as it began.
+    pub fn answered(&mut self) -> Arc<SessionSettings> {
         match self.answer.take() {
             Some(settings) if settings == *self.settings => {}
-            Some(settings) => self.settings = Arc::new(settings),
+            Some(settings) => {
+                let there = Arc::new(settings);
+                self.settings = SessionSettings::over(&there, &self.startup);
+                return there;
+            }
             None => self.pin("settings_unknown"),
         }
+        Arc::clone(&self.settings)
     }
 
     /// A statement runs that leaves this behind.

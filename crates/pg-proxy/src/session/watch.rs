@@ -608,10 +608,7 @@ impl FromServer<'_> {
                 let _ = self.pipeline.server_ready(parse_ready_for_query(body)?);
                 match own {
                     Own::Restore => self.contents.settings = Arc::clone(&self.memory.settings),
-                    Own::Ask => {
-                        self.memory.answered();
-                        self.contents.settings = Arc::clone(&self.memory.settings);
-                    }
+                    Own::Ask => self.contents.settings = self.memory.answered(),
                     Own::Forget => {}
                 }
                 self.tell_news(out);

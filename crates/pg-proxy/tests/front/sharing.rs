@@ -116,6 +116,20 @@ async fn settings_of_the_start_come_along() {
         }
         assert_eq!(setting(&plain, "statement_timeout").await, "0");
     }
+    // They are what a session is reset to.
+    let (name, client) = &clients[0];
+    for text in ["reset all", "discard all", "set statement_timeout = '3s'; reset statement_timeout"] {
+        client.batch_execute("set work_mem = '5MB'; set application_name = 'other'").await.unwrap();
+        client.batch_execute(text).await.unwrap();
+        assert_eq!(setting(client, "statement_timeout").await, "7s", "{text}");
+        let (named, reset) = if text.starts_with("set") { ("other", "5MB") } else { (*name, "4MB") };
+        assert_eq!(
+            (setting(client, "application_name").await.as_str(), setting(client, "work_mem").await.as_str()),
+            (named, reset),
+            "{text}"
+        );
+        assert_eq!(setting(&plain, "statement_timeout").await, "0");
+    }
     let mut config = world.config(&tenant);
     config.options("-c work_mem=nonsense");
     let (sqlstate, message, _) = words(&connect(&config).await.map(drop).unwrap_err());
