@@ -137,6 +137,12 @@ impl Lane {
         self.scanner.is_between_messages()
     }
 
+    /// Nobody takes what is to go out. Gives how many bytes that was.
+    pub fn discard(&mut self) -> usize {
+        self.unflushed = false;
+        self.take_outgoing().len()
+    }
+
     /// Takes what still is to go out.
     pub fn take_outgoing(&mut self) -> BytesMut {
         self.outgoing.split()

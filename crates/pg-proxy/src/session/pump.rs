@@ -13,6 +13,7 @@ use insula_domain::{ClusterName, TenantId};
 use insula_pg_wire::WireError;
 use insula_pg_wire::frontend::{self, BindNames};
 use insula_problem::Code;
+use tokio::time::timeout;
 
 use super::lane::{Lane, Stopped};
 use super::memory::Memory;
@@ -33,6 +34,10 @@ use crate::vital::{Doing, Entry, Overdue, Vital};
 /// How long a statement may go on after it was cancelled before its session
 /// ends.
 const CANCEL_GRACE_TICKS: u32 = 20;
+
+/// What a backend may still send after its client has left. One that sends more
+/// is hung up on: PostgreSQL ends a query whose rows nobody takes.
+pub(super) const LEFTOVER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A session's backend.
 #[derive(Debug)]
@@ -55,7 +60,10 @@ pub(super) struct Source {
 
 /// A client and its backend, and what is on its way between them.
 pub(super) struct Pump {
-    pub client: Link,
+    /// `None` once it has left.
+    pub client: Option<Link>,
+    /// What the server has said since then.
+    leftover_bytes: usize,
     pub connection: Connection,
     pub to_server: Lane,
     pub to_client: Lane,
@@ -118,7 +126,8 @@ impl Pump {
     ) -> Self {
         let to_server = Lane::new(client.take_inbox());
         let mut pump = Self {
-            client,
+            client: Some(client),
+            leftover_bytes: 0,
             connection: Connection::Without,
             to_server,
             to_client: Lane::default(),
@@ -242,6 +251,26 @@ impl Pump {
         }));
     }
 
+    /// The client has left. True where it has said so before: then the server
+    /// does what was asked until then, as without a front and within the same
+    /// limits, and is heard out, though nobody takes what it says.
+    pub async fn lets_client_go(&mut self, within: Duration) -> bool {
+        self.client = None;
+        let Connection::With(lease) = &mut self.connection else { return false };
+        if !self.pipeline.is_terminated() {
+            return false;
+        }
+        if !self.server_deaf {
+            let waiting = self.to_server.take_outgoing();
+            let link = &mut lease.backend.link;
+            link.put(|out| out.extend_from_slice(&waiting));
+            // Where this fails the server is gone or soon will be.
+            let _ = timeout(within, link.shutdown()).await;
+            self.server_deaf = true;
+        }
+        true
+    }
+
     /// Whether a cancel of the front's own is on its way.
     fn is_cancelling(&mut self, context: &mut Context<'_>) -> bool {
         if let Some(cancelling) = &mut self.cancelling
@@ -263,7 +292,8 @@ impl Pump {
                     return Poll::Ready(event);
                 }
             };
-            if stop_when_idle && self.pipeline.is_idle() && self.to_server.awaits_message() {
+            let is_idle = self.pipeline.is_idle() && self.to_server.awaits_message();
+            if stop_when_idle && is_idle && self.client.is_some() {
                 self.note(front);
                 return Poll::Ready(Event::Idle);
             }
@@ -303,10 +333,11 @@ impl Pump {
             // Until what has come is enough to want a backend for.
             Connection::Without | Connection::Waiting(_) => self.to_server.awaits_message(),
         };
+        let Some(client) = &mut self.client else { return Ok(false) };
         if !takes_more || self.server_deaf || self.server_gone {
             return Ok(false);
         }
-        match self.to_server.poll_read(context, self.client.wire()) {
+        match self.to_server.poll_read(context, client.wire()) {
             Poll::Ready(Ok(0) | Err(_)) => Err(Event::ClientLeft),
             Poll::Ready(Ok(count)) => {
                 front.measures.bytes_from_clients.increment(count as u64);
@@ -438,7 +469,13 @@ impl Pump {
     }
 
     fn write_client(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
-        match self.to_client.poll_write(context, self.client.wire()) {
+        let Some(client) = &mut self.client else {
+            let count = self.to_client.discard();
+            self.leftover_bytes += count;
+            self.server_gone |= self.leftover_bytes >= LEFTOVER_BYTES_MAX;
+            return Ok(count > 0);
+        };
+        match self.to_client.poll_write(context, client.wire()) {
             Poll::Ready(Ok(count)) => {
                 front.measures.bytes_to_clients.increment(count as u64);
                 self.account().bytes_to_clients(count);

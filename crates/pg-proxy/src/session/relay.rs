@@ -18,7 +18,7 @@ use tracing::{Instrument, Span};
 
 use super::bell::Bell;
 use super::memory::Memory;
-use super::pump::{Connection, Event, Pump, Source};
+use super::pump::{Connection, Event, LEFTOVER_BYTES_MAX, Pump, Source};
 use super::route::Held;
 use crate::backend::Backend;
 use crate::front::{Front, Stops};
@@ -40,10 +40,6 @@ const CANCELS_CAUGHT_MAX: usize = 3;
 
 /// Pause between two such cancels, in which the backend should end.
 const CANCEL_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a backend may still send after its client has left. One that sends more
-/// is hung up on: PostgreSQL ends a query whose rows nobody takes.
-const LEFTOVER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A session that was let in.
 #[derive(Debug)]
@@ -67,7 +63,14 @@ impl Opened {
         let Self { lease, source, memory, judged, follower, standing, entry, held } = self;
         let counted = Counted::new(&front.measures.relaying);
         let mut pump = Box::new(Pump::new(client, lease, source, memory, (judged, entry)));
-        let (last, ends_when_idle) = until_over(&mut pump, &follower, &standing, front, stops).await;
+        let (last, ends_when_idle) = loop {
+            let over = until_over(&mut pump, &follower, &standing, front, stops).await;
+            let has_left = matches!(over.0, Last::Moved(Event::ClientLeft));
+            let within = front.config.get().connect_timeout;
+            if !has_left || !Box::pin(pump.lets_client_go(within)).await {
+                break over;
+            }
+        };
         drop((counted, follower));
         let ending = async {
             let ended = match last {
@@ -181,48 +184,35 @@ fn shutting_down() -> Refusal {
 
 /// The last message, where the stream to the client stands between two.
 async fn tell_client(pump: &mut Pump, refusal: &Refusal) {
+    let Some(client) = &mut pump.client else { return };
     let waiting = pump.to_client.take_outgoing();
-    pump.client.put(|out| {
+    client.put(|out| {
         out.extend_from_slice(&waiting);
         if pump.to_client.is_between_messages() {
             put_error(out, &refusal.fields());
         }
     });
-    pump.client.close().await;
+    client.close().await;
 }
 
 /// Ends the backend and waits until it is gone, so far as it can be known.
 async fn end_backend(pump: Pump, front: &Front, stops: &Stops) {
-    let Pump { client, connection, mut to_server, pipeline, server_deaf, server_gone, source, .. } = pump;
+    let Pump { client, connection, to_server, pipeline, server_deaf, server_gone, source, .. } = pump;
     drop(client);
     let Connection::With(mut lease) = connection else { return };
     if server_gone {
         return;
     }
     let backend = &mut lease.backend;
-    let left_properly = pipeline.is_terminated();
     if !server_deaf {
-        if left_properly || !pipeline.is_busy() && to_server.is_empty() {
-            let waiting = to_server.take_outgoing();
-            backend.link.put(|out| {
-                out.extend_from_slice(&waiting);
-                if !left_properly {
-                    put_terminate(out);
-                }
-            });
+        if !pipeline.is_busy() && to_server.is_empty() {
+            backend.link.put(put_terminate);
         }
         // Where this fails the server is gone or soon will be.
         let _ = timeout(front.config.get().connect_timeout, backend.link.shutdown()).await;
     }
-    let gone = async {
-        if left_properly {
-            // What it asked for before it left is done, as without a front.
-            return backend.link.drain(LEFTOVER_BYTES_MAX).await;
-        }
-        cancel_until_gone(backend, pipeline.is_busy(), &source, front).await;
-    };
     tokio::select! {
-        () = gone => {}
+        () = cancel_until_gone(backend, pipeline.is_busy(), &source, front) => {}
         () = stops.now.cancelled() => {}
     }
 }

@@ -36,8 +36,12 @@ async fn suspending_a_tenant_ends_all_its_sessions_and_no_others() {
     let mut open = in_transaction(&world, &tenant).await;
     let (mut busy, _) = Raw::session(&world, &tenant).await;
     busy.query("select pg_sleep(600)").await;
+    let (mut gone, _) = Raw::session(&world, &tenant).await;
+    gone.query("select pg_sleep(600)").await;
+    gone.send(b"X\0\0\0\x04").await;
+    drop(gone);
     let (mut foreign, _) = Raw::session(&world, &other).await;
-    world.until_backends(&tenant, IN_USE, 2).await;
+    world.until_backends(&tenant, IN_USE, 3).await;
 
     world.change(&mut tenant, |route| route.status = TenantStatus::Suspended);
     for raw in [&mut idle, &mut open, &mut busy] {

@@ -17,6 +17,9 @@ const SHORT: Duration = Duration::from_millis(300);
 /// Asleep for longer than any test.
 const ASLEEP: &str = "wait_event = 'PgSleep'";
 
+/// `Terminate`
+const GOODBYE: &[u8] = b"X\0\0\0\x04";
+
 async fn with_statements_of(world: &World, slug: &str, limit: Option<Duration>) -> Tenant {
     let mut tenant = world.tenant(slug).await;
     world.change(&mut tenant, |route| route.terms.statement_timeout = limit);
@@ -146,6 +149,42 @@ async fn who_catches_cancels_is_ended_and_so_is_its_backend() {
     assert_eq!((sqlstate, hint), pair("57014", "statement_timeout"), "{message}");
     assert_eq!(error.as_db_error().unwrap().parsed_severity(), Some(Severity::Fatal));
     world.until_backends(&tenant, ASLEEP, 0).await;
+}
+
+#[tokio::test]
+async fn who_has_said_goodbye_has_no_more_time_than_others() {
+    for text in [
+        "select pg_sleep(600)",
+        // It catches its cancels.
+        "do $$ begin loop begin perform pg_sleep(600);
+         exception when query_canceled then null; end; end loop; end $$",
+    ] {
+        let world = World::start().await;
+        let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+        let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
+        raw.query(text).await;
+        raw.send(GOODBYE).await;
+        world.until_backends(&tenant, ASLEEP, 1).await;
+        drop(raw);
+        world.until_backends(&tenant, ASLEEP, 0).await;
+    }
+    // The canary: it goes on where there is no limit, or a longer one for each statement.
+    let world = World::start().await;
+    let limits = [("acme", None), ("globex", Some(Duration::from_millis(800)))];
+    for (slug, limit) in limits {
+        let tenant = with_statements_of(&world, slug, limit).await;
+        let client = world.connect(&tenant).await;
+        client.batch_execute("create table t (x text)").await.unwrap();
+        let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
+        for _ in 0..4 {
+            raw.query("select pg_sleep(0.3)").await;
+        }
+        raw.query("insert into t select 'done'").await;
+        raw.send(GOODBYE).await;
+        drop(raw);
+        let done = async { while one(&client, "select count(*)::text from t").await != "1" {} };
+        timeout(PATIENCE, done).await.expect("what was asked before is done");
+    }
 }
 
 #[tokio::test]
