@@ -76,10 +76,11 @@ struct PassageState {
 }
 
 /// A cancel on its way. As long as it lives, the backend is not given to
-/// another session.
+/// another session; nor after that, unless it was seen to arrive.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     passage: Arc<Passage>,
+    has_arrived: bool,
     pub target: CancelTarget,
 }
 
@@ -105,7 +106,7 @@ impl Slot {
         let target = state.target.clone()?;
         let passage = Arc::clone(&state.passage);
         passage.lock().under_way += 1;
-        Some(UnderWay { passage, target })
+        Some(UnderWay { passage, has_arrived: false, target })
     }
 
     fn lock(&self) -> MutexGuard<'_, SlotState> {
@@ -142,15 +143,21 @@ impl Passage {
 }
 
 impl UnderWay {
-    /// It was sent, or not, and has not been seen to arrive.
-    pub fn got_lost(&self) {
-        self.passage.lock().has_lost = true;
+    /// Sends it, and waits until the server has taken note. Where that fails, or
+    /// is given up half way, it was sent or not, and may come to the backend yet.
+    pub async fn send(mut self, tls: &TlsConnector, within: Duration) -> Result<(), BackendError> {
+        self.target.cancel(tls, within).await?;
+        self.has_arrived = true;
+        Ok(())
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.passage.lock().under_way -= 1;
+        let mut state = self.passage.lock();
+        state.under_way -= 1;
+        state.has_lost |= !self.has_arrived;
+        drop(state);
         self.passage.done.notify_waiters();
     }
 }
@@ -276,11 +283,12 @@ mod tests {
         assert!(slot.lead_nowhere().is_none(), "nothing is on its way");
         assert!(slot.begin().is_none());
         slot.lead_to(target(2));
-        let under_way = slot.begin().unwrap();
+        let mut under_way = slot.begin().unwrap();
         let passage = slot.lead_nowhere().unwrap();
         let waiting = tokio::spawn(async move { passage.all_through().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
+        under_way.has_arrived = true;
         drop(under_way);
         assert!(waiting.await.unwrap(), "it goes to others then");
     }
@@ -294,9 +302,27 @@ mod tests {
         // The session has its next backend before it is known.
         slot.lead_to(target(2));
         assert!(slot.lead_nowhere().is_none(), "the next one has nothing to do with it");
-        late.got_lost();
         drop(late);
         assert!(!first.all_through().await && !first.all_through().await, "whoever asks");
+    }
+
+    #[tokio::test]
+    async fn a_cancel_that_is_given_up_half_way_has_got_lost() {
+        // A server that takes it and does not answer.
+        let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let slot = Slot::default();
+        let mut target = target(1);
+        Arc::make_mut(&mut target.endpoint).port = server.local_addr().unwrap().port();
+        slot.lead_to(target);
+        let tls = crate::tls::connector().unwrap();
+        let sent = slot.begin().unwrap().send(&tls, Duration::from_secs(600));
+        let accepted = async { server.accept().await.unwrap().0 };
+        let stream = tokio::select! {
+            _ = sent => panic!("nobody has answered"),
+            stream = accepted => stream,
+        };
+        assert!(!slot.lead_nowhere().unwrap().all_through().await);
+        drop(stream);
     }
 
     #[test]

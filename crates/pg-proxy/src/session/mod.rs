@@ -164,11 +164,11 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
         front.measures.cancels_idle.increment(1);
         return Ok(());
     };
-    match under_way.target.cancel(&front.backend_tls, front.config.get().connect_timeout).await {
+    let endpoint = Arc::clone(&under_way.target.endpoint);
+    match under_way.send(&front.backend_tls, front.config.get().connect_timeout).await {
         Ok(()) => front.measures.cancels_forwarded.increment(1),
         Err(error) => {
-            under_way.got_lost();
-            let cluster = &under_way.target.endpoint.name;
+            let cluster = &endpoint.name;
             tracing::warn!(%error, %cluster, "a cancel request did not get through");
         }
     }

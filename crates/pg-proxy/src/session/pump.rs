@@ -238,14 +238,15 @@ impl Pump {
         }
     }
 
-    /// Cancels what the backend does.
+    /// Cancels what the backend does, as the client would: one that may come
+    /// too late must not find another session there either.
     fn cancel(&mut self, front: &Front) {
-        let Connection::With(lease) = &self.connection else { return };
-        let (target, tls) = (lease.backend.target.clone(), front.backend_tls.clone());
+        let Some(under_way) = self.source.slot.begin() else { return };
+        let (endpoint, tls) = (Arc::clone(&under_way.target.endpoint), front.backend_tls.clone());
         let within = front.config.get().connect_timeout;
         self.cancelling = Some(Box::pin(async move {
-            if let Err(error) = target.cancel(&tls, within).await {
-                let cluster = &target.endpoint.name;
+            if let Err(error) = under_way.send(&tls, within).await {
+                let cluster = &endpoint.name;
                 tracing::warn!(%error, %cluster, "a statement that takes too long could not be cancelled");
             }
         }));

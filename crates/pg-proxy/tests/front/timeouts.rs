@@ -1,11 +1,17 @@
 //! The limits of a plan on time: no client lifts them, and they change while
 //! sessions are open.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use insula_domain::PoolMode;
 use insula_pg_proxy::PgProxyConfig;
 use insula_pg_wire::backend::{parse_error, tag};
+use insula_route_map::Rows;
+use insula_testkit::postgres;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::Severity;
@@ -246,4 +252,53 @@ async fn outside_a_transaction_a_session_may_be_idle() {
         client.batch_execute("select 1").await.unwrap()
     });
     assert_eq!(one(&client, "select 'here'").await, "here");
+}
+
+/// A network before a server, in which new connections get stuck while it is
+/// told to: what is said on them comes later.
+async fn sticky(server: SocketAddr, is_stuck: watch::Receiver<bool>) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut is_stuck = is_stuck.clone();
+            tokio::spawn(async move {
+                if is_stuck.wait_for(|is_stuck| !is_stuck).await.is_ok() {
+                    let mut far = TcpStream::connect(server).await.unwrap();
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_cancel_that_may_come_too_late_finds_nobody_else() {
+    let config = PgProxyConfig {
+        backends_per_cluster_max: 1,
+        backends_per_tenant_max: Some(1),
+        ..PgProxyConfig::default()
+    };
+    let world = World::start_with(config.clone(), None).await;
+    let server: tokio_postgres::Config = postgres().await.url("postgres").parse().unwrap();
+    let (network, is_stuck) = watch::channel(false);
+    let near = sticky(([127, 0, 0, 1], server.get_ports()[0]).into(), is_stuck).await;
+    let endpoint = world.endpoint("127.0.0.1", near.port(), false);
+    world.push(Rows { endpoints: vec![endpoint], ..Rows::default() });
+    let mut tenant = with_statements_of(&world, "acme", None).await;
+    let (late, other) = (world.connect(&tenant).await, world.connect(&tenant).await);
+    let pid = "select pg_backend_pid()::text";
+    let first = one(&late, pid).await;
+    assert_eq!(one(&other, pid).await, first, "the canary: they share it");
+
+    network.send_replace(true);
+    world.proxy.set_config(PgProxyConfig { connect_timeout: SHORT, ..config.clone() });
+    world.change(&mut tenant, |route| route.terms.statement_timeout = Some(SHORT));
+    // It ends by itself, after its cancel was given up.
+    late.batch_execute("select pg_sleep(1.5)").await.unwrap();
+    world.change(&mut tenant, |route| route.terms.statement_timeout = None);
+    world.proxy.set_config(config);
+    network.send_replace(false);
+    assert_ne!(one(&other, pid).await, first);
 }
