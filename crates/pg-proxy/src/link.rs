@@ -18,6 +18,9 @@ use crate::wire::Wire;
 /// Bytes asked for in one read before the relay.
 const READ_BYTES: usize = 2048;
 
+/// What a client may send ahead while nobody listens to it.
+const UNUSED_BYTES_MAX: usize = 16 * 1024;
+
 /// How long a goodbye may take: the last error must reach the client, but
 /// nobody waits for one that does not read.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -121,6 +124,17 @@ impl Link {
             self.fill().await?;
         }
         Ok(self.inbox.split_to(1)[0])
+    }
+
+    /// Waits until the other side has left. What it sends before stays in the
+    /// inbox, up to a bound, behind which it is not seen leaving.
+    pub async fn left(&mut self) {
+        while self.inbox.len() < UNUSED_BYTES_MAX {
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn fill(&mut self) -> Result<(), LinkError> {

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
+use insula_pg_wire::frontend::tag::TERMINATE;
 use insula_pg_wire::{Handling, Header, Scanner, Step, WireError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -120,6 +121,20 @@ impl Lane {
     /// with less there is nothing to be done yet.
     pub fn next_tag(&self) -> Option<u8> {
         self.incoming.first().copied().filter(|_| self.incoming.len() >= Header::BYTES)
+    }
+
+    /// Whether the client has said that it leaves, behind whatever else has come
+    /// and is not cut yet. To be asked only between two messages.
+    pub fn has_goodbye(&self) -> bool {
+        let mut rest = &self.incoming[..];
+        while let Ok(Some(header)) = Header::parse(rest) {
+            if header.tag == TERMINATE {
+                return true;
+            }
+            let Some(next) = rest.get(header.message_bytes()..) else { return false };
+            rest = next;
+        }
+        false
     }
 
     /// Writes at the end of what goes out.

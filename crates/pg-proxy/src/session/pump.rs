@@ -332,7 +332,9 @@ impl Pump {
                 has_room && self.to_server.has_room() && !self.pipeline.is_full()
             }
             // Until what has come is enough to want a backend for.
-            Connection::Without | Connection::Waiting(_) => self.to_server.awaits_message(),
+            Connection::Without => self.to_server.awaits_message(),
+            // Who leaves meanwhile is not to be waited for.
+            Connection::Waiting(_) => self.to_server.has_little_to_cut(),
         };
         let Some(client) = &mut self.client else { return Ok(false) };
         if !takes_more || self.server_deaf || self.server_gone {
@@ -368,6 +370,9 @@ impl Pump {
             }
         }
         let Connection::Waiting(wait) = &mut self.connection else { return Ok(false) };
+        if self.to_server.has_goodbye() {
+            return Err(Event::ClientLeft);
+        }
         match Pin::new(wait.as_mut()).poll(context) {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(refusal)) => Err(Event::NotServed(refusal)),

@@ -206,7 +206,11 @@ impl Routed {
         let settings = Arc::new(SessionSettings::from_startup(&self.settings));
         let mut lease = match cluster.acquire(&destination, &settings, &mut Patience::default()) {
             Answer::Now(lease) => lease,
-            Answer::Later(wait) => wait.await?,
+            Answer::Later(wait) => tokio::select! {
+                biased;
+                granted = wait => granted?,
+                () = link.left() => return Err(End::Gone("the client left while it waited for a backend")),
+            },
             Answer::Refused(refusal) => return Err(refusal.into()),
         };
         let backend = &mut lease.backend;

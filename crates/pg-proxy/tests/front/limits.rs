@@ -2,12 +2,13 @@
 //! come at the same moment, and the places come back.
 
 use futures_util::future::join_all;
+use insula_api::PgClientState;
 use insula_domain::PoolMode;
-use insula_pg_proxy::PgProxyConfig;
+use insula_pg_proxy::{Ask, PgProxyConfig};
 use insula_route_map::Rows;
 
 use crate::raw::Raw;
-use crate::support::{World, connect, pair, refused, words};
+use crate::support::{PATIENCE, World, connect, one, pair, refused, words};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_at_once_and_exactly_the_limit_gets_in() {
@@ -127,4 +128,62 @@ async fn who_gets_no_room_is_always_told() {
     for _ in 0..20 {
         assert_eq!(refused(&world.config(&tenant)).await, pair("53300", "overloaded"));
     }
+}
+
+/// Waits until so many clients are in, of which so many wait for a backend.
+async fn until_waiting(world: &World, clients: usize, waiting: usize) {
+    let seen = async {
+        loop {
+            let items = world.proxy.clients(&Ask { tenant: None, limit: 100 }).items;
+            let now = items.iter().filter(|one| one.state == PgClientState::Waiting).count();
+            if (items.len(), now) == (clients, waiting) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("they come and go as wanted");
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_waits_for_a_backend_is_gone_and_nothing_of_it_is_done() {
+    let config = PgProxyConfig {
+        backends_per_cluster_max: 1,
+        backends_per_tenant_max: Some(1),
+        backend_wait_max: std::time::Duration::from_secs(600),
+        ..PgProxyConfig::default()
+    };
+    let world = World::start_with(config, None).await;
+    let tenant = world.tenant("acme").await;
+    let holder = world.connect(&tenant).await;
+    holder.batch_execute("create table t (x int)").await.unwrap();
+    let [mut gone, mut polite, mut patient] = [
+        Raw::session(&world, &tenant).await.0,
+        Raw::session(&world, &tenant).await.0,
+        Raw::session(&world, &tenant).await.0,
+    ];
+    holder.batch_execute("begin").await.unwrap();
+    for (raw, number) in [(&mut gone, 1), (&mut polite, 2), (&mut patient, 3)] {
+        raw.query(&format!("insert into t values ({number})")).await;
+    }
+    until_waiting(&world, 4, 3).await;
+    drop(gone);
+    until_waiting(&world, 3, 2).await;
+    polite.send(b"X\0\0\0\x04").await;
+    assert!(polite.rest().await.is_empty());
+    until_waiting(&world, 2, 1).await;
+
+    // One that is on its way in waits for its first one.
+    let mut entering = Raw::connect(&world).await;
+    entering.start(&[("user", "acme"), ("database", "app")]).await;
+    let secret = tenant.secret.clone();
+    let enters = tokio::spawn(async move { entering.come_in(&secret).await });
+    until_waiting(&world, 3, 2).await;
+    enters.abort();
+    until_waiting(&world, 2, 1).await;
+
+    // The canary: who stays is served.
+    holder.batch_execute("commit").await.unwrap();
+    assert_eq!(crate::raw::letters(&patient.until_ready().await), "CZ");
+    assert_eq!(one(&holder, "select string_agg(x::text, ',') from t").await, "3");
 }
