@@ -459,11 +459,10 @@ mod tests {
 
     #[test]
     fn what_is_skipped_is_known_while_it_waits() {
-        let statement = crate::prepared::Statements::default().get(&insula_pg_wire::frontend::Parse {
-            name: b"",
-            query: b"",
-            parameter_types: b"\0\0",
-        });
+        let statement = crate::prepared::Statements::default().get(
+            &insula_pg_wire::frontend::Parse { name: b"", query: b"", parameter_types: b"\0\0" },
+            Some(bytes::Bytes::new()),
+        );
         let mut pipeline = Pipeline::new();
         // An error of what was sent before the last Sync is not one of what follows.
         for tag in [b'B', b'E', b'S'] {

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 use insula_pg_wire::backend::parse_row_description;
@@ -77,12 +77,17 @@ pub(crate) struct Statement {
     pub effects: Effects,
 }
 
-/// A statement's text, and the types of its parameters as they stand in
-/// `Parse`.
+/// The settings under which PostgreSQL reads a text: literals are made values when
+/// a statement is prepared. `None` where they are not known just now.
+pub(crate) type ReadUnder = Option<Bytes>;
+
+/// A statement's text, the types of its parameters as they stand in `Parse`, and
+/// the settings under which it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Content {
     text: Bytes,
     types: Bytes,
+    read_under: ReadUnder,
 }
 
 impl Statement {
@@ -96,6 +101,13 @@ impl Statement {
     pub fn put_parse(&self, out: &mut BytesMut) -> Result<(), NulInText> {
         Parse { name: self.name.as_bytes(), query: &self.content.text, parameter_types: &self.content.types }
             .put(out)
+    }
+
+    /// Whether a backend of a session with these settings may be given it, and
+    /// others that share it with them. One that was read under unknown settings
+    /// is its session's alone.
+    pub fn fits(&self, read_under: &ReadUnder) -> bool {
+        self.content.read_under.is_none() || self.content.read_under == *read_under
     }
 
     /// Bytes of memory for its text.
@@ -116,24 +128,41 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    /// The statement with this text, known or new.
-    pub fn get(&self, parse: &Parse<'_>) -> Arc<Statement> {
+    /// The statement with this text, known or new; a new one where it is not
+    /// known how it is read.
+    pub fn get(&self, parse: &Parse<'_>, read_under: ReadUnder) -> Arc<Statement> {
         let copied = Bytes::copy_from_slice;
-        let content = Content { text: copied(parse.query), types: copied(parse.parameter_types) };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(statement) = known.get(&content).and_then(Weak::upgrade) {
+        let (text, types) = (copied(parse.query), copied(parse.parameter_types));
+        let content = Content { text, types, read_under };
+        let is_shared = content.read_under.is_some();
+        if is_shared && let Some(statement) = self.lock().get(&content).and_then(Weak::upgrade) {
             return statement;
         }
-        if known.len() == known.capacity() {
-            // Before it grows: those that nobody has any more.
-            known.retain(|_, statement| statement.strong_count() > 0);
-        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // A long text takes its time: not while others wait.
         let effects = insula_session_sql::effects(parse.query);
         let statement =
             Arc::new(Statement { number, name: name_of(number), content: content.clone(), effects });
+        if !is_shared {
+            return statement;
+        }
+        let mut known = self.lock();
+        if let Some(other) = known.get(&content).and_then(Weak::upgrade) {
+            return other;
+        }
+        if known.len() == known.capacity() {
+            // Before it grows: those that nobody has any more. It has room for as
+            // many again, so that this is not done for each.
+            known.retain(|_, statement| statement.strong_count() > 0);
+            let living = known.len();
+            known.reserve(living);
+        }
         known.insert(content, Arc::downgrade(&statement));
         statement
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Content, Weak<Statement>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,18 +271,34 @@ mod tests {
         Parse { name: b"s", query, parameter_types: b"\0\0" }
     }
 
+    const PLAIN: ReadUnder = Some(Bytes::new());
+
+    #[test]
+    fn what_is_read_otherwise_is_another_statement() {
+        let (statements, text) = (Statements::default(), parse(b"select timestamptz '2026-01-01'"));
+        let elsewhere = Some(Bytes::from_static(b"timezone=Asia/Tokyo\0"));
+        let one = statements.get(&text, PLAIN);
+        let other = statements.get(&text, elsewhere.clone());
+        let (in_doubt, again) = (statements.get(&text, None), statements.get(&text, None));
+        let names: std::collections::BTreeSet<&str> =
+            [&one, &other, &in_doubt, &again].map(|statement| statement.name()).into();
+        assert_eq!(names.len(), 4);
+        assert!(one.fits(&PLAIN) && !one.fits(&elsewhere) && !one.fits(&None));
+        assert!(in_doubt.fits(&PLAIN) && in_doubt.fits(&None), "nobody else has it");
+    }
+
     #[test]
     fn one_text_has_one_name_and_another_never_the_same() {
         let statements = Statements::default();
-        let one = statements.get(&parse(b"select 1"));
-        assert_eq!(statements.get(&parse(b"select 1")).name(), one.name());
+        let one = statements.get(&parse(b"select 1"), PLAIN);
+        assert_eq!(statements.get(&parse(b"select 1"), PLAIN).name(), one.name());
         let typed = Parse { parameter_types: b"\0\x01\0\0\0\x17", ..parse(b"select 1") };
-        assert_ne!(statements.get(&typed).name(), one.name());
+        assert_ne!(statements.get(&typed, PLAIN).name(), one.name());
         let first = one.name().to_owned();
         drop(one);
-        assert_ne!(statements.get(&parse(b"select 1")).name(), first, "no number comes back");
+        assert_ne!(statements.get(&parse(b"select 1"), PLAIN).name(), first, "no number comes back");
         for number in 0..10_000 {
-            statements.get(&parse(format!("select {number}").as_bytes()));
+            statements.get(&parse(format!("select {number}").as_bytes()), PLAIN);
         }
         let known = statements.known.lock().unwrap().len();
         assert!(known < 1000, "{known} statements that nobody has");
@@ -286,8 +331,9 @@ mod tests {
     #[test]
     fn a_backend_keeps_the_ones_that_are_used() {
         let (statements, mut kept) = (Statements::default(), Kept::default());
-        let all: Vec<_> =
-            (0..=KEPT_MAX).map(|number| statements.get(&parse(format!("{number}").as_bytes()))).collect();
+        let all: Vec<_> = (0..=KEPT_MAX)
+            .map(|number| statements.get(&parse(format!("{number}").as_bytes()), PLAIN))
+            .collect();
         for statement in &all[..KEPT_MAX] {
             assert!(!kept.uses(statement) && kept.add(statement).is_none());
         }

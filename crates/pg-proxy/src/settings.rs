@@ -21,6 +21,24 @@ const VALUE_CHARACTERS_MAX: usize = 8192;
 /// More settings are not.
 const SETTINGS_MAX: usize = 1000;
 
+/// Settings that decide what a literal of a text is, or how its parts are put
+/// together (PostgreSQL's manual, section 20.11 "Client Connection Defaults" and
+/// 20.13 "Version and Platform Compatibility").
+const READ_BY: &[&str] = &[
+    "array_nulls",
+    "backslash_quote",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "lc_numeric",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
 /// Settings by their names in small letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SessionSettings(BTreeMap<String, String>);
@@ -46,6 +64,21 @@ impl SessionSettings {
         let mut all = others.0.clone();
         all.extend(these.0.iter().map(|(name, value)| (name.clone(), value.clone())));
         Arc::new(Self(all))
+    }
+
+    /// Those of them under which the server reads the text of a statement, where
+    /// it makes values of literals, as a key.
+    pub fn read_under(&self) -> Bytes {
+        let mut key = Vec::new();
+        for name in READ_BY {
+            if let Some(value) = self.0.get(*name) {
+                key.extend_from_slice(name.as_bytes());
+                key.push(b'=');
+                key.extend_from_slice(value.as_bytes());
+                key.push(0);
+            }
+        }
+        key.into()
     }
 
     /// The statements that make these the settings of a backend on which others

@@ -9,7 +9,7 @@ use insula_session_sql::{Effects, Watch};
 use tracing::Span;
 
 use crate::measure::Pinned;
-use crate::prepared::{Shape, Statement};
+use crate::prepared::{ReadUnder, Shape, Statement};
 use crate::settings::{Reported, SessionSettings};
 
 /// Prepared statements of one session, and bytes of their texts. A session with
@@ -171,6 +171,11 @@ impl Memory {
     /// The server is to be asked what is set before the backend goes to others.
     pub fn settings_in_doubt(&self) -> bool {
         self.settings_in_doubt
+    }
+
+    /// The settings under which the server reads what comes now.
+    pub fn read_under(&self) -> ReadUnder {
+        (!self.settings_in_doubt).then(|| self.settings.read_under())
     }
 
     /// The query for it. What comes behind it is in doubt again.

@@ -226,7 +226,7 @@ impl FromClient<'_> {
             self.pipeline.steps(Step::Plain);
             return out.extend_from_slice(message);
         }
-        let statement = self.statements.get(&parse);
+        let statement = self.statements.get(&parse, self.memory.read_under());
         let name = Bytes::copy_from_slice(parse.name);
         self.memory.learn(name.clone(), Arc::clone(&statement));
         if self.contents.kept.uses(&statement) {
@@ -351,6 +351,10 @@ impl FromClient<'_> {
     /// Makes the backend have a statement.
     fn give(&mut self, statement: &Arc<Statement>, out: &mut BytesMut) {
         if !self.contents.kept.uses(statement) {
+            if !statement.fits(&self.memory.read_under()) {
+                // Read under what is set now, it is not what others have by its name.
+                self.memory.pin("statement_read_otherwise");
+            }
             self.put_given(statement, out, Step::Given(Arc::clone(statement)));
         }
     }

@@ -98,6 +98,46 @@ async fn settings_stay_with_their_session() {
     assert_eq!((setting(&a, "timezone").await, setting(&a, "app.actor").await), (usual, String::new()));
 }
 
+/// PostgreSQL makes values of literals when a statement is prepared, by what is
+/// set then.
+#[tokio::test]
+async fn a_statement_is_not_shared_by_who_reads_it_otherwise() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let (a, b, c) =
+        (world.connect(&tenant).await, world.connect(&tenant).await, world.connect(&tenant).await);
+    let at = |zone: &str| {
+        format!(
+            "select extract(epoch from timestamptz '2026-01-01 00:00')::int8 - extract(epoch from timestamptz '2026-01-01 00:00 {zone}')::int8"
+        )
+    };
+    let ask = async |client: &Client, zone: &str| {
+        let statement = client.prepare(&at(zone)).await.unwrap();
+        let off: i64 = client.query_one(&statement, &[]).await.unwrap().get(0);
+        (statement, off)
+    };
+    a.batch_execute("set timezone = 'America/New_York'").await.unwrap();
+    b.batch_execute("set timezone = 'Asia/Tokyo'").await.unwrap();
+    c.batch_execute("set timezone = 'UTC'").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(ask(&a, "UTC").await.1, 5 * 3600);
+        assert_eq!(ask(&b, "UTC").await.1, -9 * 3600);
+        assert_eq!(ask(&c, "UTC").await.1, 0);
+    }
+    // Set within the transaction, and then for what was prepared before.
+    c.batch_execute("begin; set timezone = 'Asia/Tokyo'").await.unwrap();
+    assert_eq!(ask(&c, "+00").await.1, -9 * 3600);
+    c.batch_execute("rollback").await.unwrap();
+    let (kept, off) = ask(&c, "+00").await;
+    assert_eq!(off, 0);
+    c.batch_execute("set timezone = 'Asia/Tokyo'").await.unwrap();
+    let _: i64 = c.query_one(&kept, &[]).await.unwrap().get(0);
+    assert_eq!(ask(&a, "+00").await.1, 5 * 3600);
+    let d = world.connect(&tenant).await;
+    d.batch_execute("set timezone = 'UTC'").await.unwrap();
+    assert_eq!(ask(&d, "+00").await.1, 0, "nobody reads it otherwise for others");
+}
+
 #[tokio::test]
 async fn settings_of_the_start_come_along() {
     let world = world_of(1).await;
