@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -156,6 +157,11 @@ impl Drop for Process {
 
 impl Front {
     fn start(&self, world: &World) -> Process {
+        self.start_with(world, &[])
+    }
+
+    /// The same with other settings.
+    fn start_with(&self, world: &World, settings: &[(&str, &String)]) -> Process {
         let log = std::fs::File::options().append(true).open(world.folder.join("insula.log")).unwrap();
         let started = Command::new(INSULA)
             .args(["serve", "--config", &world.folder.join("insula.toml").display().to_string()])
@@ -163,6 +169,7 @@ impl Front {
             .env("INSULA_HTTP__LISTEN", format!("127.0.0.1:{}", self.http))
             .env("INSULA_PG__LISTEN", format!("127.0.0.1:{}", self.pg))
             .env("INSULA_PROVISIONER__KIND", "none")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -317,18 +324,17 @@ async fn a_process_that_does_not_become_ready_takes_nothing_over() {
             Err(error) => assert!(comes_up.elapsed() < Duration::from_secs(20), "{error}"),
         }
     };
-    let mut broken = Command::new(INSULA)
-        .args(["serve", "--config", &world.folder.join("insula.toml").display().to_string()])
-        .args(["--roles", "pg-proxy", "--take-over"])
-        .env("INSULA_HTTP__LISTEN", format!("127.0.0.1:{}", front.http))
-        .env("INSULA_PG__LISTEN", format!("127.0.0.1:{}", front.pg))
-        .env("INSULA_PROVISIONER__KIND", "none")
-        .env("INSULA_CATALOG__URL", world.catalog.url("nothing"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    assert!(!broken.wait().unwrap().success());
-    until(&world, "the old one goes on", || whole_log(&world).contains("did not take over"));
+    // The one has no catalog; the other finds only late that it has no certificate.
+    let (nothing, no_file) = (world.catalog.url("nothing"), "/nothing/there.pem".to_owned());
+    let no_catalog = [("INSULA_CATALOG__URL", &nothing)];
+    let no_certificate =
+        [("INSULA_HTTP__TLS__CERT_FILE", &no_file), ("INSULA_HTTP__TLS__KEY_FILE", &no_file)];
+    let went_on = || whole_log(&world).matches("did not take over").count();
+    for (number, lacks) in [&no_catalog[..], &no_certificate[..]].into_iter().enumerate() {
+        let mut broken = front.start_with(&world, lacks);
+        assert!(!broken.0.wait().unwrap().success());
+        until(&world, "the old one goes on", || went_on() == number + 1);
+    }
     session.batch_execute("select 1").await.unwrap();
     insula_testkit::connect(&url).await.batch_execute("select 1").await.unwrap();
     // One that starts servers itself is refused with the reason.
@@ -336,6 +342,19 @@ async fn a_process_that_does_not_become_ready_takes_nothing_over() {
     let said = world.run(&["serve", "--config", &config, "--take-over"]);
     assert!(!said.ok && said.err.contains("cannot take over"), "{}", said.err);
     drop(session);
-    Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap();
+    // Neither is in the way of the next one.
+    let next = front.start(&world);
     ends_well(&world, running);
+    insula_testkit::connect(&url).await.batch_execute("select 1").await.unwrap();
+
+    // One that is told to stop does not wait for who has asked and is not ready.
+    let door = world.folder.join(format!("handover-{}.sock", front.http));
+    let mut asking = std::os::unix::net::UnixStream::connect(door).unwrap();
+    let mut said = [0];
+    asking.read_exact(&mut said).unwrap();
+    assert_eq!(said, *b"L");
+    Command::new("kill").args(["-TERM", &next.0.id().to_string()]).status().unwrap();
+    ends_well(&world, next);
+    asking.read_exact(&mut said).unwrap();
+    assert_eq!(said, *b"S", "it is told");
 }

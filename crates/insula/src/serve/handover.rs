@@ -5,7 +5,7 @@
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -39,6 +39,9 @@ const HERE_THEY_ARE: u8 = b'L';
 /// What the new process says when it is ready.
 const READY: u8 = b'R';
 
+/// What the old process says when it was told to stop before that.
+const STOPS: u8 = b'S';
+
 /// Where a process with these settings can be asked. Those that listen on
 /// different ports are different ones.
 fn place(settings: &Settings) -> PathBuf {
@@ -68,9 +71,15 @@ impl Taken {
         std::mem::take(&mut self.listeners)
     }
 
-    /// Tells the old process that this one is ready, so that it stops.
+    /// Tells the old process that this one is ready, so that it stops, unless
+    /// it does already.
     pub fn ready(mut self) -> std::io::Result<()> {
-        self.old.write_all(&[READY])
+        let told = self.old.write_all(&[READY]);
+        let mut said = [0];
+        if told.is_err() && self.old.read_exact(&mut said).is_ok() && said == [STOPS] {
+            return Ok(());
+        }
+        told
     }
 }
 
@@ -136,8 +145,19 @@ impl Offer {
             }
             let descriptors: Vec<OwnedFd> =
                 self.listeners.iter().filter_map(|one| one.try_clone().ok()).collect();
-            let handed = tokio::task::spawn_blocking(move || hand_to(new, &descriptors));
-            match handed.await {
+            let Ok(mut asking) = new.try_clone() else { continue };
+            let mut handed = tokio::task::spawn_blocking(move || hand_to(new, &descriptors));
+            let handed = tokio::select! {
+                handed = &mut handed => handed,
+                () = stop.cancelled() => {
+                    // The new one has the listeners, and goes on alone. It may have gone itself.
+                    let _ = asking.write_all(&[STOPS]);
+                    let _ = asking.shutdown(Shutdown::Both);
+                    let _ = handed.await;
+                    return;
+                }
+            };
+            match handed {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "another process did not take over; this one goes on")

@@ -191,7 +191,16 @@ impl Insula {
         let mut behind = JoinSet::new();
         let stop_behind = CancellationToken::new();
 
+        // What can fail comes before anybody is served, and before the process
+        // from which this one takes over is left without its door.
         let mut certificates = self.certificates;
+        let http_tls = certificates.http(self.settings.http.tls.as_ref())?;
+        if !certificates.is_empty() {
+            behind.spawn(certificates.follow(crate::signals::hangups()?, stop_behind.clone()));
+        }
+        let offer =
+            self.hands_over.then(|| handover::Offer::new(&self.settings, &listeners, self.proxy.clone()));
+        let offer = offer.transpose()?;
         let catalog = self.control.catalog.clone();
         let seen = (&metrics, self.proxy.as_ref());
         let (metrics_shown, shown) = watch::channel(self.settings.metrics.clone());
@@ -206,10 +215,6 @@ impl Insula {
                 metrics: metrics_shown,
             };
             behind.spawn(reload.follow(crate::signals::hangups()?, stop_behind.clone()));
-        }
-        if self.hands_over {
-            let offer = handover::Offer::new(&self.settings, &listeners, self.proxy.clone())?;
-            behind.spawn(offer.keep(stop.clone()));
         }
         if let Some(proxy) = self.proxy {
             behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
@@ -229,11 +234,7 @@ impl Insula {
         } else {
             insula_control::http::front_router(&self.control, health, http::limits(&self.settings.http))
         };
-        let http_tls = certificates.http(self.settings.http.tls.as_ref())?;
         let server = http::HttpServer::new(&self.settings.http, http_tls);
-        if !certificates.is_empty() {
-            behind.spawn(certificates.follow(crate::signals::hangups()?, stop_behind.clone()));
-        }
         let (http_listeners, http_stop) = (listeners.http, stop.clone());
         fronts.spawn(async move { server.serve(http_listeners, router, http_stop, grace).await });
 
@@ -251,6 +252,10 @@ impl Insula {
         if let Some(taken) = self.taken {
             taken.ready().context("the old process was not told to stop")?;
             tracing::info!("took over from the process before");
+        }
+        if let Some(offer) = offer {
+            // Its door takes the place of the old one's.
+            behind.spawn(offer.keep(stop.clone()));
         }
         stop.cancelled().await;
         tracing::info!("stopping");
