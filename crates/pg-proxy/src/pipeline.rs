@@ -9,11 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use insula_pg_wire::{TransactionStatus, backend, frontend};
 
-use crate::prepared::{Dropped, Statement};
+use crate::prepared::{Dropped, Gone, Statement};
 
 /// Questions under way above which no more are read from the client until some
 /// are answered.
 const AWAITED_MAX: usize = 16_384;
+
+/// Bytes of unnamed statements that are kept until it is known that others have
+/// taken their place.
+const UNNAMED_BYTES_MAX: usize = 128 * 1024;
 
 /// What was sent, as far as an answer depends on it.
 #[derive(Debug, Clone)]
@@ -38,6 +42,13 @@ impl Awaited {
     fn ends(&self) -> bool {
         matches!(self, Self::Query | Self::Sync | Self::Own(_))
     }
+
+    fn step(&self) -> Option<&Step> {
+        match self {
+            Self::Step(step) => Some(step),
+            _ => None,
+        }
+    }
 }
 
 /// Why the front asks something itself.
@@ -56,6 +67,11 @@ pub(crate) enum Own {
 pub(crate) enum Step {
     /// The client's, which goes on as it is.
     Plain,
+    /// The client's `Parse` by a name that it has given already.
+    Again,
+    /// The client's `Parse` or `Close` of the unnamed statement, and what that was
+    /// before.
+    Unnamed(Option<Box<Unnamed>>),
     /// The client's `Parse` of a statement under this name of its own.
     Parse(Arc<Statement>, Bytes),
     /// The front's `Parse` of a statement that the backend did not have.
@@ -65,8 +81,11 @@ pub(crate) enum Step {
     /// A `Close` that takes the place of a `Parse` which the backend does not
     /// need: its answer is turned into that of a `Parse`. With the client's name.
     KnownAlready(Bytes),
-    /// The client's `Close` of a statement that it calls so.
-    Close(Arc<Statement>, Bytes),
+    /// The client's `Close` of a statement.
+    Close(Box<Gone>),
+    /// The client's statement that a DEALLOCATE takes away. It is not answered of
+    /// itself, but when the DEALLOCATE is done.
+    Deallocated(Box<Gone>),
     /// The front's `Close` of a statement that has to go.
     Dropped(Dropped),
     /// The client's `Describe` of a statement: of which, and what it calls it,
@@ -76,6 +95,74 @@ pub(crate) enum Step {
     DescribePortal(Option<(Arc<Statement>, Bytes)>),
     /// The front's `Describe` of a statement that is to run.
     Check(Arc<Statement>),
+}
+
+/// The unnamed prepared statement.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unnamed {
+    /// Its `Parse`, whole; empty where there is none.
+    pub parse: Bytes,
+    /// The backend that the session has now has it.
+    pub is_there: bool,
+}
+
+/// What was sent behind what was skipped, and changes the unnamed statement too.
+#[derive(Debug)]
+pub(crate) enum Behind<'a> {
+    /// Nothing: it is as it was before.
+    Nothing,
+    /// This, before which it was so.
+    Step(&'a mut Option<Box<Unnamed>>),
+    /// A `Query`, which takes it away.
+    Query,
+}
+
+impl Step {
+    /// Bytes that it keeps of an unnamed statement.
+    fn unnamed_bytes(&self) -> usize {
+        match self {
+            Self::Unnamed(Some(before)) => before.parse.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it says what statements there are.
+    fn is_unsure(&self) -> bool {
+        match self {
+            Self::Parse(..)
+            | Self::Given(_)
+            | Self::KnownAlready(_)
+            | Self::Close(_)
+            | Self::Dropped(_)
+            | Self::Deallocated(_) => true,
+            Self::Plain
+            | Self::Again
+            | Self::Unnamed(_)
+            | Self::GivenUnnamed
+            | Self::Describe(_)
+            | Self::DescribePortal(_)
+            | Self::Check(_) => false,
+        }
+    }
+
+    /// Whether it says whether there is a statement of this name, or this one.
+    fn is_about(&self, name: &[u8], statement: Option<&Arc<Statement>>) -> bool {
+        let is_same = |other: &Arc<Statement>| statement.is_some_and(|own| Arc::ptr_eq(own, other));
+        match self {
+            Self::Parse(made, own) => own == name || is_same(made),
+            Self::KnownAlready(own) => own == name,
+            Self::Close(gone) => gone.name == name,
+            Self::Deallocated(gone) => gone.name == name || is_same(&gone.statement),
+            Self::Given(made) => is_same(made),
+            Self::Dropped(dropped) => statement.is_some_and(|own| dropped.is(own)),
+            _ => false,
+        }
+    }
+
+    /// The same of the unnamed one.
+    fn is_about_unnamed(&self) -> bool {
+        matches!(self, Self::Unnamed(_) | Self::GivenUnnamed)
+    }
 }
 
 /// Where a session stands in the protocol.
@@ -94,6 +181,16 @@ pub(crate) struct Pipeline {
     passed: Passed,
     /// The server has failed at something, and skips what was asked with it.
     failed: bool,
+    /// What DEALLOCATEs take away that the server may come to now.
+    deallocated: Vec<Gone>,
+    /// Bytes of the unnamed statements that were before others.
+    unnamed_bytes: usize,
+    /// Statements that were made or taken away, which is not answered yet.
+    unsure: usize,
+    /// All prepared statements may be gone behind the next `Sync`.
+    drops_with_sync: bool,
+    /// So many answers further it is known whether they are.
+    until_dropped: usize,
 }
 
 /// What has passed since it was asked last.
@@ -117,6 +214,11 @@ impl Pipeline {
             done: 0,
             passed: Passed::default(),
             failed: false,
+            deallocated: Vec::new(),
+            unnamed_bytes: 0,
+            unsure: 0,
+            drops_with_sync: false,
+            until_dropped: 0,
         }
     }
 
@@ -128,6 +230,9 @@ impl Pipeline {
                 self.unsynced = false;
                 if !self.copying_in {
                     self.awaited.push_back(Awaited::Sync);
+                }
+                if std::mem::take(&mut self.drops_with_sync) {
+                    self.until_dropped = self.ends();
                 }
             }
             frontend::tag::COPY_DONE | frontend::tag::COPY_FAIL => {
@@ -164,13 +269,111 @@ impl Pipeline {
 
     /// A message about prepared statements goes out, behind all the others.
     pub fn steps(&mut self, step: Step) {
+        self.unnamed_bytes += step.unnamed_bytes();
+        self.unsure += usize::from(step.is_unsure());
         self.awaited.push_back(Awaited::Step(step));
+        self.sets_aside();
     }
 
     /// The same, before the `Query` that was sent last.
     pub fn steps_before_query(&mut self, step: Step) {
+        self.unsure += usize::from(step.is_unsure());
         let at = self.awaited.len().saturating_sub(1);
         self.awaited.insert(at, Awaited::Step(step));
+        self.sets_aside();
+    }
+
+    /// Nothing stands in front that has no answer of its own.
+    fn sets_aside(&mut self) {
+        while let Some(Awaited::Step(Step::Deallocated(_))) = self.awaited.front() {
+            if let Some(Awaited::Step(Step::Deallocated(gone))) = self.awaited.pop_front() {
+                self.deallocated.push(*gone);
+            }
+        }
+    }
+
+    /// A DEALLOCATE is done; false where it is not known of what.
+    pub fn deallocates(&mut self) -> bool {
+        let is_known = !self.deallocated.is_empty();
+        self.unsure -= self.deallocated.drain(..usize::from(is_known)).len();
+        is_known
+    }
+
+    /// What the client has sent last may take all prepared statements away.
+    pub fn may_drop_all(&mut self) {
+        if self.unsynced {
+            self.drops_with_sync = true;
+        } else {
+            self.until_dropped = self.ends();
+        }
+    }
+
+    /// They may be gone when the server comes to what is sent now, and nothing
+    /// says so before the next `Sync`.
+    pub fn drops_with_sync(&self) -> bool {
+        self.drops_with_sync
+    }
+
+    /// Whether it is not known yet if all prepared statements are gone, and will
+    /// be without anything more from the client.
+    pub fn may_have_dropped_all(&self) -> bool {
+        self.until_dropped > 0
+    }
+
+    /// Whether anything was made or taken away of which it is not known yet
+    /// whether it was.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure > 0
+    }
+
+    /// Whether it is not known yet if the client has a statement of this name, or
+    /// if the backend has what it stands for, though it will be without anything
+    /// more from the client. Within what ends with the same `Sync` nothing
+    /// depends on it: behind an error all of that is skipped. It is asked for a
+    /// message of this type, which the client has sent last.
+    pub fn is_in_doubt(&self, tag: u8, name: &[u8], statement: Option<&Arc<Statement>>) -> bool {
+        let own = usize::from(tag == frontend::tag::QUERY);
+        self.is_unsure() && self.any_before_last_end(own, |step| step.is_about(name, statement))
+    }
+
+    /// The same of the unnamed statement, which is known where it was made since.
+    pub fn is_unnamed_in_doubt(&self) -> bool {
+        let since = self.awaited.iter().rev().take_while(|awaited| !awaited.ends());
+        let mut since = since.filter_map(Awaited::step);
+        !since.any(Step::is_about_unnamed) && self.any_before_last_end(0, Step::is_about_unnamed)
+    }
+
+    /// Without so many of the last.
+    fn any_before_last_end(&self, without: usize, is_it: impl Fn(&Step) -> bool) -> bool {
+        let others = self.awaited.range(..self.awaited.len().saturating_sub(without));
+        let last = others.into_iter().rposition(Awaited::ends);
+        let set_aside =
+            || self.deallocated.iter().any(|gone| is_it(&Step::Deallocated(Box::new(gone.clone()))));
+        last.is_some_and(|last| {
+            self.awaited.range(..last).filter_map(Awaited::step).any(&is_it) || set_aside()
+        })
+    }
+
+    /// What changes the unnamed statement next, of what is awaited.
+    pub fn behind(&mut self) -> Behind<'_> {
+        for awaited in &mut self.awaited {
+            match awaited {
+                Awaited::Step(Step::Unnamed(before)) => return Behind::Step(before),
+                Awaited::Query => return Behind::Query,
+                _ => {}
+            }
+        }
+        Behind::Nothing
+    }
+
+    /// Whether as much is kept of unnamed statements as may be.
+    pub fn keeps_enough(&self) -> bool {
+        self.unnamed_bytes > UNNAMED_BYTES_MAX
+    }
+
+    /// How often `ReadyForQuery` is to come for what was sent.
+    fn ends(&self) -> usize {
+        self.awaited.iter().filter(|awaited| awaited.ends()).count()
     }
 
     /// Whether the next answer is that to a message about prepared statements.
@@ -182,7 +385,12 @@ impl Pipeline {
     pub fn stepped(&mut self) -> Option<Step> {
         match self.awaited.front() {
             Some(Awaited::Step(_)) => match self.awaited.pop_front() {
-                Some(Awaited::Step(step)) => Some(step),
+                Some(Awaited::Step(step)) => {
+                    self.unsure -= usize::from(step.is_unsure());
+                    self.unnamed_bytes = self.unnamed_bytes.saturating_sub(step.unnamed_bytes());
+                    self.sets_aside();
+                    Some(step)
+                }
                 _ => None,
             },
             _ => None,
@@ -257,6 +465,8 @@ impl Pipeline {
         for (offset, awaited) in rest.into_iter().enumerate() {
             self.awaited.insert(first + offset, awaited);
         }
+        self.until_dropped = self.until_dropped.min(self.ends());
+        self.sets_aside();
     }
 
     /// The data is over: a `Query` is answered now, the extended protocol waits
@@ -273,11 +483,19 @@ impl Pipeline {
         self.copying_in = false;
         self.failed = false;
         self.done = self.done.wrapping_add(1);
-        let mut skipped = Vec::new();
+        self.until_dropped = self.until_dropped.saturating_sub(1);
+        let set_aside = std::mem::take(&mut self.deallocated);
+        self.unsure -= set_aside.len();
+        let mut skipped: Vec<Step> =
+            set_aside.into_iter().map(|gone| Step::Deallocated(Box::new(gone))).collect();
         while let Some(answered) = self.awaited.pop_front() {
             match answered {
                 Awaited::CopyEnd { .. } => {}
-                Awaited::Step(step) => skipped.push(step),
+                Awaited::Step(step) => {
+                    self.unsure -= usize::from(step.is_unsure());
+                    self.unnamed_bytes = self.unnamed_bytes.saturating_sub(step.unnamed_bytes());
+                    skipped.push(step);
+                }
                 Awaited::Query | Awaited::Sync => {
                     self.passed.transactions += u32::from(status == TransactionStatus::Idle);
                     break;
@@ -288,6 +506,7 @@ impl Pipeline {
         while let Some(Awaited::CopyEnd { of_last: true }) = self.awaited.front() {
             self.awaited.pop_front();
         }
+        self.sets_aside();
         skipped.reverse();
         skipped
     }

@@ -175,6 +175,15 @@ struct Use {
     shape: Option<Shape>,
 }
 
+/// A statement that a client has taken leave of: what it called it, and what it
+/// was told that it gives.
+#[derive(Debug, Clone)]
+pub(crate) struct Gone {
+    pub statement: Arc<Statement>,
+    pub name: Bytes,
+    pub told: Option<Shape>,
+}
+
 /// A statement that a backend is told to drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped(u64);
@@ -183,6 +192,11 @@ impl Dropped {
     /// Its name on backends.
     pub fn name(self) -> String {
         name_of(self.0)
+    }
+
+    /// Whether it is this one.
+    pub fn is(self, statement: &Statement) -> bool {
+        self.0 == statement.number
     }
 }
 
@@ -208,7 +222,7 @@ impl Kept {
 
     /// The backend is given it; the one that has to go for it.
     pub fn add(&mut self, statement: &Statement) -> Option<Dropped> {
-        self.is_there(statement.number);
+        self.holds(statement.number);
         if self.used.len() <= KEPT_MAX {
             return None;
         }
@@ -217,7 +231,7 @@ impl Kept {
         Some(Dropped(number))
     }
 
-    fn is_there(&mut self, number: u64) {
+    fn holds(&mut self, number: u64) {
         self.clock += 1;
         let replaced = self.used.insert(number, Use { at: self.clock, shape: None });
         if let Some(used) = replaced {
@@ -228,7 +242,12 @@ impl Kept {
 
     /// The backend has it still.
     pub fn keeps(&mut self, dropped: Dropped) {
-        self.is_there(dropped.0);
+        self.holds(dropped.0);
+    }
+
+    /// The same of one that a client was to take away.
+    pub fn keeps_still(&mut self, statement: &Statement) {
+        self.holds(statement.number);
     }
 
     /// It is to go, to be given anew.
@@ -254,6 +273,12 @@ impl Kept {
         if let Some(used) = self.used.get_mut(&statement.number) {
             used.shape = Some(shape.or(used.shape));
         }
+    }
+
+    /// Their names.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub fn names(&self) -> std::collections::BTreeSet<Vec<u8>> {
+        self.used.keys().map(|number| name_of(*number).into_bytes()).collect()
     }
 
     /// The backend has none any more.

@@ -7,7 +7,7 @@ use insula_pg_wire::frontend::{Named, Parse, put_query, tag};
 use insula_testkit::SeededEntropy;
 
 /// Statements that leave something behind, or end in another way than others.
-const TEXTS: [&str; 28] = [
+const TEXTS: [&str; 30] = [
     "begin",
     "commit",
     "rollback",
@@ -20,6 +20,8 @@ const TEXTS: [&str; 28] = [
     "show app.a",
     "show app.b",
     "reset all",
+    "discard all",
+    "deallocate all",
     "deallocate s1",
     "deallocate s2",
     "",
@@ -90,7 +92,7 @@ fn client(choice: &Choice) -> BytesMut {
     out
 }
 
-fn put(out: &mut BytesMut, message_tag: u8, body: &[u8]) {
+pub(super) fn put(out: &mut BytesMut, message_tag: u8, body: &[u8]) {
     out.put_u8(message_tag);
     out.put_u32(u32::try_from(body.len() + 4).unwrap());
     out.put_slice(body);

@@ -14,8 +14,8 @@ mod wire;
 pub use self::statements::statements;
 pub use self::wire::{startup, stream};
 
-/// No server is let go that owes something, and where nothing fails, two clients
-/// that share servers are told what each would have been told by one of its own. The bytes are
+/// Two clients that share servers are told what each would have been told by a
+/// server of its own, and no server is let go that owes something. The bytes are
 /// those of [`crate::session::trial`].
 ///
 /// # Panics

@@ -4,9 +4,11 @@
 use std::panic::{UnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use bytes::BytesMut;
 use insula_pg_wire::Header;
+use insula_pg_wire::frontend::{Named, Parse, put_query, tag};
 
-use super::conversation::{Choice, conversation, data_of};
+use super::conversation::{Choice, conversation, data_of, put};
 
 /// Conversations that are made up, and changes of each thing of the corpus.
 const CONVERSATIONS: u64 = 600;
@@ -84,6 +86,151 @@ fn sessions_that_are_made_up_are_told_what_is_right() {
         if let Some(how) = fails(&data) {
             panic!("{how}\n{}", smallest(seed, &data));
         }
+    }
+}
+
+/// What one client says, by the letters of the messages: `B` and `D` of a
+/// statement, `C` of one, `Q`, `E` and `S`; `P` with a name and a text.
+fn said(messages: &[&str]) -> BytesMut {
+    let mut out = BytesMut::new();
+    for said in messages {
+        let (letter, rest) = said.split_at(1);
+        let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        let name = name.as_bytes();
+        match letter {
+            "P" => Parse { name, query: text.as_bytes(), parameter_types: &[0, 0] }.put(&mut out).unwrap(),
+            "B" => put(&mut out, tag::BIND, &[b"\0", name, &[0; 7]].concat()),
+            "D" => Named::Statement(name).put(tag::DESCRIBE, &mut out),
+            "C" => Named::Statement(name).put(tag::CLOSE, &mut out),
+            "E" => put(&mut out, tag::EXECUTE, &[0; 5]),
+            "Q" => put_query(&mut out, rest.as_bytes()).unwrap(),
+            _ => put(&mut out, tag::SYNC, b""),
+        }
+    }
+    out
+}
+
+/// Has it said beside another client that uses all of these names, in many
+/// orders.
+fn holds(messages: &[&str]) {
+    let other = said(&[
+        "Ps1 select 'a'",
+        "Ps2 select 'b'",
+        "Bs1",
+        "E",
+        "S",
+        "Bs2",
+        "E",
+        "S",
+        "P select 'e'",
+        "B",
+        "E",
+        "S",
+        "B",
+        "E",
+        "S",
+        "Cs1",
+        "Cs2",
+        "Ps1 select 'c'",
+        "S",
+        "Bs1",
+        "E",
+        "S",
+    ]);
+    for seed in 0..100 {
+        let data = data_of(seed, [&said(messages), &other]);
+        if let Some(how) = fails(&data) {
+            panic!("{how}\n{}", smallest(seed, &data));
+        }
+    }
+}
+
+const FAILS: [&str; 3] = ["P syntax error", "B", "E"];
+
+#[test]
+fn what_is_skipped_is_undone_from_its_end() {
+    let skipped = |steps: &[&'static str]| {
+        [&FAILS[..], steps, &["S", "Bs1", "E", "S", "Ps1 select 'b'", "S", "Bs1", "E", "S"]].concat()
+    };
+    holds(&skipped(&["Ps1 select 'a'", "Cs1"]));
+    holds(&[&["Ps1 select 'a'", "S"], &skipped(&["Cs1", "Ps1 select 'c'", "Cs1"])[..]].concat());
+}
+
+#[test]
+fn what_is_sent_ahead_waits_for_what_it_depends_on() {
+    for ahead in [
+        ["Ps1 select 'b'", "Bs1", "E"],
+        ["Ps2 select 'a'", "Bs2", "E"],
+        ["Bs1", "E", "Ps1 select 'd'"],
+        ["Ds1", "Cs1", "Ps1 select 'b'"],
+        ["Cs1", "Ps1 select 'c'", "Bs1"],
+    ] {
+        let behind = ["S", "Ps1 select 'd'", "S", "Bs1", "E", "S", "Bs2", "E", "S"];
+        for before in [&["Ps1 select 'a'", "S"][..], &[]] {
+            for skipped in [&["Ps1 select 'a'"][..], &["Cs1"], &["Cs1", "Ps1 select 'c'"]] {
+                holds(&[before, &FAILS, skipped, &["S"], &ahead, &behind].concat());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_behind_a_discard_stays() {
+    for all in ["Qdiscard all", "Qdeallocate all"] {
+        holds(&[
+            "Ps1 select 'a'",
+            "S",
+            all,
+            "Ps1 select 'b'",
+            "Ps2 select 'a'",
+            "S",
+            "Bs1",
+            "E",
+            "Bs2",
+            "E",
+            "S",
+        ]);
+        holds(&["Ps1 select 'a'", "S", "Qbegin", all, "Bs1", "E", "S", "Qrollback", "Bs1", "E", "S"]);
+        // In the same batch, where the server cannot be waited for.
+        let text = format!("P {}", &all[1..]);
+        let behind = [&text, "B", "E", "Ps2 select 'a'", "Ps1 select 'b'", "Bs1", "E", "S", "Bs1", "E", "S"];
+        holds(&[&["Ps1 select 'a'", "S"], &behind[..]].concat());
+    }
+}
+
+#[test]
+fn the_unnamed_statement_is_what_the_server_has_looked_at() {
+    let known = ["P select 'a'", "B", "E", "S"];
+    let behind = ["S", "B", "E", "S", "Qselect 'd'", "B", "E", "S"];
+    for skipped in [&["P select 'b'"][..], &["C"], &["P select 'b'", "C"]] {
+        let fails = ["Bnone", "E"];
+        holds(&[&known[..], &fails, skipped, &behind].concat());
+        // Sent ahead, and what is changed again.
+        holds(&[&known[..], &fails, skipped, &["S", "P select 'c'"], &behind].concat());
+        holds(&[&known[..], &fails, skipped, &["S", "Qselect 'c'"], &behind].concat());
+        holds(&[&known[..], &fails, skipped, &["S", "Bnone", "P select 'c'"], &behind].concat());
+    }
+    // Another's is on the backend that it gets.
+    holds(
+        &[&known[..], &["Bnone", "B", "E", "S"], &["B", "E", "S"], &["Bnone", "B", "P select 'c'"], &behind]
+            .concat(),
+    );
+}
+
+#[test]
+fn a_deallocate_that_fails_takes_nothing_away() {
+    let known = ["Ps1 select 'a'", "S"];
+    let behind = ["Bs1", "E", "S", "Ps1 select 'b'", "S", "Bs1", "E", "S"];
+    let begun = ["Qbegin", "Qsyntax error", "Qdeallocate s1", "Qrollback"];
+    holds(&[&known[..], &begun[..], &behind].concat());
+    holds(&[&known[..], &["Qdeallocate s1"], &behind].concat());
+    for deallocates in [
+        &["P deallocate s1", "S"][..],
+        &["P deallocate s1", "B", "E", "Bnone", "S"],
+        &["Bnone", "P deallocate s1", "B", "E", "S"],
+        &["Qbegin", "P deallocate s1", "B", "S", "E", "S", "Qcommit"],
+    ] {
+        holds(&[&known, deallocates, &behind].concat());
     }
 }
 

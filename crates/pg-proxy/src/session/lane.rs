@@ -46,6 +46,10 @@ pub(super) trait Watcher {
     /// A message begins.
     fn begins(&mut self, header: Header) -> Handling;
 
+    /// Whether it cannot be said yet what goes out for a message that was held,
+    /// or for its beginning: it is asked again when the lane is cut the next time.
+    fn has_to_wait(&self, header: Header, message: &[u8]) -> bool;
+
     /// A message that was held is whole, its header included; writes what goes
     /// out for it.
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
@@ -75,6 +79,8 @@ pub(super) struct Lane {
     /// To be written.
     outgoing: BytesMut,
     scanner: Scanner,
+    /// What is cut off next, and has to wait.
+    waiting: Option<Step>,
     unflushed: bool,
 }
 
@@ -86,7 +92,7 @@ impl Lane {
 
     /// Whether there is room to read more.
     pub fn has_room(&self) -> bool {
-        self.outgoing.len() < WAITING_BYTES_MAX
+        self.outgoing.len() < WAITING_BYTES_MAX && self.waiting.is_none()
     }
 
     /// Little waits to be cut.
@@ -102,7 +108,7 @@ impl Lane {
     /// Nothing waits to go out, and what was read stands between two messages:
     /// what goes on with the next may go another way.
     pub fn is_at_a_bound(&self) -> bool {
-        self.outgoing.is_empty() && self.scanner.is_between_messages()
+        self.outgoing.is_empty() && self.scanner.is_between_messages() && self.waiting.is_none()
     }
 
     /// Everything that was read has been cut into messages, and stands between
@@ -181,7 +187,17 @@ impl Lane {
     /// Cuts what was read into messages, which the watcher sees.
     pub fn cut(&mut self, watcher: &mut impl Watcher) -> Result<(), Stopped> {
         loop {
-            match self.scanner.step(&self.incoming, |header| watcher.begins(header))? {
+            let step = match self.waiting.take() {
+                Some(step) => step,
+                None => self.scanner.step(&self.incoming, |header| watcher.begins(header))?,
+            };
+            if let Step::Whole(header) | Step::Beginning { header, .. } = step
+                && watcher.has_to_wait(header, &self.incoming)
+            {
+                self.waiting = Some(step);
+                break;
+            }
+            match step {
                 Step::Pass(count) if count == self.incoming.len() && self.outgoing.is_empty() => {
                     std::mem::swap(&mut self.incoming, &mut self.outgoing);
                 }

@@ -4,12 +4,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use insula_session_sql::{Effects, Watch};
 use tracing::Span;
 
 use crate::measure::Pinned;
-use crate::prepared::{ReadUnder, Shape, Statement};
+use crate::pipeline::Unnamed;
+use crate::prepared::{Gone, ReadUnder, Shape, Statement};
 use crate::settings::{Reported, SessionSettings};
 
 /// Prepared statements of one session, and bytes of their texts. A session with
@@ -89,30 +90,6 @@ pub(super) struct Held {
     pub missing: usize,
     /// Whether it gives that, when it is known.
     pub fits: Option<bool>,
-}
-
-/// The unnamed prepared statement.
-#[derive(Debug, Default)]
-pub(super) struct Unnamed {
-    /// Its `Parse`, whole; empty where there is none.
-    pub parse: BytesMut,
-    /// The backend that the session has now has it.
-    pub is_there: bool,
-}
-
-impl Unnamed {
-    /// There is none any more.
-    pub fn clear(&mut self) {
-        self.parse.clear();
-        self.is_there = false;
-    }
-
-    /// This `Parse` makes it.
-    pub fn keep(&mut self, parse: &[u8]) {
-        self.parse.clear();
-        self.parse.extend_from_slice(parse);
-        self.is_there = true;
-    }
 }
 
 impl Memory {
@@ -227,13 +204,12 @@ impl Memory {
         }
     }
 
-    /// A piece of it.
-    pub fn passes_piece(&mut self, piece: &[u8], is_last: bool) {
-        let Some(passing) = &mut self.passing else { return };
-        passing.feed(piece);
-        if is_last && let Some(passing) = self.passing.take() {
-            self.runs(&passing.finish());
-        }
+    /// A piece of it. With the last one it is known what it leaves behind.
+    pub fn passes_piece(&mut self, piece: &[u8], is_last: bool) -> Option<Effects> {
+        self.passing.as_mut()?.feed(piece);
+        let effects = is_last.then(|| self.passing.take())??.finish();
+        self.runs(&effects);
+        Some(effects)
     }
 
     /// The statement that the client calls so.
@@ -275,18 +251,23 @@ impl Memory {
 
     /// The client calls a statement so.
     pub fn learn(&mut self, name: Bytes, statement: Arc<Statement>) {
+        self.recall(Gone { statement, name, told: None });
+    }
+
+    /// The client has it still.
+    pub fn recall(&mut self, Gone { statement, name, told }: Gone) {
         self.statement_bytes += name.len() + statement.bytes();
-        self.statements.insert(name, Known { statement, told: None });
+        self.statements.insert(name, Known { statement, told });
         if self.statements.len() > STATEMENTS_MAX || self.statement_bytes > STATEMENT_BYTES_MAX {
             self.pin("many_statements");
         }
     }
 
     /// The client has no statement of this name any more.
-    pub fn forget(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        let statement = self.statements.remove(name)?.statement;
+    pub fn forget(&mut self, name: &[u8]) -> Option<Gone> {
+        let (name, Known { statement, told }) = self.statements.remove_entry(name)?;
         self.statement_bytes = self.statement_bytes.saturating_sub(name.len() + statement.bytes());
-        Some(statement)
+        Some(Gone { statement, name, told })
     }
 
     /// Nor any other.

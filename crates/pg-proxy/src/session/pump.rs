@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use insula_domain::{ClusterName, TenantId};
 use insula_pg_wire::WireError;
-use insula_pg_wire::frontend::{self, BindNames};
+use insula_pg_wire::frontend;
 use insula_problem::Code;
 use tokio::time::timeout;
 
@@ -26,7 +26,6 @@ use crate::guard::{Guard, Rule};
 use crate::link::Link;
 use crate::pipeline::{Passed, Pipeline};
 use crate::pool::{Answer, Cluster, Destination, Lease, Patience, Wait};
-use crate::prepared::OUTDATED;
 use crate::refusal::Refusal;
 use crate::show::Answers;
 use crate::vital::{Doing, Entry, Overdue, Vital};
@@ -311,7 +310,7 @@ impl Pump {
         let mut progress = !is_cancelling && self.read_client(context, front)?;
         progress |= self.connect(context)?;
         if let Connection::With(_) = self.connection {
-            if !is_cancelling && !self.holds()? {
+            if !is_cancelling && !self.turn().holds().map_err(Event::ClientBroke)? {
                 self.cut_client(front)?;
             }
             progress |= self.write_server(context);
@@ -490,20 +489,6 @@ impl Pump {
             Poll::Ready(Err(_)) => Err(Event::ClientLeft),
             Poll::Pending => Ok(false),
         }
-    }
-
-    /// Whether what the client has sent waits to know what a statement gives; it
-    /// goes on when that is known.
-    fn holds(&mut self) -> Result<bool, Event> {
-        let Some(held) = &self.memory.held else { return Ok(false) };
-        let Some(fits) = held.fits else { return Ok(true) };
-        let statement = if fits { held.statement.name().as_bytes() } else { OUTDATED };
-        let names = BindNames { portal: &held.portal, statement, rest: &held.rest };
-        let mut put = Ok(());
-        self.to_server.put(|out| put = names.put(held.missing, out));
-        put.map_err(Event::ClientBroke)?;
-        self.memory.held = None;
-        Ok(false)
     }
 
     fn cut_client(&mut self, front: &Front) -> Result<(), Event> {

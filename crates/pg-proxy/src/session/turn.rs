@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use insula_pg_wire::frontend::put_query;
+use insula_pg_wire::WireError;
+use insula_pg_wire::frontend::{BindNames, put_query};
 
 use super::lane::Lane;
 use super::memory::Memory;
 use crate::backend::Contents;
 use crate::pipeline::{Own, Pipeline};
+use crate::prepared::OUTDATED;
 use crate::settings::SessionSettings;
 
 /// What a turn is decided by.
@@ -73,6 +75,20 @@ impl Turn<'_> {
             return Ending::Asked;
         }
         Ending::Over
+    }
+
+    /// Whether what the client has sent waits to know what a statement gives; it
+    /// goes on when that is known.
+    pub fn holds(&mut self) -> Result<bool, WireError> {
+        let Some(held) = &self.memory.held else { return Ok(false) };
+        let Some(fits) = held.fits else { return Ok(true) };
+        let statement = if fits { held.statement.name().as_bytes() } else { OUTDATED };
+        let names = BindNames { portal: &held.portal, statement, rest: &held.rest };
+        let mut put = Ok(());
+        self.to_server.put(|out| put = names.put(held.missing, out));
+        put?;
+        self.memory.held = None;
+        Ok(false)
     }
 
     /// Has the server run statements of the front's own, which hold no zero

@@ -18,8 +18,8 @@ use super::lane::{Stopped, Watcher};
 use super::memory::{Held, Memory};
 use crate::backend::Contents;
 use crate::guard::Guard;
-use crate::pipeline::{Own, Pipeline, Step};
-use crate::prepared::{NONE, OUTDATED, Shape, Statement, Statements};
+use crate::pipeline::{Behind, Own, Pipeline, Step, Unnamed};
+use crate::prepared::{Gone, NONE, OUTDATED, Shape, Statement, Statements};
 use crate::refusal::Refusal;
 use crate::settings::APPLICATION_NAME;
 use crate::show::{Answers, may_be_show};
@@ -107,6 +107,10 @@ impl Watcher for FromClient<'_> {
         }
     }
 
+    fn has_to_wait(&self, header: Header, message: &[u8]) -> bool {
+        self.memory.wanders() && self.is_in_doubt(header, message)
+    }
+
     fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let at = out.len();
         let body = &message[Header::BYTES..];
@@ -145,6 +149,7 @@ impl Watcher for FromClient<'_> {
             let statement = if self.give_unnamed(out) { &b""[..] } else { NONE };
             return BindNames { statement, ..names }.put(missing, out);
         }
+        self.uses_name();
         let Some(statement) = self.memory.statement(names.statement).map(Arc::clone) else {
             let statement = if self.memory.stays() { names.statement } else { NONE };
             return BindNames { statement, ..names }.put(missing, out);
@@ -166,7 +171,9 @@ impl Watcher for FromClient<'_> {
     }
 
     fn piece(&mut self, piece: &[u8], is_last: bool) -> Result<(), Stopped> {
-        self.memory.passes_piece(piece, is_last);
+        if self.memory.passes_piece(piece, is_last).is_some_and(|effects| effects.drops_prepared) {
+            self.pipeline.may_drop_all();
+        }
         self.guard.piece(piece, is_last).map_err(Stopped::Refused)
     }
 
@@ -176,22 +183,65 @@ impl Watcher for FromClient<'_> {
 }
 
 impl FromClient<'_> {
+    /// Whether a message names a prepared statement of which it is not known yet
+    /// whether the client, or the backend, has it.
+    fn is_in_doubt(&self, header: Header, incoming: &[u8]) -> bool {
+        let dropped = self.pipeline.may_have_dropped_all();
+        let is_unsure = dropped || self.pipeline.is_unsure();
+        let Some(body) = incoming.get(Header::BYTES..header.message_bytes().min(incoming.len())) else {
+            return false;
+        };
+        let named = |name: &[u8]| {
+            !name.is_empty()
+                && (dropped || self.pipeline.is_in_doubt(header.tag, name, self.memory.statement(name)))
+        };
+        let used = |name: &[u8]| named(name) || name.is_empty() && self.pipeline.is_unnamed_in_doubt();
+        let deallocated =
+            |text| insula_session_sql::effects(text).deallocates.is_some_and(|one| named(&one.name));
+        match header.tag {
+            frontend::tag::PARSE if is_unsure => Parse::from_body(body).is_ok_and(|parse| {
+                let made = || self.statements.get(&parse, self.memory.read_under());
+                let is_made = || self.pipeline.is_in_doubt(header.tag, parse.name, Some(&made()));
+                if parse.name.is_empty() { deallocated(parse.query) } else { named(parse.name) || is_made() }
+            }),
+            frontend::tag::BIND => BindNames::from_beginning(body).is_some_and(|names| used(names.statement)),
+            frontend::tag::DESCRIBE => {
+                matches!(Named::from_body(body), Ok(Named::Statement(name)) if used(name))
+            }
+            frontend::tag::CLOSE => {
+                matches!(Named::from_body(body), Ok(Named::Statement(name)) if named(name))
+            }
+            frontend::tag::QUERY if is_unsure => deallocated(frontend::parse_query(body).unwrap_or_default()),
+            _ => false,
+        }
+    }
+
+    /// A statement is used by its name. Whether it is there is not known before
+    /// the next `Sync` where all may be taken away before: then the session has
+    /// this backend for itself.
+    fn uses_name(&mut self) {
+        if self.pipeline.drops_with_sync() {
+            self.memory.pin("statements_dropped");
+        }
+    }
+
     /// A `Query`. It takes the unnamed statement away.
     fn query(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let body = &message[Header::BYTES..];
-        self.memory.unnamed.clear();
+        self.memory.unnamed = Unnamed::default();
         if may_be_show(header) && self.answers.rewrite(header.tag, body, out) {
             return Ok(());
         }
         let text = frontend::parse_query(body).unwrap_or_default();
         let effects = insula_session_sql::effects(text);
         self.runs(&effects, out);
-        if let Some((statement, text)) = self.deallocated(&effects, text) {
-            let step = Step::Given(Arc::clone(&statement));
-            if !self.contents.kept.uses(&statement) && statement.put_parse(out).is_ok() {
-                self.pipeline.steps_before_query(step);
+        if let Some((gone, text)) = self.deallocated(&effects, text) {
+            let statement = &gone.statement;
+            if !self.contents.kept.uses(statement) && statement.put_parse(out).is_ok() {
+                self.pipeline.steps_before_query(Step::Given(Arc::clone(statement)));
             }
-            self.contents.kept.remove(&statement);
+            self.contents.kept.remove(statement);
+            self.pipeline.steps_before_query(Step::Deallocated(Box::new(gone)));
             return put_query(out, &text).map_err(|_| WireError::Malformed("a text holds a zero byte"));
         }
         if !self.guard.rewrite(header.tag, body, out) {
@@ -213,10 +263,11 @@ impl FromClient<'_> {
         if parse.name.len() > NAME_BYTES_MAX {
             self.memory.pin("long_statement");
         }
+        self.uses_name();
         if let Some(statement) = self.memory.statement(parse.name).map(Arc::clone) {
             // The server refuses it, as it has one of that name.
             self.give(&statement, out);
-            self.pipeline.steps(Step::Plain);
+            self.pipeline.steps(Step::Again);
             let _ = Parse { name: statement.name().as_bytes(), ..parse }.put(out);
             return;
         }
@@ -240,16 +291,28 @@ impl FromClient<'_> {
     fn parse_unnamed(&mut self, parse: &Parse<'_>, message: &[u8], out: &mut BytesMut) {
         let effects = insula_session_sql::effects(parse.query);
         self.runs(&effects, out);
-        if let Some((statement, text)) = self.deallocated(&effects, parse.query) {
-            self.give(&statement, out);
-            self.contents.kept.remove(&statement);
-            self.memory.unnamed.clear();
-            self.memory.unnamed.is_there = Parse { query: &text, ..*parse }.put(out).is_ok();
+        let unnamed = if let Some((gone, text)) = self.deallocated(&effects, parse.query) {
+            self.give(&gone.statement, out);
+            self.contents.kept.remove(&gone.statement);
+            self.pipeline.steps(Step::Deallocated(Box::new(gone)));
+            Unnamed { parse: Bytes::new(), is_there: Parse { query: &text, ..*parse }.put(out).is_ok() }
         } else {
-            self.memory.unnamed.keep(message);
             out.extend_from_slice(message);
+            Unnamed { parse: Bytes::copy_from_slice(message), is_there: true }
+        };
+        let before = std::mem::replace(&mut self.memory.unnamed, unnamed);
+        self.changes_unnamed(before);
+    }
+
+    /// The unnamed statement is changed; it was this. Of many that are sent ahead
+    /// only the backend knows which it is in the end.
+    fn changes_unnamed(&mut self, mut before: Unnamed) {
+        if self.pipeline.keeps_enough() {
+            self.memory.pin("unnamed_ahead");
+            before = Unnamed { parse: Bytes::new(), is_there: true };
         }
-        self.pipeline.steps(Step::Plain);
+        let is_none = before.parse.is_empty() && !before.is_there;
+        self.pipeline.steps(Step::Unnamed((!is_none).then(|| Box::new(before))));
     }
 
     /// Notes what a statement leaves behind. What it reads of sequences must be
@@ -260,34 +323,43 @@ impl FromClient<'_> {
         if may_read_others && put_query(out, b"DISCARD SEQUENCES").is_ok() {
             self.pipeline.asks_before(Own::Forget);
         }
+        if effects.drops_prepared {
+            self.pipeline.may_drop_all();
+        }
     }
 
     /// The statement of the protocol that a DEALLOCATE names, and the text with
     /// the name that it has on the backend.
-    fn deallocated(&mut self, effects: &Effects, text: &[u8]) -> Option<(Arc<Statement>, Vec<u8>)> {
+    fn deallocated(&mut self, effects: &Effects, text: &[u8]) -> Option<(Gone, Vec<u8>)> {
         let named = effects.deallocates.as_ref()?;
-        let statement = self.memory.forget(&named.name)?;
+        let gone = self.memory.forget(&named.name)?;
         let (before, behind) = (text.get(..named.range.start)?, text.get(named.range.end..)?);
-        let text = [before, statement.name().as_bytes(), behind].concat();
-        Some((statement, text))
+        self.memory.watches_commands = true;
+        let text = [before, gone.statement.name().as_bytes(), behind].concat();
+        Some((gone, text))
     }
 
     /// A `Describe` or a `Close`.
     fn named(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let is_close = header.tag == frontend::tag::CLOSE;
         let named = Named::from_body(&message[Header::BYTES..])?;
+        if matches!(named, Named::Statement(name) if !name.is_empty()) {
+            self.uses_name();
+        }
         let changed = match named {
             Named::Portal(_) => named,
             Named::Statement(b"") if is_close => {
-                self.memory.unnamed.clear();
-                named
+                named.put(header.tag, out);
+                let before = std::mem::take(&mut self.memory.unnamed);
+                self.changes_unnamed(before);
+                return Ok(());
             }
             Named::Statement(b"") => Named::Statement(if self.give_unnamed(out) { b"" } else { NONE }),
             Named::Statement(name) if is_close => match self.memory.forget(name) {
-                Some(statement) => {
+                Some(gone) => {
                     // Others may use it: it stays with the backend.
                     Named::Statement(NONE).put(header.tag, out);
-                    self.pipeline.steps(Step::Close(statement, Bytes::copy_from_slice(name)));
+                    self.pipeline.steps(Step::Close(Box::new(gone)));
                     return Ok(());
                 }
                 None => named,
@@ -397,6 +469,10 @@ pub(super) struct FromServer<'a> {
 }
 
 impl Watcher for FromServer<'_> {
+    fn has_to_wait(&self, _: Header, _: &[u8]) -> bool {
+        false
+    }
+
     fn begins(&mut self, header: Header) -> Handling {
         if self.pipeline.answers_own().is_some() {
             return Handling::Hold;
@@ -539,8 +615,9 @@ impl FromServer<'_> {
     fn command(&mut self, command: &[u8]) {
         if matches!(command, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.memory.forget_all();
-            self.memory.unnamed.clear();
             self.contents.kept.clear();
+        } else if command == b"DEALLOCATE" && !self.pipeline.deallocates() {
+            self.memory.pin("deallocated");
         }
     }
 
@@ -548,9 +625,15 @@ impl FromServer<'_> {
     fn stepped(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let is_parse = header.tag == backend::tag::PARSE_COMPLETE;
         match self.pipeline.stepped() {
-            Some(Step::Plain) => out.extend_from_slice(message),
+            Some(Step::Plain | Step::Unnamed(_)) => out.extend_from_slice(message),
             Some(Step::Parse(..)) if is_parse => out.extend_from_slice(message),
-            Some(Step::Close(..)) if !is_parse => out.extend_from_slice(message),
+            Some(Step::Again) if is_parse => {
+                // It had none after all: by a name of the front's the backend has
+                // another text now than others expect.
+                self.memory.pin("statement_again");
+                out.extend_from_slice(message);
+            }
+            Some(Step::Close(_)) if !is_parse => out.extend_from_slice(message),
             Some(Step::Given(_) | Step::GivenUnnamed) if is_parse => {}
             Some(Step::KnownAlready(_)) if !is_parse => put_parse_complete(out),
             Some(Step::Dropped(_)) if !is_parse => {}
@@ -586,11 +669,25 @@ impl FromServer<'_> {
                 self.memory.forget(&name);
             }
             Step::KnownAlready(name) => drop(self.memory.forget(&name)),
-            Step::Close(statement, name) => self.memory.learn(name, statement),
+            Step::Close(gone) => self.memory.recall(*gone),
+            Step::Deallocated(gone) => {
+                self.contents.kept.keeps_still(&gone.statement);
+                self.memory.recall(*gone);
+            }
             Step::Given(statement) => self.contents.kept.remove(&statement),
-            Step::GivenUnnamed => self.memory.unnamed.is_there = false,
+            // What was sent behind it, and is not skipped, changes it too.
+            Step::Unnamed(before) => match self.pipeline.behind() {
+                Behind::Nothing => self.memory.unnamed = before.map(|before| *before).unwrap_or_default(),
+                Behind::Step(later) => *later = before,
+                Behind::Query => {}
+            },
+            Step::GivenUnnamed => match self.pipeline.behind() {
+                Behind::Nothing => self.memory.unnamed.is_there = false,
+                Behind::Step(Some(later)) => later.is_there = false,
+                Behind::Step(None) | Behind::Query => {}
+            },
             Step::Dropped(dropped) => self.contents.kept.keeps(dropped),
-            Step::Plain | Step::Describe(_) | Step::DescribePortal(_) | Step::Check(_) => {}
+            Step::Plain | Step::Again | Step::Describe(_) | Step::DescribePortal(_) | Step::Check(_) => {}
         }
     }
 

@@ -1,8 +1,8 @@
 //! Sessions on trial: what two clients send goes through the front's own
 //! decisions to servers that only play PostgreSQL, in pieces and in an order
-//! that a seed decides. No backend may be let go that owes something, and where
-//! nothing fails each client must be told what a server of its own, without a
-//! front, would have told it.
+//! that a seed decides. Each client must be told what a server of its own,
+//! without a front, would have told it, and no backend may be let go that owes
+//! something.
 
 // It fails as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -11,6 +11,7 @@ mod manners;
 mod server;
 mod statement;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -58,11 +59,9 @@ pub(crate) fn run(data: &[u8]) {
     let streams: [&[u8]; 2] = data.split_at(first.min(data.len())).into();
     let proper = streams.map(|stream| &stream[..manners::proper(stream)]);
     let seed = u64::from_le_bytes(*seed);
-    // Behind an error some of what was sent ahead is told otherwise: of this, and
-    // of what is not proper, only what is left behind counts.
-    let fails = |stream: &&[u8]| alone(stream).0.iter().any(|(tag, _)| *tag == 'E');
-    Trial::new(seed, proper, !proper.iter().any(fails)).goes_to_the_end();
+    Trial::new(seed, proper, true).goes_to_the_end();
     if proper != streams {
+        // Of these only what they leave behind counts.
         Trial::new(seed, streams, false).goes_to_the_end();
     }
 }
@@ -87,9 +86,13 @@ struct Trial<'a> {
     /// Those that no session has.
     free: Vec<Backend>,
     statements: Statements,
+    texts: Texts,
     definitions: u64,
     is_proper: bool,
 }
+
+/// What the front's names for statements stand for.
+type Texts = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What the front knows of a server, and the server.
 #[derive(Default)]
@@ -152,6 +155,7 @@ impl<'a> Trial<'a> {
             sessions: sessions.into(),
             free: (0..BACKENDS).map(|_| Backend::default()).collect(),
             statements: Statements::default(),
+            texts: Texts::default(),
             definitions: 0,
             is_proper,
         }
@@ -182,7 +186,7 @@ impl<'a> Trial<'a> {
     /// What a relay does in one step, of each thing as much as is said; whether
     /// anything moved.
     fn round(&mut self, index: usize, some: fn(&mut Chance, usize) -> usize) -> bool {
-        let Self { chance, sessions, free, statements, definitions, is_proper } = self;
+        let Self { chance, sessions, free, statements, texts, definitions, is_proper } = self;
         let session = &mut sessions[index];
         if session.is_over {
             return false;
@@ -192,7 +196,7 @@ impl<'a> Trial<'a> {
         if session.with.is_some() {
             moved |= session.asks_server(statements, |of| some(chance, of));
             moved |= session.hears_server(*is_proper, |of| some(chance, of));
-            moved |= session.settles(free, definitions);
+            moved |= session.settles(free, definitions, texts);
         }
         let count = some(chance, session.to_client.outgoing_bytes());
         let told = session.to_client.write(count);
@@ -269,6 +273,7 @@ impl<'a> Session<'a> {
     }
 
     fn asks_server(&mut self, statements: &Statements, some: impl FnOnce(usize) -> usize) -> bool {
+        let holds = self.turn().holds().unwrap();
         let Some(backend) = &mut self.with else { return false };
         let mut watcher = FromClient {
             pipeline: &mut self.pipeline,
@@ -278,7 +283,7 @@ impl<'a> Session<'a> {
             contents: &mut backend.contents,
             statements,
         };
-        if self.to_server.cut(&mut watcher).is_err() {
+        if !holds && self.to_server.cut(&mut watcher).is_err() {
             self.is_over = true;
             return true;
         }
@@ -309,7 +314,7 @@ impl<'a> Session<'a> {
         moved || count > 0
     }
 
-    fn settles(&mut self, free: &mut Vec<Backend>, definitions: &mut u64) -> bool {
+    fn settles(&mut self, free: &mut Vec<Backend>, definitions: &mut u64, texts: &mut Texts) -> bool {
         if self.is_over {
             return false;
         }
@@ -321,6 +326,12 @@ impl<'a> Session<'a> {
                 let Some(backend) = self.with.take() else { return false };
                 assert!(backend.server.is_at_rest(), "it is let go and owes something: {:?}", backend.server);
                 assert_eq!(backend.server.settings, settings(&backend.contents), "what is set is not known");
+                let shared = backend.server.shared();
+                assert!(shared.keys().eq(&backend.contents.kept.names()), "it has others: {shared:?}");
+                for (name, text) in shared {
+                    let first = texts.entry(name).or_insert_with(|| text.clone());
+                    assert_eq!(*first, text, "a name stands for two texts");
+                }
                 free.push(backend);
                 true
             }

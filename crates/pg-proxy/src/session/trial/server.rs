@@ -88,6 +88,12 @@ impl Server {
             && self.status == TransactionStatus::Idle
     }
 
+    /// The prepared statements by names of the front's.
+    pub fn shared(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let shared = self.prepared.iter().filter(|(name, _)| name.starts_with(b"insula_"));
+        shared.map(|(name, text)| (name.clone(), text.clone())).collect()
+    }
+
     /// Of COPY data that comes too late nobody hears anything: it is passed over.
     fn has_only_leftovers(&self) -> bool {
         let mut rest = &self.input[..];
