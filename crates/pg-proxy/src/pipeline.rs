@@ -256,7 +256,21 @@ impl Pipeline {
     /// The same, before the message that the client has sent last, a `Query`
     /// or the first of the extended protocol.
     pub fn asks_before(&mut self, own: Own) {
-        self.awaited.push_front(Awaited::Own(own));
+        let is_query = matches!(self.awaited.back(), Some(Awaited::Query));
+        let at = self.awaited.len() - usize::from(is_query);
+        self.awaited.insert(at, Awaited::Own(own));
+    }
+
+    /// Whether nothing of the client's is under way: what the front itself asks
+    /// between two turns does not count.
+    pub fn is_quiet(&self) -> bool {
+        let is_own = |awaited: &Awaited| matches!(awaited, Awaited::Own(_));
+        !self.unsynced && !self.copying_in && self.awaited.iter().all(is_own)
+    }
+
+    /// The same, and no transaction is open.
+    pub fn is_at_rest(&self) -> bool {
+        self.status == TransactionStatus::Idle && self.is_quiet()
     }
 
     /// What the front itself has asked that is being answered now.

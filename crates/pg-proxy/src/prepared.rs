@@ -116,6 +116,9 @@ impl Statement {
     }
 }
 
+/// With what their names on backends begin.
+pub(crate) const PREFIX: &[u8] = b"insula_";
+
 fn name_of(number: u64) -> String {
     format!("insula_{number}")
 }

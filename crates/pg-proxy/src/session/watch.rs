@@ -19,7 +19,7 @@ use super::memory::{Held, Memory};
 use crate::backend::Contents;
 use crate::guard::Guard;
 use crate::pipeline::{Behind, Own, Pipeline, Step, Unnamed};
-use crate::prepared::{Gone, NONE, OUTDATED, Shape, Statement, Statements};
+use crate::prepared::{Gone, NONE, OUTDATED, PREFIX, Shape, Statement, Statements};
 use crate::refusal::Refusal;
 use crate::settings::APPLICATION_NAME;
 use crate::show::{Answers, may_be_show};
@@ -30,6 +30,9 @@ const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
 
 /// A `Describe` or `Close` with a longer name names nothing.
 const NAMED_BYTES_MAX: u32 = 4096;
+
+/// A longer unnamed statement is not kept for another backend.
+const UNNAMED_BYTES_MAX: usize = 64 * 1024;
 
 /// A statement with a longer name stays where it is.
 const NAME_BYTES_MAX: usize = 1024;
@@ -69,12 +72,12 @@ pub(super) struct FromClient<'a> {
 
 impl Watcher for FromClient<'_> {
     fn begins(&mut self, header: Header) -> Handling {
-        if !self.pipeline.is_busy()
+        if self.pipeline.is_quiet()
             && let Some(fitting) = self.guard.fitting()
         {
             fitting.begins_anew();
         }
-        self.memory.begins_at_rest = self.pipeline.is_idle();
+        self.memory.begins_at_rest = self.pipeline.is_at_rest();
         self.pipeline.client_sent(header.tag);
         let handling = self.guard.begins(header);
         if !self.memory.wanders() {
@@ -141,7 +144,9 @@ impl Watcher for FromClient<'_> {
         self.memory.bound = None;
         let missing = header.message_bytes() - beginning.len();
         let Some(names) = BindNames::from_beginning(&beginning[Header::BYTES..]) else {
-            // The server says what is wrong with it.
+            // The server says what is wrong with it, or knows a statement by it that
+            // is not looked at here.
+            self.memory.pin("long_statement");
             out.extend_from_slice(beginning);
             return Ok(());
         };
@@ -278,6 +283,8 @@ impl FromClient<'_> {
             return out.extend_from_slice(message);
         }
         let statement = self.statements.get(&parse, self.memory.read_under());
+        // Nothing can be asked between it and its Bind, if that comes with it.
+        self.forgets_sequences(&statement.effects, out);
         let name = Bytes::copy_from_slice(parse.name);
         self.memory.learn(name.clone(), Arc::clone(&statement));
         if self.contents.kept.uses(&statement) {
@@ -298,7 +305,13 @@ impl FromClient<'_> {
             Unnamed { parse: Bytes::new(), is_there: Parse { query: &text, ..*parse }.put(out).is_ok() }
         } else {
             out.extend_from_slice(message);
-            Unnamed { parse: Bytes::copy_from_slice(message), is_there: true }
+            let mut parse = Bytes::new();
+            if message.len() <= UNNAMED_BYTES_MAX {
+                parse = Bytes::copy_from_slice(message);
+            } else {
+                self.memory.pin("long_statement");
+            }
+            Unnamed { parse, is_there: true }
         };
         let before = std::mem::replace(&mut self.memory.unnamed, unnamed);
         self.changes_unnamed(before);
@@ -318,13 +331,19 @@ impl FromClient<'_> {
     /// Notes what a statement leaves behind. What it reads of sequences must be
     /// its own session's.
     fn runs(&mut self, effects: &Effects, out: &mut BytesMut) {
-        let may_read_others = effects.reads_sequences && !self.memory.stays() && self.memory.begins_at_rest;
+        self.forgets_sequences(effects, out);
         self.memory.runs(effects);
-        if may_read_others && put_query(out, b"DISCARD SEQUENCES").is_ok() {
-            self.pipeline.asks_before(Own::Forget);
-        }
         if effects.drops_prepared {
             self.pipeline.may_drop_all();
+        }
+    }
+
+    /// Has the backend forget what others have drawn of sequences, before what
+    /// reads it.
+    fn forgets_sequences(&mut self, effects: &Effects, out: &mut BytesMut) {
+        let may_read_others = effects.reads_sequences && !self.memory.stays() && self.memory.begins_at_rest;
+        if may_read_others && put_query(out, b"DISCARD SEQUENCES").is_ok() {
+            self.pipeline.asks_before(Own::Forget);
         }
     }
 
@@ -332,7 +351,13 @@ impl FromClient<'_> {
     /// the name that it has on the backend.
     fn deallocated(&mut self, effects: &Effects, text: &[u8]) -> Option<(Gone, Vec<u8>)> {
         let named = effects.deallocates.as_ref()?;
-        let gone = self.memory.forget(&named.name)?;
+        let Some(gone) = self.memory.forget(&named.name) else {
+            if named.name.starts_with(PREFIX) {
+                // It may be what others have by its name on the backend.
+                self.memory.pin("others_statement");
+            }
+            return None;
+        };
         let (before, behind) = (text.get(..named.range.start)?, text.get(named.range.end..)?);
         self.memory.watches_commands = true;
         let text = [before, gone.statement.name().as_bytes(), behind].concat();
@@ -362,7 +387,9 @@ impl FromClient<'_> {
                     self.pipeline.steps(Step::Close(Box::new(gone)));
                     return Ok(());
                 }
-                None => named,
+                None if self.memory.stays() => named,
+                // By another name of the backend's it would be others'.
+                None => Named::Statement(NONE),
             },
             Named::Statement(name) => match self.memory.statement(name).map(Arc::clone) {
                 Some(statement) => {

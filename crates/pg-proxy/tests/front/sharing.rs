@@ -528,6 +528,76 @@ async fn what_sequences_gave_to_others_is_never_read() {
     assert_eq!(rows.collect::<Vec<_>>(), ["4"]);
 }
 
+/// Also where other settings come first, or a driver sends all at once.
+#[tokio::test]
+async fn what_sequences_gave_is_not_read_behind_other_settings_or_within_a_pipeline() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let a = world.connect(&tenant).await;
+    a.batch_execute("create table t (id serial, x int)").await.unwrap();
+    a.batch_execute("insert into t (x) values (1)").await.unwrap();
+    let mut config = world.config(&tenant);
+    config.application_name("other");
+    let b = connect(&config).await.unwrap();
+    a.batch_execute("insert into t (x) values (1)").await.unwrap();
+    assert_eq!(words(&b.batch_execute("select lastval()").await.unwrap_err()).0, "55000");
+    drop(b);
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    a.batch_execute("insert into t (x) values (1)").await.unwrap();
+    let messages = extended(&mut raw, &[Extended { name: b"last", text: Some(b"select lastval()") }]).await;
+    assert_eq!(sqlstate(&messages), "55000");
+}
+
+/// The name that the backend has for the statement that was prepared last.
+async fn name_on_backend(client: &Client) -> String {
+    let sql = "select name from pg_prepared_statements where name like 'insula%' order by prepare_time desc limit 1";
+    let rows = client.simple_query(sql).await.unwrap();
+    let name = rows.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    name.unwrap()
+}
+
+#[tokio::test]
+async fn nobody_reaches_what_others_have_prepared_by_its_name_on_the_backend() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let a = world.connect(&tenant).await;
+    let answer = a.prepare("select 41 + 1").await.unwrap();
+    let name = name_on_backend(&a).await;
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    raw.write(|out| {
+        Named::Statement(name.as_bytes()).put(frontend::tag::CLOSE, out);
+        out.extend_from_slice(b"S\0\0\0\x04");
+    })
+    .await;
+    assert_eq!(letters(&raw.until_ready().await), "3Z");
+    assert_eq!(a.query_one(&answer, &[]).await.unwrap().get::<_, i32>(0), 42);
+    raw.query(&format!("deallocate {name}")).await;
+    assert_eq!(letters(&raw.until_ready().await), "CZ");
+    drop(raw);
+    assert_eq!(a.query_one(&answer, &[]).await.unwrap().get::<_, i32>(0), 42);
+    // By a portal whose name is too long to be looked at.
+    let _never_run = a.prepare("set work_mem = '7MB'").await.unwrap();
+    let name = name_on_backend(&a).await;
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    let portal = [b'p'; 5_000];
+    raw.write(|out| {
+        let bind = BindNames { portal: &portal, statement: name.as_bytes(), rest: b"\0\0\0\0\0\0" };
+        bind.put(0, out).unwrap();
+        let length = u32::try_from(4 + portal.len() + 1 + 4).unwrap();
+        out.extend_from_slice(b"E");
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&portal);
+        out.extend_from_slice(b"\0\0\0\0\0S\0\0\0\x04");
+    })
+    .await;
+    let _ = raw.until_ready().await;
+    drop(raw);
+    assert_eq!(setting(&a, "work_mem").await, "4MB");
+}
+
 #[tokio::test]
 async fn who_waits_too_long_is_told_and_nobody_else_is_held_up() {
     let config = PgProxyConfig { backend_wait_max: Duration::from_millis(500), ..config_of(2) };
