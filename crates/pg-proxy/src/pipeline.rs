@@ -74,6 +74,8 @@ pub(crate) enum Step {
     Unnamed(Option<Box<Unnamed>>),
     /// The client's `Parse` of a statement under this name of its own.
     Parse(Arc<Statement>, Bytes),
+    /// The front's `Close` or `Parse` of a statement that is nobody's.
+    Hidden,
     /// The front's `Parse` of a statement that the backend did not have.
     Given(Arc<Statement>),
     /// The front's `Parse` of the session's unnamed statement.
@@ -136,6 +138,7 @@ impl Step {
             | Self::Dropped(_)
             | Self::Deallocated(_) => true,
             Self::Plain
+            | Self::Hidden
             | Self::Again
             | Self::Unnamed(_)
             | Self::GivenUnnamed

@@ -116,6 +116,10 @@ impl Statement {
     }
 }
 
+/// The name of an empty statement, to be taken away in the place of one that the
+/// backend does not have.
+pub(crate) const GONE: &[u8] = b"insula_gone";
+
 /// With what their names on backends begin.
 pub(crate) const PREFIX: &[u8] = b"insula_";
 
@@ -185,6 +189,8 @@ pub(crate) struct Gone {
     pub statement: Arc<Statement>,
     pub name: Bytes,
     pub told: Option<Shape>,
+    /// The backend had it.
+    pub on_backend: bool,
 }
 
 /// A statement that a backend is told to drop.

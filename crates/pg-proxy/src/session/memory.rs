@@ -251,11 +251,11 @@ impl Memory {
 
     /// The client calls a statement so.
     pub fn learn(&mut self, name: Bytes, statement: Arc<Statement>) {
-        self.recall(Gone { statement, name, told: None });
+        self.recall(Gone { statement, name, told: None, on_backend: true });
     }
 
     /// The client has it still.
-    pub fn recall(&mut self, Gone { statement, name, told }: Gone) {
+    pub fn recall(&mut self, Gone { statement, name, told, .. }: Gone) {
         self.statement_bytes += name.len() + statement.bytes();
         self.statements.insert(name, Known { statement, told });
         if self.statements.len() > STATEMENTS_MAX || self.statement_bytes > STATEMENT_BYTES_MAX {
@@ -267,7 +267,7 @@ impl Memory {
     pub fn forget(&mut self, name: &[u8]) -> Option<Gone> {
         let (name, Known { statement, told }) = self.statements.remove_entry(name)?;
         self.statement_bytes = self.statement_bytes.saturating_sub(name.len() + statement.bytes());
-        Some(Gone { statement, name, told })
+        Some(Gone { statement, name, told, on_backend: true })
     }
 
     /// Nor any other.

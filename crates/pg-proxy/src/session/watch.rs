@@ -19,7 +19,7 @@ use super::memory::{Held, Memory};
 use crate::backend::Contents;
 use crate::guard::Guard;
 use crate::pipeline::{Behind, Own, Pipeline, Step, Unnamed};
-use crate::prepared::{Gone, NONE, OUTDATED, PREFIX, Shape, Statement, Statements};
+use crate::prepared::{GONE, Gone, NONE, OUTDATED, PREFIX, Shape, Statement, Statements};
 use crate::refusal::Refusal;
 use crate::settings::APPLICATION_NAME;
 use crate::show::{Answers, may_be_show};
@@ -240,12 +240,22 @@ impl FromClient<'_> {
         let text = frontend::parse_query(body).unwrap_or_default();
         let effects = insula_session_sql::effects(text);
         self.runs(&effects, out);
-        if let Some((gone, text)) = self.deallocated(&effects, text) {
-            let statement = &gone.statement;
-            if !self.contents.kept.uses(statement) && statement.put_parse(out).is_ok() {
-                self.pipeline.steps_before_query(Step::Given(Arc::clone(statement)));
+        if let Some((mut gone, mut text)) = self.deallocated(&effects, text) {
+            gone.on_backend = self.contents.kept.uses(&gone.statement);
+            if gone.on_backend {
+                self.contents.kept.remove(&gone.statement);
+            } else if let Some(named) = &effects.deallocates {
+                // Its own text could fail to be read, and the server would wait for a
+                // Sync. One may be left of a time when this failed.
+                let start = named.range.start;
+                text.splice(start..start + gone.statement.name().len(), GONE.iter().copied());
+                Named::Statement(GONE).put(frontend::tag::CLOSE, out);
+                let empty = Parse { name: GONE, query: b"", parameter_types: b"\0\0" };
+                if empty.put(out).is_ok() {
+                    self.pipeline.steps_before_query(Step::Hidden);
+                    self.pipeline.steps_before_query(Step::Hidden);
+                }
             }
-            self.contents.kept.remove(statement);
             self.pipeline.steps_before_query(Step::Deallocated(Box::new(gone)));
             return put_query(out, &text).map_err(|_| WireError::Malformed("a text holds a zero byte"));
         }
@@ -661,6 +671,7 @@ impl FromServer<'_> {
                 out.extend_from_slice(message);
             }
             Some(Step::Close(_)) if !is_parse => out.extend_from_slice(message),
+            Some(Step::Hidden) => {}
             Some(Step::Given(_) | Step::GivenUnnamed) if is_parse => {}
             Some(Step::KnownAlready(_)) if !is_parse => put_parse_complete(out),
             Some(Step::Dropped(_)) if !is_parse => {}
@@ -698,7 +709,9 @@ impl FromServer<'_> {
             Step::KnownAlready(name) => drop(self.memory.forget(&name)),
             Step::Close(gone) => self.memory.recall(*gone),
             Step::Deallocated(gone) => {
-                self.contents.kept.keeps_still(&gone.statement);
+                if gone.on_backend {
+                    self.contents.kept.keeps_still(&gone.statement);
+                }
                 self.memory.recall(*gone);
             }
             Step::Given(statement) => self.contents.kept.remove(&statement),
@@ -714,7 +727,12 @@ impl FromServer<'_> {
                 Behind::Step(None) | Behind::Query => {}
             },
             Step::Dropped(dropped) => self.contents.kept.keeps(dropped),
-            Step::Plain | Step::Again | Step::Describe(_) | Step::DescribePortal(_) | Step::Check(_) => {}
+            Step::Plain
+            | Step::Hidden
+            | Step::Again
+            | Step::Describe(_)
+            | Step::DescribePortal(_)
+            | Step::Check(_) => {}
         }
     }
 

@@ -548,6 +548,32 @@ async fn what_sequences_gave_is_not_read_behind_other_settings_or_within_a_pipel
     assert_eq!(sqlstate(&messages), "55000");
 }
 
+/// A DEALLOCATE of what the backend does not have, and could not read any more.
+#[tokio::test]
+async fn a_statement_whose_table_is_gone_can_be_taken_leave_of() {
+    let world = world_of(1).await;
+    let tenant = world.tenant("acme").await;
+    let a = world.connect(&tenant).await;
+    a.batch_execute("create table t (x int)").await.unwrap();
+    let (mut raw, _) = Raw::session(&world, &tenant).await;
+    let step = |name, text| Extended { name, text };
+    for name in [&b"s"[..], b"u"] {
+        assert_eq!(letters(&extended(&mut raw, &[step(name, Some(b"select * from t"))]).await), "12CZ");
+    }
+    a.batch_execute("drop table t").await.unwrap();
+    let _ = a.batch_execute("select pg_terminate_backend(pg_backend_pid())").await;
+    for text in ["begin; selec", "begin", "selec", "deallocate s", "rollback"] {
+        raw.query(text).await;
+        raw.until_ready().await;
+    }
+    for expected in ["CZ", "EZ"] {
+        raw.query("deallocate s").await;
+        assert_eq!(letters(&raw.until_ready().await), expected);
+    }
+    raw.query("deallocate u").await;
+    assert_eq!(letters(&raw.until_ready().await), "CZ");
+}
+
 /// The name that the backend has for the statement that was prepared last.
 async fn name_on_backend(client: &Client) -> String {
     let sql = "select name from pg_prepared_statements where name like 'insula%' order by prepare_time desc limit 1";
