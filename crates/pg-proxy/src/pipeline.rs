@@ -38,7 +38,9 @@ enum Awaited {
 }
 
 impl Awaited {
-    /// Whether the server goes on behind it where it has failed before.
+    /// Whether the server goes on behind it where it has failed before. A `Query`
+    /// that is sent before the `Sync` it skips as well: one answer is missing from
+    /// there on, so that the session is never idle and keeps its backend.
     fn ends(&self) -> bool {
         matches!(self, Self::Query | Self::Sync | Self::Own(_))
     }

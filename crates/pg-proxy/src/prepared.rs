@@ -90,6 +90,13 @@ struct Content {
     read_under: ReadUnder,
 }
 
+impl Content {
+    fn of(parse: &Parse<'_>, read_under: ReadUnder) -> Self {
+        let copied = Bytes::copy_from_slice;
+        Self { text: copied(parse.query), types: copied(parse.parameter_types), read_under }
+    }
+}
+
 impl Statement {
     /// Its name on backends. Numbers are never given twice, so that no two
     /// statements can be taken for each other.
@@ -135,12 +142,16 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
+    /// The statement with this text, where a session has it.
+    pub fn find(&self, parse: &Parse<'_>, read_under: ReadUnder) -> Option<Arc<Statement>> {
+        read_under.as_ref()?;
+        self.lock().get(&Content::of(parse, read_under)).and_then(Weak::upgrade)
+    }
+
     /// The statement with this text, known or new; a new one where it is not
     /// known how it is read.
     pub fn get(&self, parse: &Parse<'_>, read_under: ReadUnder) -> Arc<Statement> {
-        let copied = Bytes::copy_from_slice;
-        let (text, types) = (copied(parse.query), copied(parse.parameter_types));
-        let content = Content { text, types, read_under };
+        let content = Content::of(parse, read_under);
         let is_shared = content.read_under.is_some();
         if is_shared && let Some(statement) = self.lock().get(&content).and_then(Weak::upgrade) {
             return statement;

@@ -9,7 +9,7 @@ use insula_domain::TenantId;
 use insula_route_map::Snapshot;
 
 use crate::front::PgProxy;
-use crate::top::{Sample, Series};
+use crate::top::Series;
 
 /// The label of all tenants without a series of their own.
 const OTHER: &str = "other";
@@ -108,8 +108,8 @@ impl PgProxy {
         write(&lines)
     }
 
-    fn samples(&self) -> HashMap<TenantId, Sample> {
-        let mut samples: HashMap<TenantId, Sample> = HashMap::new();
+    fn samples(&self) -> HashMap<TenantId, Series> {
+        let mut samples: HashMap<TenantId, Series> = HashMap::new();
         for (tenant, account) in self.front.accounts.all() {
             samples.entry(tenant).or_default().counts = account.counts();
         }

@@ -21,15 +21,7 @@ use crate::pool::Tally;
 /// had most transactions in this time.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A tenant as it is now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sample {
-    pub counts: Counts,
-    pub clients: u32,
-    pub held: Tally,
-}
-
-/// What one series says.
+/// What one series says; of one tenant, or of several together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Series {
     pub counts: Counts,
@@ -56,7 +48,7 @@ impl Top {
         &mut self,
         now: Instant,
         most: usize,
-        samples: &HashMap<TenantId, Sample>,
+        samples: &HashMap<TenantId, Series>,
     ) -> (HashMap<TenantId, Series>, Series) {
         self.own.retain(|tenant, _| samples.contains_key(tenant));
         let chosen = self.choose(now, most, samples);
@@ -70,7 +62,7 @@ impl Top {
             }
             if chosen.contains(tenant) {
                 let counts = before.map_or(Counts::default(), |before| before.and(passed));
-                own.insert(*tenant, Series { counts, clients: sample.clients, held: sample.held });
+                own.insert(*tenant, Series { counts, ..*sample });
             } else {
                 rest.clients += sample.clients;
                 rest.held = rest.held.and(sample.held);
@@ -87,7 +79,7 @@ impl Top {
         &mut self,
         now: Instant,
         most: usize,
-        samples: &HashMap<TenantId, Sample>,
+        samples: &HashMap<TenantId, Series>,
     ) -> HashSet<TenantId> {
         let is_over =
             self.window.as_ref().is_none_or(|(began, _)| now.saturating_duration_since(*began) >= WINDOW);
@@ -106,7 +98,7 @@ impl Top {
             .collect();
         tenants.sort_unstable();
         if is_over {
-            let transactions = |(tenant, sample): (&TenantId, &Sample)| (*tenant, sample.counts.transactions);
+            let transactions = |(tenant, sample): (&TenantId, &Series)| (*tenant, sample.counts.transactions);
             self.window = Some((now, samples.iter().map(transactions).collect()));
         }
         tenants.into_iter().take(most).map(|(.., tenant)| tenant).collect()
@@ -124,8 +116,8 @@ mod tests {
     }
 
     /// A front whose tenants have had so many transactions.
-    fn samples(transactions: &[u64]) -> HashMap<TenantId, Sample> {
-        let sample = |transactions: u64| Sample {
+    fn samples(transactions: &[u64]) -> HashMap<TenantId, Series> {
+        let sample = |transactions: u64| Series {
             counts: Counts { transactions, ..Counts::default() },
             clients: 1,
             held: Tally { open: 2, idle: 1, waiting: 0 },

@@ -32,7 +32,7 @@ const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
 const NAMED_BYTES_MAX: u32 = 4096;
 
 /// A longer unnamed statement is not kept for another backend.
-const UNNAMED_BYTES_MAX: usize = 64 * 1024;
+const UNNAMED_KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// A statement with a longer name stays where it is.
 const NAME_BYTES_MAX: usize = 1024;
@@ -205,9 +205,13 @@ impl FromClient<'_> {
             |text| insula_session_sql::effects(text).deallocates.is_some_and(|one| named(&one.name));
         match header.tag {
             frontend::tag::PARSE if is_unsure => Parse::from_body(body).is_ok_and(|parse| {
-                let made = || self.statements.get(&parse, self.memory.read_under());
-                let is_made = || self.pipeline.is_in_doubt(header.tag, parse.name, Some(&made()));
-                if parse.name.is_empty() { deallocated(parse.query) } else { named(parse.name) || is_made() }
+                if parse.name.is_empty() {
+                    return deallocated(parse.query);
+                }
+                // One that nobody has cannot be in doubt.
+                let made = self.statements.find(&parse, self.memory.read_under());
+                named(parse.name)
+                    || made.is_some_and(|made| self.pipeline.is_in_doubt(header.tag, parse.name, Some(&made)))
             }),
             frontend::tag::BIND => BindNames::from_beginning(body).is_some_and(|names| used(names.statement)),
             frontend::tag::DESCRIBE => {
@@ -316,7 +320,7 @@ impl FromClient<'_> {
         } else {
             out.extend_from_slice(message);
             let mut parse = Bytes::new();
-            if message.len() <= UNNAMED_BYTES_MAX {
+            if message.len() <= UNNAMED_KEPT_BYTES_MAX {
                 parse = Bytes::copy_from_slice(message);
             } else {
                 self.memory.pin("long_statement");
