@@ -18,6 +18,8 @@ pub(crate) struct Account {
     waits: AtomicU64,
     waited_us: AtomicU64,
     longest_wait_us: AtomicU64,
+    /// Of prepared statements that its sessions remember now.
+    statement_bytes: AtomicU64,
     pins: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -87,6 +89,21 @@ impl Account {
     /// reasons.
     pub fn pinned(&self, reason: &'static str) {
         *lock(&self.pins).entry(reason).or_default() += 1;
+    }
+
+    /// A session remembers so many bytes more of prepared statements.
+    pub fn remembers(&self, bytes: usize) {
+        self.statement_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// And so many fewer.
+    pub fn forgets(&self, bytes: usize) {
+        self.statement_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What all its sessions remember of them.
+    pub fn statement_bytes(&self) -> u64 {
+        self.statement_bytes.load(Ordering::Relaxed)
     }
 
     pub fn counts(&self) -> Counts {

@@ -54,9 +54,31 @@ pub(crate) struct Slot {
     state: Mutex<SlotState>,
 }
 
+/// What a cancel of a session finds. What it may reach is the client's own.
+#[derive(Debug, Default)]
+enum Way {
+    /// Nothing of the client's is under way.
+    #[default]
+    Nowhere,
+    /// What the client has asked waits for a backend, or for the front's own
+    /// on it, and a cancel waits with it.
+    Later { is_asked: bool },
+    /// The backend that works for it.
+    There(CancelTarget),
+}
+
+/// Why a cancel is not on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotNow {
+    /// It goes when that begins for which it is meant.
+    Later,
+    /// There is nothing to cancel.
+    Idle,
+}
+
 #[derive(Debug, Default)]
 struct SlotState {
-    target: Option<CancelTarget>,
+    way: Way,
     /// The cancels to that backend, and to those before it to which there were none.
     passage: Arc<Passage>,
 }
@@ -85,28 +107,51 @@ pub(crate) struct UnderWay {
 }
 
 impl Slot {
-    /// The session's queries run there from here on.
-    pub fn lead_to(&self, target: CancelTarget) {
-        self.lock().target = Some(target);
+    /// The session's queries run there from here on. Whether one of them was to
+    /// be cancelled before it could begin.
+    #[must_use]
+    pub fn lead_to(&self, target: CancelTarget) -> bool {
+        let before = std::mem::replace(&mut self.lock().way, Way::There(target));
+        matches!(before, Way::Later { is_asked: true })
+    }
+
+    /// What the client has asked cannot begin yet.
+    pub fn lead_later(&self) {
+        let mut state = self.lock();
+        if !matches!(state.way, Way::Later { .. }) {
+            state.way = Way::Later { is_asked: false };
+        }
+    }
+
+    /// The session keeps its backend, and nothing of the client's is under way.
+    pub fn lead_nowhere(&self) {
+        self.lock().way = Way::Nowhere;
     }
 
     /// The session has no backend any more. Gives the cancels that are on their
     /// way to the one that it had, or have got lost on it, where there are any.
     #[must_use]
-    pub fn lead_nowhere(&self) -> Option<Arc<Passage>> {
+    pub fn leave(&self) -> Option<Arc<Passage>> {
         let mut state = self.lock();
-        state.target = None;
+        state.way = Way::Nowhere;
         let is_clear = state.passage.is_clear();
         (!is_clear).then(|| std::mem::take(&mut state.passage))
     }
 
     /// A cancel of what the session does now, if it does anything.
-    pub fn begin(&self) -> Option<UnderWay> {
-        let state = self.lock();
-        let target = state.target.clone()?;
+    pub fn begin(&self) -> Result<UnderWay, NotNow> {
+        let mut state = self.lock();
+        let target = match &mut state.way {
+            Way::Nowhere => return Err(NotNow::Idle),
+            Way::Later { is_asked } => {
+                *is_asked = true;
+                return Err(NotNow::Later);
+            }
+            Way::There(target) => target.clone(),
+        };
         let passage = Arc::clone(&state.passage);
         passage.lock().under_way += 1;
-        Some(UnderWay { passage, has_arrived: false, target })
+        Ok(UnderWay { passage, has_arrived: false, target })
     }
 
     fn lock(&self) -> MutexGuard<'_, SlotState> {
@@ -254,8 +299,8 @@ mod tests {
         let keys = Arc::new(CancelKeys::default());
         let given: Vec<_> = (0..100).map(|number| keys.give(&OsEntropy, number % 2 * 2).unwrap()).collect();
         for (number, given) in given.iter().enumerate() {
-            assert!(keys.find(&given.key).unwrap().begin().is_none(), "it has no backend yet");
-            given.slot.lead_to(target(u32::try_from(number).unwrap()));
+            assert!(keys.find(&given.key).unwrap().begin().is_err(), "it has no backend yet");
+            assert!(!given.slot.lead_to(target(u32::try_from(number).unwrap())));
         }
         for (number, given) in given.iter().enumerate() {
             let under_way = keys.find(&given.key).unwrap().begin().unwrap();
@@ -279,12 +324,12 @@ mod tests {
     #[tokio::test]
     async fn a_backend_is_kept_until_a_cancel_has_been_through() {
         let slot = Slot::default();
-        slot.lead_to(target(1));
-        assert!(slot.lead_nowhere().is_none(), "nothing is on its way");
-        assert!(slot.begin().is_none());
-        slot.lead_to(target(2));
+        assert!(!slot.lead_to(target(1)));
+        assert!(slot.leave().is_none(), "nothing is on its way");
+        assert!(slot.begin().is_err());
+        assert!(!slot.lead_to(target(2)));
         let mut under_way = slot.begin().unwrap();
-        let passage = slot.lead_nowhere().unwrap();
+        let passage = slot.leave().unwrap();
         let waiting = tokio::spawn(async move { passage.all_through().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -296,12 +341,12 @@ mod tests {
     #[tokio::test]
     async fn a_backend_to_which_a_cancel_got_lost_goes_to_nobody_and_the_next_one_does() {
         let slot = Slot::default();
-        slot.lead_to(target(1));
+        assert!(!slot.lead_to(target(1)));
         let late = slot.begin().unwrap();
-        let first = slot.lead_nowhere().unwrap();
+        let first = slot.leave().unwrap();
         // The session has its next backend before it is known.
-        slot.lead_to(target(2));
-        assert!(slot.lead_nowhere().is_none(), "the next one has nothing to do with it");
+        assert!(!slot.lead_to(target(2)));
+        assert!(slot.leave().is_none(), "the next one has nothing to do with it");
         drop(late);
         assert!(!first.all_through().await && !first.all_through().await, "whoever asks");
     }
@@ -313,7 +358,7 @@ mod tests {
         let slot = Slot::default();
         let mut target = target(1);
         Arc::make_mut(&mut target.endpoint).port = server.local_addr().unwrap().port();
-        slot.lead_to(target);
+        assert!(!slot.lead_to(target));
         let tls = crate::tls::connector().unwrap();
         let sent = slot.begin().unwrap().send(&tls, Duration::from_secs(600));
         let accepted = async { server.accept().await.unwrap().0 };
@@ -321,8 +366,26 @@ mod tests {
             _ = sent => panic!("nobody has answered"),
             stream = accepted => stream,
         };
-        assert!(!slot.lead_nowhere().unwrap().all_through().await);
+        assert!(!slot.leave().unwrap().all_through().await);
         drop(stream);
+    }
+
+    #[test]
+    fn a_cancel_waits_for_what_it_is_meant_for_and_is_dropped_where_that_is_nothing() {
+        let slot = Slot::default();
+        assert_eq!(slot.begin().unwrap_err(), NotNow::Idle);
+        slot.lead_later();
+        assert!(!slot.lead_to(target(1)), "nobody has asked");
+        slot.lead_later();
+        assert_eq!(slot.begin().unwrap_err(), NotNow::Later);
+        slot.lead_later();
+        assert!(slot.lead_to(target(1)) && !slot.lead_to(target(1)), "it is told once");
+        slot.lead_later();
+        assert_eq!(slot.begin().unwrap_err(), NotNow::Later);
+        // What it was meant for is over without having begun.
+        slot.lead_nowhere();
+        assert_eq!(slot.begin().unwrap_err(), NotNow::Idle);
+        assert!(!slot.lead_to(target(1)) && slot.leave().is_none());
     }
 
     #[test]

@@ -38,8 +38,15 @@ pub struct PgProxyConfig {
     /// Backends of one tenant on a cluster; `None` is three quarters of what the
     /// cluster has.
     pub backends_per_tenant_max: Option<u32>,
+    /// Sessions at work on a cluster at once while several tenants are; 0 is no
+    /// bound, `None` is by the size of the cluster.
+    pub active_per_cluster_max: Option<u32>,
     /// Sessions of one tenant that wait for a backend at once.
     pub waiting_per_tenant_max: usize,
+    /// Bytes of prepared statements that the sessions of one tenant may have
+    /// together: by itself what 32 of them may have at the most each, and what a
+    /// thousand have with two hundred statements of a kilobyte.
+    pub statement_bytes_per_tenant_max: u64,
     /// How long a session waits for a backend before it is refused.
     pub backend_wait_max: Duration,
     /// How long a backend that nobody uses is kept.
@@ -88,7 +95,9 @@ impl Default for PgProxyConfig {
             pool_mode: PoolMode::Transaction,
             backends_per_cluster_max: 100,
             backends_per_tenant_max: None,
+            active_per_cluster_max: None,
             waiting_per_tenant_max: 1_000,
+            statement_bytes_per_tenant_max: 256 * 1024 * 1024,
             backend_wait_max: Duration::from_secs(15),
             backend_idle_max: Duration::from_secs(60),
             backend_warm_for: Duration::from_secs(10 * 60),

@@ -2,18 +2,18 @@
 //! clients in.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use insula_credentials::scram::MockSecrets;
 use insula_credentials::{ContextTokens, MasterKeys};
 use insula_domain::{Clock, Entropy, LoginId, TenantId};
-use insula_route_map::RouteMap;
+use insula_route_map::{HoldReport, RouteMap};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ use crate::config::{LiveConfig, PgProxyConfig};
 use crate::counter::Counter;
 use crate::entrance::{Entrance, Ticket};
 use crate::fitting::LongTexts;
+use crate::gate::Gates;
 use crate::journal::{Asker, Journal};
 use crate::measure::Measures;
 use crate::pool::{Opener, Pools};
@@ -68,6 +69,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// TLS towards clients, where it is configured.
     pub tls: Option<FrontTls>,
+    /// Where the front says what becomes of tenants that are held.
+    pub hold_reports: mpsc::Sender<HoldReport>,
 }
 
 /// The PostgreSQL front.
@@ -92,10 +95,13 @@ pub(crate) struct Front {
     pub measures: Measures,
     pub vitals: Arc<Vitals>,
     pub accounts: Accounts,
+    pub gates: Gates,
     pub roster: Arc<Roster>,
     pub journal: Journal,
     top: Mutex<Top>,
     handed_over: AtomicBool,
+    /// Clients of the processes from which this one has taken over.
+    clients_before: AtomicU64,
     sessions: Arc<Semaphore>,
     entrance: Arc<Entrance>,
     turned_away: Arc<Entrance>,
@@ -163,8 +169,9 @@ impl PgProxy {
             tenants: Arc::default(),
             logins: Arc::default(),
             pools: Pools::new(opener),
-            statements: Statements::default(),
+            statements: Statements::bounded(config.statement_bytes_per_tenant_max),
             long_texts: LongTexts::default(),
+            gates: Gates::new(parts.hold_reports.clone(), measures.clone()),
             measures,
             vitals: Arc::default(),
             accounts: Accounts::default(),
@@ -172,6 +179,7 @@ impl PgProxy {
             journal: Journal::new(Instant::now()),
             top: Mutex::default(),
             handed_over: AtomicBool::new(false),
+            clients_before: AtomicU64::new(0),
             sessions: Arc::new(Semaphore::new(config.sessions_max)),
             entrance: Arc::new(Entrance::new(config.authenticating_max)),
             turned_away: Arc::new(Entrance::new(TURNED_AWAY_MAX)),
@@ -201,6 +209,8 @@ impl PgProxy {
         }
         let (front, over) = (Arc::clone(&self.front), closed.clone());
         let time = tokio::spawn(async move { front.keep_time_until(&over).await });
+        let (front, over) = (Arc::clone(&self.front), closed.clone());
+        let holds = tokio::spawn(async move { front.keep_holds_until(&over).await });
         self.tidy_up_until(&stops.draining).await;
         if self.front.is_handed_over() {
             // What they have accepted by then is counted among the sessions.
@@ -215,7 +225,7 @@ impl PgProxy {
         self.front.journal.tell(Instant::now(), true);
         closed.cancel();
         while doors.join_next().await.is_some() {}
-        let _ = time.await;
+        let _ = tokio::join!(time, holds);
     }
 }
 
@@ -230,6 +240,25 @@ impl PgProxy {
     /// this one is told to stop it leaves them alone.
     pub fn hand_over(&self) {
         self.front.handed_over.store(true, Ordering::Release);
+    }
+
+    /// The processes from which this one has taken over still serve so many
+    /// clients.
+    pub fn is_told_of_clients_before(&self, clients: u64) {
+        self.front.clients_before.store(clients, Ordering::Relaxed);
+        self.front.measures.clients_before(clients);
+    }
+
+    /// Those, as was told last.
+    #[must_use]
+    pub fn clients_before(&self) -> u64 {
+        self.front.clients_before.load(Ordering::Relaxed)
+    }
+
+    /// Clients that this process serves, and those.
+    #[must_use]
+    pub fn clients_in_all(&self) -> u64 {
+        self.front.vitals.count() as u64 + self.clients_before()
     }
 
     /// Threads that it is to have.
@@ -248,6 +277,7 @@ impl PgProxy {
                 now = ticks.tick() => {
                     let snapshot = front.parts.routes.snapshot();
                     front.pools.sweep(&snapshot, now.into_std());
+                    front.gates.forget();
                     front.accounts.forget(|tenant| snapshot.route(tenant).is_none());
                     front.measures.pools(front.pools.tally());
                     front.journal.tell(now.into_std(), false);
@@ -266,7 +296,37 @@ impl Front {
         loop {
             tokio::select! {
                 () = over.cancelled() => return,
-                now = ticks.tick() => self.vitals.advance(now.saturating_duration_since(began)),
+                now = ticks.tick() => {
+                    self.vitals.advance(now.saturating_duration_since(began));
+                    self.pools.relieve(now.into_std());
+                }
+            }
+        }
+    }
+
+    /// Holds tenants, and lets them go, as the routes say, until all are gone.
+    async fn keep_holds_until(&self, over: &CancellationToken) {
+        let routes = &self.parts.routes;
+        let mut changed = routes.changed();
+        loop {
+            // What changes behind this is looked at the next time.
+            changed.mark_unchanged();
+            let (snapshot, now) = (routes.snapshot(), Instant::now());
+            let looked = self.gates.look(&snapshot, now);
+            if looked.has_released {
+                // What idles at an old place is of no use any more.
+                self.pools.sweep(&snapshot, now);
+            }
+            let time_is_over = async {
+                match looked.next {
+                    Some(next) => sleep_until(next.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over.cancelled() => return,
+                _ = changed.changed() => {}
+                () = time_is_over => {}
             }
         }
     }

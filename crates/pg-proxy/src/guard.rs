@@ -64,6 +64,8 @@ pub(crate) struct Rule {
     holds: Where,
     /// Why.
     pub reason: &'static str,
+    /// It is one too many, and not refused for what it is.
+    pub is_limit: bool,
 }
 
 /// Roles are Insula's. PostgreSQL lets every role set its own password and
@@ -84,6 +86,7 @@ const RULES: &[Rule] = &[
         holds: Where::Everywhere,
         reason: "It depends on the session's encoding where its quotations end. \
                  Use UTF-8, and only ASCII in the tags of dollar quotes.",
+        is_limit: false,
     },
     Rule {
         statement: "ALTER ROLE",
@@ -91,6 +94,7 @@ const RULES: &[Rule] = &[
         except: &["alter user mapping for"],
         holds: Where::Everywhere,
         reason: ROLES_ARE_OURS,
+        is_limit: false,
     },
     Rule {
         statement: "CREATE ROLE",
@@ -98,6 +102,7 @@ const RULES: &[Rule] = &[
         except: &["create user mapping for", "create user mapping if"],
         holds: Where::Everywhere,
         reason: ROLES_ARE_OURS,
+        is_limit: false,
     },
     Rule {
         statement: "DROP ROLE",
@@ -105,6 +110,7 @@ const RULES: &[Rule] = &[
         except: &["drop user mapping for", "drop user mapping if"],
         holds: Where::Everywhere,
         reason: ROLES_ARE_OURS,
+        is_limit: false,
     },
     Rule {
         statement: "DROP OWNED",
@@ -112,6 +118,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::Everywhere,
         reason: "It would take the rights that Insula gave to the tenant's role.",
+        is_limit: false,
     },
     Rule {
         statement: "REASSIGN OWNED",
@@ -119,6 +126,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::Everywhere,
         reason: "Owners belong to the app schema.",
+        is_limit: false,
     },
     Rule {
         statement: "GRANT",
@@ -127,6 +135,7 @@ const RULES: &[Rule] = &[
         holds: Where::Everywhere,
         reason: "Rights belong to Insula. PostgreSQL 15 lets a role grant itself to others, \
                  whose own isolation could then not be proved any more.",
+        is_limit: false,
     },
     Rule {
         statement: "REVOKE",
@@ -134,6 +143,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::Everywhere,
         reason: "Rights belong to Insula.",
+        is_limit: false,
     },
     Rule {
         statement: "ALTER DEFAULT PRIVILEGES",
@@ -141,6 +151,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::Everywhere,
         reason: "Rights belong to Insula.",
+        is_limit: false,
     },
     Rule {
         statement: "PREPARE TRANSACTION",
@@ -149,6 +160,7 @@ const RULES: &[Rule] = &[
         holds: Where::Everywhere,
         reason: "A prepared transaction keeps its locks when its session has ended, \
                  also that of a tenant who is suspended or moves.",
+        is_limit: false,
     },
     Rule {
         statement: "LISTEN",
@@ -156,6 +168,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::UnnamedChannel,
         reason: CHANNELS_HAVE_NAMES,
+        is_limit: false,
     },
     Rule {
         statement: "NOTIFY",
@@ -163,6 +176,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::UnnamedChannel,
         reason: CHANNELS_HAVE_NAMES,
+        is_limit: false,
     },
     Rule {
         statement: "TRUNCATE",
@@ -170,6 +184,7 @@ const RULES: &[Rule] = &[
         except: &[],
         holds: Where::Pool,
         reason: "It would take the rows of all tenants of the pool. Use DELETE, which takes your own.",
+        is_limit: false,
     },
     Rule {
         statement: "LOCK",
@@ -178,6 +193,7 @@ const RULES: &[Rule] = &[
         holds: Where::Pool,
         reason: "It would lock the table for all tenants of the pool. Use SELECT … FOR UPDATE, or a tier with \
                  tables of one's own.",
+        is_limit: false,
     },
     // PostgreSQL looks at the right to these only when it has the lock. While
     // it waits for it, behind a transaction of the same tenant's, everybody
@@ -194,6 +210,7 @@ const RULES: &[Rule] = &[
         holds: Where::Pool,
         reason: "Definitions come with the app schema, and it would wait for a lock that stops all tenants of the \
                  pool.",
+        is_limit: false,
     },
     Rule {
         statement: "CREATE RULE",
@@ -202,6 +219,7 @@ const RULES: &[Rule] = &[
         holds: Where::Pool,
         reason: "Definitions come with the app schema, and it would wait for a lock that stops all tenants of the \
                  pool.",
+        is_limit: false,
     },
     Rule {
         statement: "ALTER INDEX",
@@ -210,11 +228,24 @@ const RULES: &[Rule] = &[
         holds: Where::Pool,
         reason: "Definitions come with the app schema, and it would wait for a lock that stops all tenants of the \
                  pool.",
+        is_limit: false,
+    },
+    Rule {
+        statement: "one more prepared statement",
+        starts: &[],
+        except: &[],
+        holds: Where::Everywhere,
+        reason: "The tenant's sessions have as many bytes of prepared statements as they may have together. Close \
+                 those that are not needed, let drivers keep fewer, or open fewer connections.",
+        is_limit: true,
     },
 ];
 
 /// The number of the rule for texts that cannot be read.
 const UNCLEAR: usize = 0;
+
+/// That of the last rule, which is not about texts.
+const TOO_MANY_STATEMENTS: usize = RULES.len() - 1;
 
 /// The number of the rule against a statement.
 fn objection(isolation: Isolation, head: &Head) -> Option<usize> {
@@ -325,8 +356,8 @@ impl Guard {
             if is_refused { Fitted::Unchanged } else { self.fit((message_tag, name, rest), text, out) };
         let number = match (fitted, found) {
             (Fitted::Changed, _) => return true,
-            (_, None) => return false,
-            (Fitted::Unchanged, Some(number)) | (Fitted::Refused(number), Some(_)) => number,
+            (Fitted::Unchanged, None) => return false,
+            (Fitted::Unchanged, Some(number)) | (Fitted::Refused(number), _) => number,
         };
         self.count(number);
         let query = format!("select \"{MARKER}{number}\"");
@@ -335,6 +366,14 @@ impl Guard {
             tag::PARSE => Parse { name, query, parameter_types: rest }.put(out).is_ok(),
             _ => put_query(out, query).is_ok(),
         }
+    }
+
+    /// Writes what takes the place of a `Parse` for which its tenant has no room.
+    pub fn refuse_statement(&mut self, name: &[u8], out: &mut BytesMut) {
+        self.count(TOO_MANY_STATEMENTS);
+        let query = format!("select \"{MARKER}{TOO_MANY_STATEMENTS}\"");
+        // Neither has a zero byte.
+        let _ = Parse { name, query: query.as_bytes(), parameter_types: &[0, 0] }.put(out);
     }
 
     /// Writes a text that must be changed for the database that is shared.

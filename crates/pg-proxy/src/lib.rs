@@ -14,6 +14,7 @@ mod fitting;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod gate;
 mod guard;
 mod host;
 mod journal;

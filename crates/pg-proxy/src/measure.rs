@@ -18,13 +18,28 @@ pub(crate) struct Measures {
     pub cancels_forwarded: Counter,
     pub cancels_unknown: Counter,
     pub cancels_idle: Counter,
+    pub held_clients: Gauge,
     backend_open_seconds: Histogram,
+    hold_wait_seconds: Histogram,
+}
+
+/// With what a hold of a tenant has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldOutcome {
+    /// The tenant was let go.
+    Released,
+    /// Its time was over.
+    TimedOut,
 }
 
 impl Measures {
     /// Registers the metrics with the recorder that is installed by then.
     pub fn register() -> Self {
         metrics::describe_gauge!("insula_pg_sessions", "Sessions of the PostgreSQL front, by state");
+        metrics::describe_gauge!(
+            "insula_pg_draining_clients",
+            "Clients that the processes still serve from which this one has taken over"
+        );
         metrics::describe_counter!("insula_pg_refused_total", "Clients turned away, by problem code");
         metrics::describe_counter!("insula_pg_ended_total", "Sessions ended by the front, by problem code");
         metrics::describe_counter!("insula_pg_bytes_total", metrics::Unit::Bytes, "Bytes relayed");
@@ -49,6 +64,16 @@ impl Measures {
             metrics::Unit::Seconds,
             "Time to open a backend"
         );
+        metrics::describe_counter!(
+            "insula_pg_holds_total",
+            "Tenants whose transactions had to wait for a move, by what ended that"
+        );
+        metrics::describe_gauge!("insula_pg_held_clients", "Clients that wait for their tenant to be moved");
+        metrics::describe_histogram!(
+            "insula_pg_hold_wait_seconds",
+            metrics::Unit::Seconds,
+            "Time that a client has waited for its tenant to be moved"
+        );
         Self {
             authenticating: metrics::gauge!("insula_pg_sessions", "state" => "authenticating"),
             relaying: metrics::gauge!("insula_pg_sessions", "state" => "relaying"),
@@ -57,7 +82,9 @@ impl Measures {
             cancels_forwarded: metrics::counter!("insula_pg_cancels_total", "outcome" => "forwarded"),
             cancels_unknown: metrics::counter!("insula_pg_cancels_total", "outcome" => "unknown_key"),
             cancels_idle: metrics::counter!("insula_pg_cancels_total", "outcome" => "nothing_under_way"),
+            held_clients: metrics::gauge!("insula_pg_held_clients"),
             backend_open_seconds: metrics::histogram!("insula_pg_backend_open_seconds"),
+            hold_wait_seconds: metrics::histogram!("insula_pg_hold_wait_seconds"),
         }
     }
 
@@ -82,6 +109,26 @@ impl Measures {
         set("used", tally.open.saturating_sub(tally.idle));
         set("idle", tally.idle);
         metrics::gauge!("insula_pg_waiting_sessions").set(f64::from(tally.waiting));
+    }
+
+    /// What the processes before this one still have.
+    pub fn clients_before(&self, clients: u64) {
+        // Exact up to 2^53.
+        metrics::gauge!("insula_pg_draining_clients").set(clients as f64);
+    }
+
+    /// A client has waited for its tenant to be moved.
+    pub fn held(&self, waited: Duration) {
+        self.hold_wait_seconds.record(waited.as_secs_f64());
+    }
+
+    /// A tenant is held no more.
+    pub fn hold_over(&self, outcome: HoldOutcome) {
+        let outcome = match outcome {
+            HoldOutcome::Released => "released",
+            HoldOutcome::TimedOut => "timed_out",
+        };
+        metrics::counter!("insula_pg_holds_total", "outcome" => outcome).increment(1);
     }
 
     pub fn backend_opened(&self, took: Duration) {

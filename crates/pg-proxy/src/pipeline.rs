@@ -3,13 +3,15 @@
 //! transaction. It says when a session is idle, and so when its backend may be
 //! given back.
 
+mod step;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use insula_pg_wire::{TransactionStatus, backend, frontend};
 
-use crate::prepared::{Dropped, Gone, Statement};
+pub(crate) use self::step::{Behind, Step, Unnamed};
+use crate::prepared::{Gone, Statement};
 
 /// Questions under way above which no more are read from the client until some
 /// are answered.
@@ -62,112 +64,8 @@ pub(crate) enum Own {
     Ask,
     /// The backend forgets what other sessions had from sequences.
     Forget,
-}
-
-/// A message about prepared statements.
-#[derive(Debug, Clone)]
-pub(crate) enum Step {
-    /// The client's, which goes on as it is.
-    Plain,
-    /// The client's `Parse` by a name that it has given already.
-    Again,
-    /// The client's `Parse` or `Close` of the unnamed statement, and what that was
-    /// before.
-    Unnamed(Option<Box<Unnamed>>),
-    /// The client's `Parse` of a statement under this name of its own.
-    Parse(Arc<Statement>, Bytes),
-    /// The front's `Close` or `Parse` of a statement that is nobody's.
-    Hidden,
-    /// The front's `Parse` of a statement that the backend did not have.
-    Given(Arc<Statement>),
-    /// The front's `Parse` of the session's unnamed statement.
-    GivenUnnamed,
-    /// A `Close` that takes the place of a `Parse` which the backend does not
-    /// need: its answer is turned into that of a `Parse`. With the client's name.
-    KnownAlready(Bytes),
-    /// The client's `Close` of a statement.
-    Close(Box<Gone>),
-    /// The client's statement that a DEALLOCATE takes away. It is not answered of
-    /// itself, but when the DEALLOCATE is done.
-    Deallocated(Box<Gone>),
-    /// The front's `Close` of a statement that has to go.
-    Dropped(Dropped),
-    /// The client's `Describe` of a statement: of which, and what it calls it,
-    /// where that is to be noted.
-    Describe(Option<(Arc<Statement>, Bytes)>),
-    /// The client's `Describe` of a portal, and the same of its statement.
-    DescribePortal(Option<(Arc<Statement>, Bytes)>),
-    /// The front's `Describe` of a statement that is to run.
-    Check(Arc<Statement>),
-}
-
-/// The unnamed prepared statement.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Unnamed {
-    /// Its `Parse`, whole; empty where there is none.
-    pub parse: Bytes,
-    /// The backend that the session has now has it.
-    pub is_there: bool,
-}
-
-/// What was sent behind what was skipped, and changes the unnamed statement too.
-#[derive(Debug)]
-pub(crate) enum Behind<'a> {
-    /// Nothing: it is as it was before.
-    Nothing,
-    /// This, before which it was so.
-    Step(&'a mut Option<Box<Unnamed>>),
-    /// A `Query`, which takes it away.
-    Query,
-}
-
-impl Step {
-    /// Bytes that it keeps of an unnamed statement.
-    fn unnamed_bytes(&self) -> usize {
-        match self {
-            Self::Unnamed(Some(before)) => before.parse.len(),
-            _ => 0,
-        }
-    }
-
-    /// Whether it says what statements there are.
-    fn is_unsure(&self) -> bool {
-        match self {
-            Self::Parse(..)
-            | Self::Given(_)
-            | Self::KnownAlready(_)
-            | Self::Close(_)
-            | Self::Dropped(_)
-            | Self::Deallocated(_) => true,
-            Self::Plain
-            | Self::Hidden
-            | Self::Again
-            | Self::Unnamed(_)
-            | Self::GivenUnnamed
-            | Self::Describe(_)
-            | Self::DescribePortal(_)
-            | Self::Check(_) => false,
-        }
-    }
-
-    /// Whether it says whether there is a statement of this name, or this one.
-    fn is_about(&self, name: &[u8], statement: Option<&Arc<Statement>>) -> bool {
-        let is_same = |other: &Arc<Statement>| statement.is_some_and(|own| Arc::ptr_eq(own, other));
-        match self {
-            Self::Parse(made, own) => own == name || is_same(made),
-            Self::KnownAlready(own) => own == name,
-            Self::Close(gone) => gone.name == name,
-            Self::Deallocated(gone) => gone.name == name || is_same(&gone.statement),
-            Self::Given(made) => is_same(made),
-            Self::Dropped(dropped) => statement.is_some_and(|own| dropped.is(own)),
-            _ => false,
-        }
-    }
-
-    /// The same of the unnamed one.
-    fn is_about_unnamed(&self) -> bool {
-        matches!(self, Self::Unnamed(_) | Self::GivenUnnamed)
-    }
+    /// What the session began with is set again where it was reset.
+    PutBack,
 }
 
 /// Where a session stands in the protocol.
@@ -183,6 +81,8 @@ pub(crate) struct Pipeline {
     terminated: bool,
     /// Statements that were done, to be compared.
     done: u32,
+    /// How often `ReadyForQuery` has come, to be compared.
+    answered: u32,
     passed: Passed,
     /// The server has failed at something, and skips what was asked with it.
     failed: bool,
@@ -217,6 +117,7 @@ impl Pipeline {
             copying_in: false,
             terminated: false,
             done: 0,
+            answered: 0,
             passed: Passed::default(),
             failed: false,
             deallocated: Vec::new(),
@@ -502,6 +403,7 @@ impl Pipeline {
         self.copying_in = false;
         self.failed = false;
         self.done = self.done.wrapping_add(1);
+        self.answered = self.answered.wrapping_add(1);
         self.until_dropped = self.until_dropped.saturating_sub(1);
         let set_aside = std::mem::take(&mut self.deallocated);
         self.unsure -= set_aside.len();
@@ -530,6 +432,12 @@ impl Pipeline {
         skipped
     }
 
+    /// Something is under way behind which a transaction may be over: all that was
+    /// sent is answered without anything more from the client.
+    pub fn may_end(&self) -> bool {
+        !self.awaited.is_empty() && !self.unsynced && !self.copying_in
+    }
+
     /// Nothing is under way and no transaction is open.
     pub fn is_idle(&self) -> bool {
         !self.is_busy() && self.status == TransactionStatus::Idle
@@ -543,6 +451,23 @@ impl Pipeline {
     /// Another number after each statement that was done.
     pub fn done(&self) -> u32 {
         self.done
+    }
+
+    /// Another number after each `ReadyForQuery`.
+    pub fn answered(&self) -> u32 {
+        self.answered
+    }
+
+    /// Whether what the client has asked behind so many answers is under way, and
+    /// has not failed, and nothing at all was asked behind it.
+    pub fn has_nothing_but_the_one_behind(&self, answered: u32) -> bool {
+        let is_it = self.answered == answered && self.is_busy() && !self.failed;
+        let is_last = match self.ends() {
+            0 => true,
+            1 => !self.unsynced && self.awaited.back().is_some_and(Awaited::ends),
+            _ => false,
+        };
+        is_it && is_last && self.answers_own().is_none()
     }
 
     /// What has passed since this was asked last.
@@ -562,191 +487,4 @@ impl Pipeline {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Plays a conversation: `>` before what the client sends, `<` before what
-    /// the server sends; `<I`, `<T` and `<!` are `ReadyForQuery`. Gives whether
-    /// the session is idle after each message.
-    fn idle_after(conversation: &str) -> Vec<bool> {
-        let mut pipeline = Pipeline::new();
-        conversation
-            .split_whitespace()
-            .map(|message| {
-                match message.as_bytes() {
-                    [b'>', tag] => pipeline.client_sent(*tag),
-                    b"<I" => drop(pipeline.server_ready(TransactionStatus::Idle)),
-                    b"<T" => drop(pipeline.server_ready(TransactionStatus::InTransaction)),
-                    b"<!" => drop(pipeline.server_ready(TransactionStatus::Failed)),
-                    [b'<', tag] => pipeline.server_sent(*tag),
-                    _ => panic!("not a message: {message}"),
-                }
-                pipeline.is_idle()
-            })
-            .collect()
-    }
-
-    fn idle_only_at_the_end(conversation: &str) {
-        let idle = idle_after(conversation);
-        let (last, before) = idle.split_last().unwrap();
-        assert!(*last, "not idle after {conversation}");
-        assert!(!before.contains(last), "idle too early in {conversation}: {idle:?}");
-    }
-
-    #[test]
-    fn a_session_is_idle_when_all_is_answered_and_no_transaction_is_open() {
-        idle_only_at_the_end(">Q <T <C <I");
-        idle_only_at_the_end(">Q <C <T >Q <E <! >Q <C <I");
-        idle_only_at_the_end(">P >B >D >E >S <1 <2 <T <C <I");
-        idle_only_at_the_end(">P >H <1 >B >E >H <2 <C >S <I");
-        idle_only_at_the_end(">F <V <I");
-    }
-
-    #[test]
-    fn transactions_and_errors_are_counted_and_what_the_front_asks_is_not() {
-        let mut pipeline = Pipeline::new();
-        let ready = |pipeline: &mut Pipeline, status| drop(pipeline.server_ready(status));
-        pipeline.asks(Own::Restore);
-        ready(&mut pipeline, TransactionStatus::Idle);
-        for status in [TransactionStatus::InTransaction, TransactionStatus::Failed, TransactionStatus::Idle] {
-            pipeline.client_sent(frontend::tag::QUERY);
-            if status == TransactionStatus::Failed {
-                pipeline.server_sent(backend::tag::ERROR_RESPONSE);
-            }
-            ready(&mut pipeline, status);
-        }
-        pipeline.client_sent(frontend::tag::SYNC);
-        ready(&mut pipeline, TransactionStatus::Idle);
-        assert_eq!(pipeline.take_passed(), Passed { transactions: 2, errors: 1 });
-        assert_eq!(pipeline.take_passed(), Passed::default());
-    }
-
-    #[test]
-    fn pipelined_questions_count_each() {
-        assert_eq!(idle_after(">Q >Q <I <I"), [false, false, false, true]);
-        assert_eq!(idle_after(">P >B >E >S >P >B >E >S <I <I")[8..], [false, true]);
-        assert_eq!(idle_after(">Q <I >P"), [false, true, false]);
-    }
-
-    #[test]
-    fn syncs_within_a_copy_are_not_answered() {
-        // The simple protocol: one Query, one answer.
-        idle_only_at_the_end(">Q <G >d >d >c <C <I");
-        // libpq, extended: the Sync that follows the Execute falls into the
-        // COPY; the one after CopyDone counts.
-        idle_only_at_the_end(">P >B >E >S <G >d >c >S <C <I");
-        idle_only_at_the_end(">P >B >E >S <G >S >d >f >S <E <I");
-        // All sent ahead, without waiting for the server.
-        idle_only_at_the_end(">P >B >E >S >d >c >S <G <C <I");
-        idle_only_at_the_end(">Q >d >c <G <C <I");
-        // The end ahead of the server's question, the Sync that counts behind all.
-        idle_only_at_the_end(">P >B >E >S >c <1 <2 <G <C >S <I");
-        idle_only_at_the_end(">P >B >E >S >f <1 <2 <G <E >S <I");
-        idle_only_at_the_end(">P >B >E >c <1 <2 <G <C >S <I");
-        // A query that was pipelined behind the whole COPY still counts.
-        assert_eq!(idle_after(">Q >d >c >Q <G <C <I <C <I")[6..], [false, false, true]);
-    }
-
-    #[test]
-    fn a_copy_that_fails_ends() {
-        idle_only_at_the_end(">Q <G >d <E <I");
-        idle_only_at_the_end(">P >B >E <G >d <E >S <I");
-        // Data still on its way after the failure changes nothing.
-        assert_eq!(idle_after(">Q <G >d <E <I >d >c")[4..], [true, true, true]);
-    }
-
-    #[test]
-    fn the_end_of_a_copy_that_there_is_not_is_not_waited_for() {
-        // Postgres.js fails each COPY once more when it is done, maybe behind
-        // its next question.
-        idle_only_at_the_end(">Q >f <T <C <I");
-        assert_eq!(idle_after(">P >B >E >S >c >f <C <I")[7..], [true]);
-        // Or it was to be one, and has failed.
-        idle_only_at_the_end(">Q >d >c <E <I");
-        assert_eq!(idle_after(">P >B >E >S >d >c >S <E <I <I")[7..], [false, false, true]);
-        // One of what is still to be answered counts.
-        assert_eq!(idle_after(">Q >Q >d >c >Q <I <G <C <I <I")[5..], [false, false, false, false, true]);
-        assert_eq!(
-            idle_after(">Q >B >E >S >d >c >S >Q <I <G <C <I <I")[8..],
-            [false, false, false, false, true]
-        );
-        assert_eq!(
-            idle_after(">S >B >E >d >c >S >Q <I <G <C <I <I")[7..],
-            [false, false, false, false, true]
-        );
-    }
-
-    #[test]
-    fn what_was_skipped_behind_an_error_is_known() {
-        let mut pipeline = Pipeline::new();
-        for tag in [b'P', b'S', b'P', b'C', b'S'] {
-            pipeline.client_sent(tag);
-            match tag {
-                b'P' => pipeline.steps(Step::Plain),
-                b'C' => pipeline.steps(Step::KnownAlready(Bytes::new())),
-                _ => {}
-            }
-        }
-        assert!(matches!(pipeline.stepped(), Some(Step::Plain)) && !pipeline.awaits_step());
-        assert!(pipeline.server_ready(TransactionStatus::Idle).is_empty());
-        assert!(pipeline.awaits_step());
-        pipeline.server_sent(b'E');
-        let skipped = pipeline.server_ready(TransactionStatus::Idle);
-        assert!(matches!(skipped[..], [Step::KnownAlready(_), Step::Plain]) && pipeline.is_idle());
-    }
-
-    #[test]
-    fn what_is_skipped_is_known_while_it_waits() {
-        let statement = crate::prepared::Statements::default().get(
-            &insula_pg_wire::frontend::Parse { name: b"", query: b"", parameter_types: b"\0\0" },
-            Some(bytes::Bytes::new()),
-        );
-        let mut pipeline = Pipeline::new();
-        // An error of what was sent before the last Sync is not one of what follows.
-        for tag in [b'B', b'E', b'S'] {
-            pipeline.client_sent(tag);
-        }
-        pipeline.server_sent(b'E');
-        pipeline.client_sent(b'B');
-        assert!(!pipeline.is_skipping());
-        pipeline.steps(Step::Check(statement));
-        assert!(!pipeline.skips_check() && !pipeline.awaits_check());
-        pipeline.server_ready(TransactionStatus::Idle);
-        assert!(pipeline.awaits_check() && pipeline.awaits_description() && !pipeline.skips_check());
-        pipeline.server_sent(b'E');
-        assert!(pipeline.skips_check() && pipeline.is_skipping());
-        pipeline.client_sent(b'S');
-        assert!(!pipeline.is_skipping(), "what comes behind the Sync is looked at");
-        pipeline.server_ready(TransactionStatus::Idle);
-        assert!(pipeline.is_idle() && !pipeline.skips_check());
-    }
-
-    #[test]
-    fn the_fronts_own_questions_stand_in_line() {
-        let mut pipeline = Pipeline::new();
-        pipeline.asks(Own::Restore);
-        pipeline.client_sent(b'Q');
-        pipeline.steps_before_query(Step::GivenUnnamed);
-        assert_eq!(pipeline.answers_own(), Some(Own::Restore));
-        assert!(pipeline.server_ready(TransactionStatus::Idle).is_empty());
-        assert!(pipeline.answers_own().is_none() && pipeline.is_busy());
-        assert!(matches!(pipeline.stepped(), Some(Step::GivenUnnamed)));
-        assert!(pipeline.stepped().is_none(), "the query is answered otherwise");
-        pipeline.server_ready(TransactionStatus::Idle);
-        assert!(pipeline.is_idle());
-    }
-
-    #[test]
-    fn leaving_is_noticed_and_questions_are_bounded() {
-        let mut pipeline = Pipeline::new();
-        for _ in 0..AWAITED_MAX {
-            assert!(!pipeline.is_full());
-            pipeline.client_sent(b'S');
-        }
-        assert!(pipeline.is_full());
-        pipeline.server_ready(TransactionStatus::Idle);
-        assert!(!pipeline.is_full() && pipeline.is_busy() && !pipeline.is_terminated());
-        pipeline.client_sent(b'X');
-        assert!(pipeline.is_terminated());
-    }
-}
+mod tests;

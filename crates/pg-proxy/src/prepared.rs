@@ -117,6 +117,16 @@ impl Statement {
         self.content.read_under.is_none() || self.content.read_under == *read_under
     }
 
+    /// Writes the `Parse` of a client that calls it so.
+    pub fn put_parse_as(&self, name: &[u8], out: &mut BytesMut) -> Result<(), NulInText> {
+        Parse { name, query: &self.content.text, parameter_types: &self.content.types }.put(out)
+    }
+
+    /// The settings under which it is read.
+    pub fn read_under(&self) -> ReadUnder {
+        self.content.read_under.clone()
+    }
+
     /// Bytes of memory for its text.
     pub fn bytes(&self) -> usize {
         self.content.text.len() + self.content.types.len()
@@ -137,11 +147,18 @@ fn name_of(number: u64) -> String {
 /// The statements of all sessions, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Statements {
+    /// Bytes of those that the sessions of one tenant may have; `None` is no bound.
+    pub bytes_of_tenant: Option<u64>,
     known: Mutex<HashMap<Content, Weak<Statement>>>,
     next: AtomicU64,
 }
 
 impl Statements {
+    /// Those of tenants whose sessions may have so many bytes of them together.
+    pub fn bounded(bytes_of_tenant: u64) -> Self {
+        Self { bytes_of_tenant: Some(bytes_of_tenant), ..Self::default() }
+    }
+
     /// The statement with this text, where a session has it.
     pub fn find(&self, parse: &Parse<'_>, read_under: ReadUnder) -> Option<Arc<Statement>> {
         read_under.as_ref()?;
@@ -200,6 +217,8 @@ pub(crate) struct Gone {
     pub statement: Arc<Statement>,
     pub name: Bytes,
     pub told: Option<Shape>,
+    /// The client's own `Parse`, where it was changed to fit where it goes.
+    pub own: Bytes,
     /// The backend had it.
     pub on_backend: bool,
 }

@@ -22,6 +22,7 @@ mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const IDLE_IN_TRANSACTION_TIMEOUT: &str = "25P03";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
@@ -184,6 +185,22 @@ impl Refusal {
         Self::new(Code::PlacementUnavailable, sqlstate::CANNOT_CONNECT_NOW, message)
     }
 
+    /// The tenant's database takes no connections, and was not opened again in
+    /// time.
+    pub fn closed(slug: &Slug) -> Self {
+        let message = format!("the database of the tenant \"{slug}\" takes no connections now");
+        Self::new(Code::PlacementUnavailable, sqlstate::CANNOT_CONNECT_NOW, message)
+            .with_detail("It is being moved, or an operator has closed it.")
+    }
+
+    /// The session has something on its backend that cannot go along with its
+    /// tenant.
+    pub fn moved() -> Self {
+        let why = "the tenant is moved to another place";
+        Self::ended(Code::Unavailable, why)
+            .with_detail("The session kept its connection to the database. Connect again.")
+    }
+
     /// The server does not know the tenant's role by the password that it was
     /// given.
     pub fn role_refused() -> Self {
@@ -194,10 +211,12 @@ impl Refusal {
         )
     }
 
-    /// A statement reaches past its tenant.
+    /// A statement reaches past its tenant, or is one too many.
     pub fn statement(rule: &Rule) -> Self {
         let message = format!("{} is not allowed here", rule.statement);
-        Self::new(Code::StatementRefused, sqlstate::INSUFFICIENT_PRIVILEGE, message).with_detail(rule.reason)
+        let sqlstate =
+            if rule.is_limit { sqlstate::PROGRAM_LIMIT_EXCEEDED } else { sqlstate::INSUFFICIENT_PRIVILEGE };
+        Self::new(Code::StatementRefused, sqlstate, message).with_detail(rule.reason)
     }
 
     /// A statement takes longer than the tenant's plan allows.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use insula_pg_wire::WireError;
 use insula_pg_wire::backend::{parse_data_row, put_parameter_status};
+use insula_session_sql::READ_BY;
 
 use crate::parameters::Setting;
 
@@ -20,24 +21,6 @@ const VALUE_CHARACTERS_MAX: usize = 8192;
 
 /// More settings are not.
 const SETTINGS_MAX: usize = 1000;
-
-/// Settings that decide what a literal of a text is, or how its parts are put
-/// together (PostgreSQL's manual, section 20.11 "Client Connection Defaults" and
-/// 20.13 "Version and Platform Compatibility").
-const READ_BY: &[&str] = &[
-    "array_nulls",
-    "backslash_quote",
-    "client_encoding",
-    "datestyle",
-    "intervalstyle",
-    "lc_monetary",
-    "lc_numeric",
-    "standard_conforming_strings",
-    "timezone",
-    "timezone_abbreviations",
-    "transform_null_equals",
-    "xmloption",
-];
 
 /// Settings by their names in small letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,13 +39,17 @@ impl SessionSettings {
         Arc::ptr_eq(one, other) || one == other
     }
 
-    /// These, and what is not among them as the others say.
+    /// These, and what is not among them, or was reset, as the others say: a
+    /// custom setting that is reset is empty.
     pub fn over(these: &Arc<Self>, others: &Self) -> Arc<Self> {
-        if others.0.keys().all(|name| these.0.contains_key(name)) {
+        let is_set =
+            |name: &str| these.0.get(name).is_some_and(|value| !value.is_empty() || !name.contains('.'));
+        if others.0.keys().all(|name| is_set(name)) {
             return Arc::clone(these);
         }
-        let mut all = others.0.clone();
-        all.extend(these.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut all = these.0.clone();
+        let reset = others.0.iter().filter(|(name, _)| !is_set(name));
+        all.extend(reset.map(|(name, value)| (name.clone(), value.clone())));
         Arc::new(Self(all))
     }
 
@@ -92,6 +79,25 @@ impl SessionSettings {
             let _ = write!(sql, "pg_catalog.set_config({name}, {value}, false)");
         }
         sql
+    }
+
+    /// The statement that sets each of these again that was reset: it does not
+    /// stem from the session any more, or, where the server does not list it, is
+    /// empty. `None` where there are none.
+    pub fn put_back(&self) -> Option<String> {
+        let pairs: Vec<String> =
+            self.0.iter().map(|(name, value)| format!("({}, {})", literal(name), literal(value))).collect();
+        (!pairs.is_empty()).then(|| {
+            format!(
+                "SELECT pg_catalog.set_config(began.name, began.value, false) \
+                 FROM (VALUES {}) AS began (name, value) LEFT JOIN pg_catalog.pg_settings AS now \
+                 ON pg_catalog.lower(now.name) OPERATOR(pg_catalog.=) began.name \
+                 WHERE CASE WHEN now.name IS NULL \
+                 THEN pg_catalog.current_setting(began.name, true) OPERATOR(pg_catalog.=) '' \
+                 ELSE now.source OPERATOR(pg_catalog.<>) 'session' END",
+                pairs.join(", ")
+            )
+        })
     }
 
     /// The query for what is set. Custom settings, which the view does not
@@ -206,6 +212,19 @@ mod tests {
             "RESET ALL; SELECT pg_catalog.set_config(E'a.b', E'it''s \\\\ \\U000000E9\\U0000000A', false), \
              pg_catalog.set_config(E'datestyle', E'ISO', false)"
         );
+    }
+
+    #[test]
+    fn what_was_reset_is_as_it_was_in_the_beginning() {
+        let began = settings(&[("timezone", "UTC"), ("a.b", "1"), ("work_mem", "7MB")]);
+        let over = |pairs: &[(&str, &str)]| SessionSettings::over(&Arc::new(settings(pairs)), &began);
+        assert_eq!(
+            *over(&[("timezone", "Asia/Tokyo"), ("a.b", ""), ("c.d", "")]),
+            settings(&[("timezone", "Asia/Tokyo"), ("a.b", "1"), ("c.d", ""), ("work_mem", "7MB")])
+        );
+        let all = Arc::new(settings(&[("timezone", ""), ("a.b", "2"), ("work_mem", "1MB")]));
+        assert!(Arc::ptr_eq(&SessionSettings::over(&all, &began), &all));
+        assert_eq!(settings(&[]).put_back(), None);
     }
 
     #[test]

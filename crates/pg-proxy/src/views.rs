@@ -29,17 +29,17 @@ impl Ask {
     fn is_about(&self, tenant: TenantId) -> bool {
         self.tenant.is_none_or(|asked| asked == tenant)
     }
-
-    /// The first ones by a key.
-    fn list<T, K: Ord>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> PgList<T> {
-        let total = items.len() as u64;
-        items.sort_by_cached_key(key);
-        items.truncate(self.limit);
-        PgList { items, total }
-    }
 }
 
 impl PgProxy {
+    /// The first ones by a key.
+    fn list<T, K: Ord>(&self, ask: &Ask, mut items: Vec<T>, key: impl Fn(&T) -> K) -> PgList<T> {
+        let total = items.len() as u64;
+        items.sort_by_cached_key(key);
+        items.truncate(ask.limit);
+        PgList { items, total, process_id: std::process::id(), draining_clients: self.clients_before() }
+    }
+
     /// The clients: those that wait first, then those that are at work, and of
     /// each who has been so for the longest time.
     #[must_use]
@@ -49,7 +49,7 @@ impl PgProxy {
         let vitals = self.front.vitals.all();
         let asked = vitals.iter().filter(|vital| ask.is_about(vital.caller.tenant));
         let clients = asked.map(|vital| client(vital, &snapshot, (now, tick))).collect();
-        ask.list(clients, |client: &PgClient| (client.state, client.since, client.address.clone()))
+        self.list(ask, clients, |client: &PgClient| (client.state, client.since, client.address.clone()))
     }
 
     /// The backends, by cluster, tenant and process.
@@ -61,7 +61,7 @@ impl PgProxy {
         let all = roster.all();
         let asked = all.iter().filter(|seen| ask.is_about(seen.who.tenant));
         let backends = asked.map(|seen| backend(seen, &snapshot, at)).collect();
-        ask.list(backends, |backend: &PgBackend| {
+        self.list(ask, backends, |backend: &PgBackend| {
             (backend.cluster.clone(), backend.tenant.clone(), backend.process_id)
         })
     }
@@ -84,7 +84,7 @@ impl PgProxy {
             let most_first = (u32::MAX - tenant.waiting, u64::MAX - tenant.transactions);
             (most_first, tenant.tenant.clone(), tenant.tenant_id)
         };
-        ask.list(tenants.collect(), busiest)
+        self.list(ask, tenants.collect(), busiest)
     }
 
     /// What tenants have on all clusters together.
@@ -108,6 +108,7 @@ impl PgProxy {
             tenant_id: id,
             clients: now.clients,
             waiting: now.holding.waiting,
+            held: self.front.gates.is_held(id),
             backends: now.holding.open,
             backends_idle: now.holding.idle,
             weight: route.map_or(1, |route| route.terms.weight),

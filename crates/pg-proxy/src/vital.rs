@@ -220,6 +220,11 @@ impl Vitals {
         Entry { vitals: Arc::clone(self), number, vital }
     }
 
+    /// How many sessions there are.
+    pub fn count(&self) -> usize {
+        self.lock().by_number.len()
+    }
+
     /// Every session that there is.
     pub fn all(&self) -> Vec<Arc<Vital>> {
         self.lock().by_number.values().cloned().collect()

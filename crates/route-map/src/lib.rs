@@ -4,12 +4,14 @@
 //! catalog away the map stays as it is: known tenants go on.
 
 mod followers;
+mod hold;
 mod map;
 mod merge;
 mod route;
 mod snapshot;
 
 pub use followers::Follower;
+pub use hold::{Hold, HoldReport};
 pub use map::RouteMap;
 pub use merge::{Applied, Refused, Rows, Update};
 pub use route::{ClusterEndpoint, LoginRoute, Route};

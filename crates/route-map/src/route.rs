@@ -4,8 +4,11 @@
 use std::fmt;
 
 use insula_domain::{
-    ClusterName, DatabaseTerms, LoginId, LoginName, Placement, PoolMode, Slug, TenantId, TenantStatus,
+    ClusterName, DatabaseTerms, LoginId, LoginName, Placement, PoolMode, RegionName, Slug, TenantId,
+    TenantStatus, TierName,
 };
+
+use crate::hold::Hold;
 
 /// A tenant as far as routing needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +19,10 @@ pub struct Route {
     pub slug: Slug,
     /// Its parent in the tree of tenants.
     pub parent: Option<TenantId>,
+    /// Its tier.
+    pub tier: TierName,
+    /// Where its home is.
+    pub region: RegionName,
     /// Whether it may be served.
     pub status: TenantStatus,
     /// Where its data is; `None` until it has been provisioned.
@@ -27,6 +34,8 @@ pub struct Route {
     pub max_connections: Option<u32>,
     /// What it has of the front beside.
     pub terms: DatabaseTerms,
+    /// Its transactions are to wait, because it is being moved.
+    pub hold: Option<Hold>,
     /// The revision of the catalog that wrote this.
     pub revision: i64,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use insula_domain::{ClusterName, LoginId, LoginName, Slug, TenantId, TenantStatus};
 
+use crate::hold::Hold;
 use crate::route::{ClusterEndpoint, LoginRoute, Route};
 
 /// Tenants above one another that are walked at most: a cycle, which the
@@ -19,10 +20,14 @@ pub type TableKeys = BTreeMap<String, Vec<String>>;
 pub struct Snapshot {
     pub(crate) revision: i64,
     pub(crate) routes: HashMap<TenantId, Arc<Route>>,
-    /// Tenants that are not deleted, so that a slug may be given out again.
-    pub(crate) slugs: HashMap<Slug, TenantId>,
+    /// Tenants that are held; only a few are at any time.
+    pub(crate) holds: BTreeMap<TenantId, Hold>,
+    /// Tenants that are not deleted, so that a slug may be given out again. The
+    /// next state has the same one where nothing of it changes, since names cost
+    /// more to copy than what they stand for.
+    pub(crate) slugs: Arc<HashMap<Slug, TenantId>>,
     pub(crate) logins: HashMap<LoginId, Arc<LoginRoute>>,
-    pub(crate) login_names: HashMap<LoginName, LoginId>,
+    pub(crate) login_names: Arc<HashMap<LoginName, LoginId>>,
     pub(crate) endpoints: HashMap<ClusterName, Arc<ClusterEndpoint>>,
     /// When removed logins were removed, so that nothing older revives them.
     pub(crate) removed_logins: HashMap<LoginId, i64>,
@@ -39,6 +44,11 @@ impl Snapshot {
     /// All tenants, deleted ones among them as far as they are remembered.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.values()
+    }
+
+    /// The tenants whose transactions are to wait.
+    pub fn holds(&self) -> impl Iterator<Item = (TenantId, Hold)> {
+        self.holds.iter().map(|(tenant, hold)| (*tenant, *hold))
     }
 
     /// A tenant by its id.
@@ -110,15 +120,19 @@ impl Snapshot {
     }
 
     pub(crate) fn put_route(&mut self, route: Arc<Route>) {
-        if let Some(old) = self.routes.get(&route.tenant)
-            && self.slugs.get(&old.slug) == Some(&route.tenant)
-        {
-            let slug = old.slug.clone();
-            self.slugs.remove(&slug);
+        let slug = (route.status != TenantStatus::Deleted).then_some(&route.slug);
+        let before = self.routes.get(&route.tenant).map(|old| &old.slug);
+        let before = before.filter(|old| self.slugs.get(*old) == Some(&route.tenant));
+        if before != slug {
+            let before = before.cloned();
+            let slugs = Arc::make_mut(&mut self.slugs);
+            before.map(|before| slugs.remove(&before));
+            slugs.extend(slug.map(|slug| (slug.clone(), route.tenant)));
         }
-        if route.status != TenantStatus::Deleted {
-            self.slugs.insert(route.slug.clone(), route.tenant);
-        }
+        match route.hold {
+            Some(hold) => self.holds.insert(route.tenant, hold),
+            None => self.holds.remove(&route.tenant),
+        };
         self.routes.insert(route.tenant, route);
     }
 
@@ -126,13 +140,14 @@ impl Snapshot {
         if let Some(old) = self.routes.remove(&tenant)
             && self.slugs.get(&old.slug) == Some(&tenant)
         {
-            self.slugs.remove(&old.slug);
+            Arc::make_mut(&mut self.slugs).remove(&old.slug);
         }
+        self.holds.remove(&tenant);
     }
 
     pub(crate) fn put_login(&mut self, login: Arc<LoginRoute>) {
         self.forget_login_name(login.id);
-        self.login_names.insert(login.name.clone(), login.id);
+        Arc::make_mut(&mut self.login_names).insert(login.name.clone(), login.id);
         self.removed_logins.remove(&login.id);
         self.logins.insert(login.id, login);
     }
@@ -148,7 +163,7 @@ impl Snapshot {
             && self.login_names.get(&old.name) == Some(&id)
         {
             let name = old.name.clone();
-            self.login_names.remove(&name);
+            Arc::make_mut(&mut self.login_names).remove(&name);
         }
     }
 }

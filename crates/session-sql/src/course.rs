@@ -18,9 +18,11 @@ use setting::{First, Scope};
 pub(crate) struct Found {
     pub pin: Option<Pin>,
     pub settings: bool,
+    pub resets: bool,
     pub drops: bool,
     pub sequences: bool,
     pub definitions: bool,
+    pub reads_otherwise: bool,
 }
 
 impl Found {
@@ -28,9 +30,16 @@ impl Found {
     pub fn add(&mut self, other: Self) {
         self.pin = self.pin.or(other.pin);
         self.settings |= other.settings;
+        self.resets |= other.resets;
         self.drops |= other.drops;
         self.sequences |= other.sequences;
         self.definitions |= other.definitions;
+        self.reads_otherwise |= other.reads_otherwise;
+    }
+
+    /// Settings may be other ones, also those that the session began with.
+    pub fn sets_anything(&mut self) {
+        (self.settings, self.resets) = (true, true);
     }
 
     pub fn pin(&mut self, pin: Pin) {
@@ -47,11 +56,13 @@ impl Found {
         Effects {
             pin: self.pin,
             changes_settings: self.settings,
+            resets_settings: self.resets,
             custom_settings: custom_settings.unwrap_or_default(),
             drops_prepared: self.drops,
             deallocates: None,
             reads_sequences: self.sequences,
             changes_definitions: self.definitions,
+            reads_otherwise: self.reads_otherwise,
         }
     }
 }
@@ -97,6 +108,8 @@ pub(crate) struct Course {
     call: Call,
     /// Strings of the statement may be a search path.
     is_path: bool,
+    /// It is a `SET`.
+    sets: bool,
     has_statement: bool,
     has_more: bool,
     deallocated: Option<Span>,
@@ -210,21 +223,25 @@ impl<'t> Follower<'t> {
 
     fn may_do_anything(&self, course: &mut Course) {
         course.found.pin(Pin::Unclear);
-        (course.found.settings, course.found.sequences) = (true, true);
+        course.found.sets_anything();
+        course.found.sequences = true;
     }
 
     fn hides_setting(&self, course: &mut Course) {
         course.found.pin(Pin::UnknownSetting);
-        course.found.settings = true;
+        course.found.sets_anything();
     }
 
     /// What begins with a word.
     fn head(&self, course: &mut Course, word: &[u8]) -> Option<Stage> {
         let found = &mut course.found;
         Some(match word {
-            b"set" => Stage::Set(Scope::Session),
+            b"set" => {
+                course.sets = true;
+                Stage::Set(Scope::Session)
+            }
             b"reset" => {
-                found.settings = true;
+                found.sets_anything();
                 Stage::Set(Scope::Default)
             }
             b"discard" => Stage::Discard,
@@ -249,7 +266,8 @@ impl<'t> Follower<'t> {
             }
             b"explain" if !self.is_body => Stage::Explain,
             b"do" if !self.is_body => {
-                (found.settings, found.definitions) = (true, true);
+                found.sets_anything();
+                found.definitions = true;
                 if self.text.is_none() {
                     self.may_do_anything(course);
                 }
@@ -267,6 +285,7 @@ impl<'t> Follower<'t> {
             // the backend.
             self.may_do_anything(course);
         }
+        course.found.resets |= course.sets && word == b"default";
         if (course.stage == Stage::Start || self.is_body)
             && let Some(stage) = self.head(course, word)
         {
@@ -279,7 +298,8 @@ impl<'t> Follower<'t> {
             }
             Stage::Discard => {
                 if word == b"all" {
-                    (course.found.drops, course.found.settings) = (true, true);
+                    course.found.sets_anything();
+                    course.found.drops = true;
                 }
                 Stage::Rest
             }
@@ -344,6 +364,7 @@ impl Follow for Follower<'_> {
             before: Before::Nothing,
             call: Call::None,
             is_path: false,
+            sets: false,
             has_statement: false,
             has_more: false,
             deallocated: None,
@@ -386,6 +407,7 @@ impl Follow for Follower<'_> {
             }
             _ => {}
         }
-        (course.stage, course.before, course.is_path) = (Stage::Start, Before::Nothing, false);
+        (course.stage, course.before) = (Stage::Start, Before::Nothing);
+        (course.is_path, course.sets) = (false, false);
     }
 }

@@ -18,6 +18,11 @@ pub struct Effects {
     /// `SET TRANSACTION` and `SET CONSTRAINTS`; `RESET`, `DISCARD ALL`,
     /// `set_config` unless its third argument is the word `true`, and `DO`.
     pub changes_settings: bool,
+    /// One may be led back to what the session began with: `RESET`, `DISCARD ALL`,
+    /// `DO`, `set_config`, which takes a null for that, and `SET` with the word
+    /// `DEFAULT`, and of `TIME ZONE` and `NAMES`. False is certain of what the text
+    /// does itself.
+    pub resets_settings: bool,
     /// Custom settings (those with a dot) that it names, in small letters and
     /// each once: `pg_settings` does not list them, they must be asked for by
     /// name. At most [`Effects::CUSTOM_SETTINGS_MAX`] of at most
@@ -36,6 +41,10 @@ pub struct Effects {
     /// may have to be made anew: `CREATE`, `ALTER`, `DROP`, `IMPORT FOREIGN
     /// SCHEMA`, `SELECT INTO`, and `DO`.
     pub changes_definitions: bool,
+    /// Up to the end of the transaction texts may be read otherwise than by the
+    /// session's settings: `SET LOCAL` of one of [`READ_BY`](crate::READ_BY), and
+    /// `set_config` of one with `true`.
+    pub reads_otherwise: bool,
 }
 
 impl Effects {
@@ -50,9 +59,11 @@ impl Effects {
         Self {
             pin: Some(Pin::Unclear),
             changes_settings: true,
+            resets_settings: true,
             drops_prepared: true,
             reads_sequences: true,
             changes_definitions: true,
+            reads_otherwise: true,
             ..Self::default()
         }
     }

@@ -38,4 +38,5 @@ mod text;
 mod watch;
 
 pub use effects::{Deallocated, Effects, Pin, effects};
+pub use names::READ_BY;
 pub use watch::Watch;

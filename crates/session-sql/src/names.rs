@@ -57,7 +57,36 @@ pub(crate) enum Setting {
     Seed,
     /// The search path, where a temporary schema makes tables temporary.
     Path,
+    /// One of [`READ_BY`].
+    ReadBy,
+    /// `TIME ZONE` or `NAMES`, which are reset by `LOCAL` and by nothing behind them
+    /// (PostgreSQL's `gram.y`).
+    Called,
 }
+
+/// Settings that decide what a literal of a text is, or how its parts are put
+/// together (PostgreSQL's manual, section 20.11 "Client Connection Defaults" and
+/// 20.13 "Version and Platform Compatibility").
+pub const READ_BY: &[&str] = &[
+    "array_nulls",
+    "backslash_quote",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "lc_numeric",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+/// What some of them are called behind `SET`: `TIME ZONE`, `NAMES`, `XML OPTION`.
+const CALLED: &[&str] = &["time", "names", "xml"];
+
+/// Those that can be reset without a `DEFAULT`.
+const RESET_OTHERWISE: &[&str] = &["time", "names"];
 
 impl Setting {
     /// That of a name. PostgreSQL compares the names of settings without
@@ -70,6 +99,10 @@ impl Setting {
             Self::Seed
         } else if is("search_path") || is("schema") {
             Self::Path
+        } else if RESET_OTHERWISE.iter().any(|name| is(name)) {
+            Self::Called
+        } else if READ_BY.iter().chain(CALLED).any(|name| is(name)) {
+            Self::ReadBy
         } else {
             Self::Plain
         }

@@ -183,7 +183,9 @@ fn roles_pin_but_for_the_own() {
         "set role to default",
         "set session authorization default",
     ] {
-        assert_eq!(of(text), Effects { changes_settings: true, ..Effects::default() }, "{text}");
+        let resets_settings = text != "set role none";
+        let told = Effects { changes_settings: true, resets_settings, ..Effects::default() };
+        assert_eq!(of(text), told, "{text}");
     }
 }
 
@@ -242,8 +244,33 @@ fn settings_are_told_and_custom_ones_named() {
 }
 
 #[test]
+fn what_texts_are_read_by_up_to_the_end_of_a_transaction_is_told() {
+    for text in [
+        "set local timezone = 'UTC'",
+        "SET LOCAL TIME ZONE 'UTC'",
+        "begin; set local DateStyle = 'German'",
+        "set local names 'LATIN1'",
+        "set local xml option content",
+        "set local \"IntervalStyle\" to 'iso_8601'",
+        "select set_config('TimeZone', $1, true)",
+    ] {
+        assert_eq!(of(text), Effects { reads_otherwise: true, ..Effects::default() }, "{text}");
+        assert!(watched(text.as_bytes(), &[]).reads_otherwise || text.contains(['"', '(']), "{text}");
+    }
+    assert!(of("do $$ begin set local timezone = 'UTC'; end $$").reads_otherwise);
+    for text in ["set timezone = 'UTC'", "set local app.timezone = 'x'", "set local work_mem = '5MB'"] {
+        assert!(!of(text).reads_otherwise, "{text}");
+    }
+}
+
+#[test]
 fn blocks_are_looked_into() {
-    let block = Effects { changes_settings: true, changes_definitions: true, ..Effects::default() };
+    let block = Effects {
+        changes_settings: true,
+        resets_settings: true,
+        changes_definitions: true,
+        ..Effects::default()
+    };
     assert_eq!(of("do $$ begin update t set a = 'create temp'; /* listen */ end $$"), block);
     let named = Effects { custom_settings: vec!["a.b".to_owned()], ..block.clone() };
     assert_eq!(of("do $$ begin set a.b = 1; perform set_config('a.b', 'x', false); end $$"), named);
@@ -296,7 +323,8 @@ fn prepared_statements_that_go_are_told() {
     for text in ["deallocate all", "deallocate prepare all"] {
         assert_eq!(of(text), Effects { drops_prepared: true, ..Effects::default() }, "{text}");
     }
-    let all = Effects { drops_prepared: true, changes_settings: true, ..Effects::default() };
+    let all =
+        Effects { drops_prepared: true, changes_settings: true, resets_settings: true, ..Effects::default() };
     assert_eq!(of("discard all"), all);
     pinned(Pin::Unclear, &["deallocate a; select 1", "select 1; deallocate a", "deallocate a; deallocate b"]);
     assert_eq!(of(&format!("deallocate {}", "x".repeat(64))).pin, Some(Pin::Unclear));

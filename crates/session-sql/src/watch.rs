@@ -51,6 +51,8 @@ impl Watch {
                 found.pin(Pin::Unclear);
             }
         }
+        // A name in quotes is not seen.
+        found.resets |= found.settings;
         found.into_effects(follower.into_custom_settings())
     }
 }
@@ -92,11 +94,12 @@ impl Quoted {
             Some(Known::ReadsSequence) => self.found.sequences = true,
             Some(Known::SetConfig) => {
                 self.found.pin(Pin::UnknownSetting);
-                self.found.settings = true;
+                self.found.sets_anything();
             }
             Some(Known::RunsText) => {
                 self.found.pin(Pin::Unclear);
-                (self.found.settings, self.found.sequences) = (true, true);
+                self.found.sets_anything();
+                self.found.sequences = true;
             }
         }
         self.name.clear();

@@ -267,3 +267,61 @@ async fn deallocated_names_are_those_that_the_server_looks_for() {
         assert_eq!(column(&client, "select name from pg_prepared_statements where from_sql").await, [""; 0]);
     }
 }
+
+/// What is set in a session before statements that may reset it.
+const SET: &str = "set timezone = 'Asia/Tokyo'; set client_encoding = 'latin1'; set work_mem = '5MB'; \
+                   set session characteristics as transaction read only; set datestyle = 'German'";
+
+/// How much of it stays.
+const STAYS: &str = "select name from pg_settings where source = 'session' and name in \
+                     ('TimeZone', 'client_encoding', 'work_mem', 'default_transaction_read_only', 'DateStyle')";
+
+/// Statements that reset something of it.
+const RESETTING: &[&str] = &[
+    "reset timezone",
+    "reset all",
+    "discard all",
+    "RESET TIME ZONE",
+    "set timezone to default",
+    "set \"TimeZone\" = DEFAULT",
+    "set session work_mem to/**/default",
+    "set time zone default",
+    "SET TIME ZONE LOCAL",
+    "set session time zone local",
+    "set names",
+    "set names default",
+    "select 1; set names;",
+    "select set_config('timezone', null, false)",
+    "select pg_catalog.\"set_config\"('work_mem', nullif(1, 1)::text, false)",
+    "do $$ begin reset timezone; end $$",
+    "do $$ begin execute 're' || 'set timezone'; end $$",
+    "select query_to_xml('select set_' || 'config(''timezone'', null, false)', true, true, '')",
+    "begin; reset work_mem; commit",
+];
+
+/// Statements that set something and reset nothing.
+const SETTING: &[&str] = &[
+    "set timezone = 'UTC'",
+    "set session work_mem to '6MB'",
+    "set app.\"default\" = 'x'",
+    "set client_encoding = 'utf8'",
+    "set xml option content",
+    "set session characteristics as transaction read write",
+    "set datestyle = 'ISO'; begin; set work_mem = '6MB'; rollback",
+];
+
+#[tokio::test]
+async fn what_resets_settings_is_announced_and_what_only_sets_them_is_not() {
+    let database = database().await;
+    for (texts, resets) in [(RESETTING, true), (SETTING, false)] {
+        for text in texts {
+            let client = database.connect().await;
+            client.batch_execute(SET).await.unwrap();
+            assert_eq!(column(&client, STAYS).await.len(), 5);
+            let done = client.simple_query(text).await;
+            done.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+            assert_eq!(column(&client, STAYS).await.len() < 5, resets, "{text}");
+            assert_eq!(effects(text.as_bytes()).resets_settings, resets, "{text}");
+        }
+    }
+}

@@ -138,11 +138,14 @@ async fn front(server: String) {
         tenant,
         slug: LOGIN.parse().unwrap(),
         parent: None,
+        tier: "free".parse().unwrap(),
+        region: "us-east-1".parse().unwrap(),
         status: TenantStatus::Active,
         placement: Some(placement),
         role_key_generation: generation,
         max_connections: None,
         terms: DatabaseTerms::default(),
+        hold: None,
         revision: 1,
     };
     let login = LoginRoute {
@@ -173,6 +176,8 @@ async fn front(server: String) {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),
         tls: None,
+        // Nobody is held.
+        hold_reports: tokio::sync::mpsc::channel(1).0,
     };
     let proxy = PgProxy::new(config, parts).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

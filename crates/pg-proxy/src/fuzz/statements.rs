@@ -74,6 +74,7 @@ fn is_covered(left: &Effects, watched: &Effects) -> bool {
     let covers = |left: bool, watched: bool| !left || watched;
     covers(left.pin.is_some() || names, watched.pin.is_some())
         && covers(left.changes_settings, watched.changes_settings || watched.pin.is_some())
+        && covers(left.resets_settings, watched.resets_settings || watched.pin.is_some())
         && covers(left.drops_prepared, watched.drops_prepared || watched.pin.is_some())
         && covers(left.reads_sequences, watched.reads_sequences)
         && covers(left.changes_definitions, watched.changes_definitions)

@@ -3,14 +3,18 @@
 //! each other's place: each is authenticated as one tenant's role for its whole
 //! life, so that nothing of one tenant can be found by another in it.
 
+mod closed;
+mod crowd;
 mod share;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use insula_credentials::{ChannelKey, MasterKeys};
@@ -20,10 +24,11 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use self::share::{Acquired, Grant, Limits, Share, Task, Terms};
+use self::closed::NotOpened;
+use self::share::{Acquired, Grant, Limits, Share, Task, Terms, Usable};
 pub(crate) use self::share::{Holding, PoolKey, Tally};
 use crate::account::Account;
-use crate::backend::{Backend, BackendError, Opening, open};
+use crate::backend::{Backend, Opening, open};
 use crate::cancel::CancelTarget;
 use crate::config::LiveConfig;
 use crate::measure::Measures;
@@ -33,6 +38,18 @@ use crate::settings::SessionSettings;
 
 /// What a backend may still send after it was told to end.
 const LEFTOVER_BYTES_MAX: usize = 64 * 1024;
+
+/// Sessions at work on a server of this machine, for each processor: while one
+/// computes others wait for their log to be written, or for the front.
+const AT_WORK_FOR_ONE_PROCESSOR: u32 = 4;
+
+/// Of the backends that a cluster may have, how many there are for each session
+/// that may be at work. Where its processors are not known its bound stands for
+/// how large it is.
+const BACKENDS_FOR_ONE_AT_WORK: u32 = 4;
+
+/// As few places as there are at least.
+const PLACES_MIN: u32 = 2;
 
 /// What opening backends takes.
 pub(crate) struct Opener {
@@ -65,6 +82,8 @@ pub(crate) struct Destination {
     pub terms: LiveTerms,
     /// Grows when prepared statements may not fit their tables any more.
     pub definitions: AtomicU64,
+    /// The server lets the role in no more, and is tried again and again.
+    pub is_closed: AtomicBool,
 }
 
 /// What a tenant has of a cluster's backends, which changes with its plan.
@@ -134,6 +153,10 @@ pub(crate) struct Place {
     key: PoolKey,
     since: Instant,
     is_passed_on: bool,
+    /// Its session keeps it, and it is charged while it does.
+    is_kept: bool,
+    /// Its session is at work, and counted so.
+    is_at_work: bool,
 }
 
 /// What came of asking for a backend.
@@ -151,9 +174,8 @@ pub(crate) struct Wait {
     key: PoolKey,
     granted: oneshot::Receiver<Grant<Box<Backend>>>,
     patience: Patience,
-    slug: Slug,
+    destination: Arc<Destination>,
     since: Instant,
-    account: Arc<Account>,
 }
 
 /// A timer that a session keeps from one wait to the next: to put it off costs
@@ -211,6 +233,17 @@ impl Pools {
             of_tenant: config.backends_per_tenant_max.unwrap_or(backends.div_ceil(4) * 3).clamp(1, backends),
             waiting_of_tenant: config.waiting_per_tenant_max,
             warm_for: config.backend_warm_for,
+            at_work: config.active_per_cluster_max.unwrap_or_else(|| places(endpoint, backends)),
+            opening: places(endpoint, backends).div_ceil(2),
+        }
+    }
+
+    /// Lets sessions go on that are in line for a place and have one by now. To
+    /// be called often.
+    pub fn relieve(&self, now: Instant) {
+        for cluster in lock(&self.clusters).values() {
+            let tasks = cluster.share().relieve(now);
+            cluster.run(tasks);
         }
     }
 
@@ -249,6 +282,22 @@ impl Pools {
     }
 }
 
+/// How many sessions a cluster serves at once while several tenants are at work,
+/// where nothing else is said: by the processors of a server on this machine,
+/// and else by the backends for which it was made.
+fn places(endpoint: &ClusterEndpoint, backends: u32) -> u32 {
+    let by_backends = backends.div_ceil(BACKENDS_FOR_ONE_AT_WORK).max(PLACES_MIN);
+    let processors = available_parallelism().map_or(1, usize::from);
+    let by_processors =
+        u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(AT_WORK_FOR_ONE_PROCESSOR);
+    if is_here(&endpoint.host) { by_processors.max(PLACES_MIN).min(by_backends) } else { by_backends }
+}
+
+fn is_here(host: &str) -> bool {
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    host.starts_with('/') || host == "localhost" || host.parse().is_ok_and(is_loopback)
+}
+
 /// Whether backends of a pool lead where its tenant is.
 fn is_current(key: &PoolKey, snapshot: &Snapshot) -> bool {
     let Some(route) = snapshot.route(key.tenant) else { return false };
@@ -262,16 +311,16 @@ fn is_current(key: &PoolKey, snapshot: &Snapshot) -> bool {
 
 impl Cluster {
     /// A backend for a session, one that has its settings already where there
-    /// is a choice.
+    /// is a choice. One that was held is not refused because many wait.
     pub fn acquire(
         self: &Arc<Self>,
-        to: &Destination,
+        to: &Arc<Destination>,
         settings: &Arc<SessionSettings>,
-        patience: &mut Patience,
+        (patience, was_held): (&mut Patience, bool),
     ) -> Answer {
         let now = Instant::now();
         loop {
-            let acquired = self.share().acquire(to.key, to.terms.get(), now, |backend| {
+            let acquired = self.share().acquire_for((to.key, to.terms.get()), was_held, now, |backend| {
                 SessionSettings::are_same(&backend.contents.settings, settings)
             });
             match acquired {
@@ -280,7 +329,7 @@ impl Cluster {
                         return Answer::Now(self.lease(to.key, backend, now));
                     }
                     drop(backend);
-                    let tasks = self.share().closed(to.key, now);
+                    let tasks = self.share().found_gone(to.key, now);
                     self.run(tasks);
                 }
                 Acquired::Later(granted, tasks) => {
@@ -292,9 +341,8 @@ impl Cluster {
                         key: to.key,
                         granted,
                         patience,
-                        slug: to.slug.clone(),
+                        destination: Arc::clone(to),
                         since: now,
-                        account: Arc::clone(&to.account),
                     });
                 }
                 Acquired::Full => return Answer::Refused(Refusal::no_backend(&to.slug)),
@@ -304,7 +352,8 @@ impl Cluster {
 
     fn lease(self: &Arc<Self>, key: PoolKey, backend: Box<Backend>, since: Instant) -> Lease {
         backend.badge.is_used(true, since);
-        let place = Place { cluster: Arc::clone(self), key, since, is_passed_on: false };
+        let (is_kept, is_at_work) = (false, true);
+        let place = Place { cluster: Arc::clone(self), key, since, is_passed_on: false, is_kept, is_at_work };
         Lease { backend, place }
     }
 
@@ -344,7 +393,7 @@ impl Cluster {
         let _permit = self.opener.terminating.acquire().await;
         let (cluster, tenant) = (&destination.endpoint.name, &destination.slug);
         let ended = async {
-            let mut other = self.opener.open(destination).await.map_err(|refusal| refusal.to_string())?;
+            let mut other = self.opener.open(destination).await.map_err(|error| error.to_string())?;
             let sql = format!("SELECT pg_catalog.pg_terminate_backend({})", target.key.process_id);
             let within = self.opener.config.get().connect_timeout;
             let run = timeout(within, other.run(&sql)).await;
@@ -357,14 +406,20 @@ impl Cluster {
         }
     }
 
-    async fn open(self: &Arc<Self>, key: PoolKey, began: Instant) {
-        let destination = lock(&self.destinations).get(&key).and_then(Weak::upgrade);
-        let opened = match destination {
-            Some(destination) => self.opener.open(&destination).await,
-            // Nobody waits for it any more.
-            None => Err(Refusal::placement_unavailable()),
-        };
+    async fn open(self: &Arc<Self>, key: PoolKey, mut began: Instant) {
+        let destination = lock(&self.destinations).get(&key).map(Weak::clone).unwrap_or_default();
+        let mut opened = self.try_to_open(&destination).await;
+        if let Err(NotOpened::Closed(_)) = opened {
+            let given_up = self.share().found_closed(key, Instant::now());
+            if let Some(tasks) = given_up {
+                return self.run(tasks);
+            }
+            opened = self.try_until_open(&destination).await;
+            // How long it was closed says nothing of how long opening takes.
+            began = Instant::now();
+        }
         let now = Instant::now();
+        let opened = opened.map_err(NotOpened::into_refusal);
         let tasks = match opened {
             Ok(backend) => self.share().opened(key, Box::new(backend), now.duration_since(began), now),
             Err(refusal) => self.share().not_opened(key, &refusal, now),
@@ -374,14 +429,14 @@ impl Cluster {
 }
 
 impl Opener {
-    async fn open(&self, to: &Destination) -> Result<Backend, Refusal> {
+    async fn open(&self, to: &Destination) -> Result<Backend, NotOpened> {
         let key = to.key;
         let password = self
             .master_keys
             .role_password(key.tenant, key.read_only, key.key_generation)
             .map_err(|error| {
                 tracing::error!(%error, "the password of a role cannot be derived");
-                Refusal::placement_unavailable()
+                NotOpened::Failed(Refusal::placement_unavailable())
             })?;
         let opening = Opening {
             tenant: key.tenant,
@@ -396,23 +451,11 @@ impl Opener {
         let definitions = to.definitions.load(Ordering::Relaxed);
         let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.get().connect_timeout)
             .await
-            .map_err(|error| not_opened(to, &error))?;
+            .map_err(|error| NotOpened::of(to, &error))?;
         backend.contents.definitions = definitions;
         self.measures.backend_opened(began.elapsed());
         Ok(backend)
     }
-}
-
-/// What sessions are told, and the log.
-fn not_opened(to: &Destination, error: &BackendError) -> Refusal {
-    let (cluster, tenant) = (&to.endpoint.name, &to.slug);
-    if matches!(error, BackendError::Refused { sqlstate, .. } if sqlstate == "28P01") {
-        tracing::error!(%cluster, %tenant, %error, "a server refuses the password of a tenant's role");
-        return Refusal::role_refused();
-    }
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(%cluster, %tenant, %error, cause, "a backend could not be opened");
-    if error.is_full() { Refusal::too_many_for_cluster(cluster) } else { Refusal::placement_unavailable() }
 }
 
 impl Lease {
@@ -421,6 +464,7 @@ impl Lease {
     pub fn give_back(self) {
         let Self { backend, mut place } = self;
         place.is_passed_on = true;
+        place.is_at_work(true);
         let now = Instant::now();
         backend.badge.is_used(false, now);
         let held = now.saturating_duration_since(place.since);
@@ -434,13 +478,61 @@ impl Lease {
     pub fn end(self) {
         let Self { backend, mut place } = self;
         place.is_passed_on = true;
+        place.ends();
+        place.is_at_work(false);
         place.cluster.run(vec![Task::Close(place.key, backend)]);
+    }
+
+    /// Whether its session has something under way.
+    pub fn is_at_work(&mut self, is_at_work: bool) {
+        self.place.is_at_work(is_at_work);
+    }
+
+    /// The session keeps the backend from here on.
+    pub fn keep(&mut self) {
+        let Place { cluster, key, since, is_kept, .. } = &mut self.place;
+        if !std::mem::replace(is_kept, true) {
+            let now = Instant::now();
+            cluster.share().keeps(*key, now.saturating_duration_since(*since), now);
+        }
+    }
+}
+
+impl Place {
+    fn is_at_work(&mut self, is_at_work: bool) {
+        if std::mem::replace(&mut self.is_at_work, is_at_work) == is_at_work {
+            return;
+        }
+        if is_at_work {
+            return self.cluster.share().works(self.key.tenant);
+        }
+        let tasks = self.cluster.share().rests(self.key.tenant, Instant::now());
+        self.cluster.run(tasks);
+    }
+
+    /// The backend is about to be closed, and its time counts until here.
+    fn ends(&self) {
+        let now = Instant::now();
+        let mut share = self.cluster.share();
+        if self.is_kept {
+            share.keeps_no_more(self.key, now);
+        } else {
+            share.ends(self.key, now.saturating_duration_since(self.since));
+        }
+    }
+}
+
+impl Usable for Box<Backend> {
+    fn is_usable(&self) -> bool {
+        self.is_alive()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.is_passed_on {
+            self.ends();
+            self.is_at_work(false);
             let tasks = self.cluster.share().closed(self.key, Instant::now());
             self.cluster.run(tasks);
         }
@@ -458,12 +550,27 @@ impl Future for Wait {
                 Err(_) => Err(Refusal::placement_unavailable()),
             });
         }
-        ready!(self.patience.poll_end(context));
-        Poll::Ready(Err(Refusal::no_backend(&self.slug)))
+        loop {
+            ready!(self.patience.poll_end(context));
+            let slug = &self.destination.slug;
+            if !self.destination.is_closed.load(Ordering::Relaxed) {
+                return Poll::Ready(Err(Refusal::no_backend(slug)));
+            }
+            let left = closed::TRIED_FOR.saturating_sub(self.since.elapsed());
+            if left.is_zero() {
+                return Poll::Ready(Err(Refusal::closed(slug)));
+            }
+            self.patience.begins(left);
+        }
     }
 }
 
 impl Wait {
+    /// Since when it waits.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
     /// The timer, for the next wait.
     pub fn take_patience(&mut self) -> Patience {
         std::mem::take(&mut self.patience)
@@ -472,7 +579,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.account.waited(self.since.elapsed());
+        self.destination.account.waited(self.since.elapsed());
         self.granted.close();
         // It may have been given just now.
         if let Ok(Ok(backend)) = self.granted.try_recv() {

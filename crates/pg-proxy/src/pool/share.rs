@@ -10,6 +10,13 @@
 //! backend is idle: most often the same client goes on at once, so for about as
 //! long as it takes to open another it is kept for its tenant (anticipatory
 //! scheduling, Iyer and Druschel 2001).
+//!
+//! Before a session asks for a backend it needs a place among those that are at
+//! work (`crowd.rs`). Who finds none stands in its tenant's line.
+
+mod line;
+
+mod kept;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,13 +24,16 @@ use std::time::{Duration, Instant};
 use insula_domain::{Epoch, TenantId};
 use tokio::sync::oneshot;
 
+use self::kept::{Keeping, Kept};
+use self::line::Held;
+use super::crowd::{Crowd, Seen};
 use crate::refusal::Refusal;
 
 /// How far ahead of another one that waits a tenant may get before it gives up
 /// a backend: so many times what opening one takes, within these bounds.
-const QUANTUM_IN_OPENINGS: u32 = 3;
+const QUANTUM_IN_OPENINGS: u32 = 6;
 const QUANTUM_MIN: Duration = Duration::from_millis(20);
-const QUANTUM_MAX: Duration = Duration::from_millis(250);
+const QUANTUM_MAX: Duration = Duration::from_millis(600);
 
 /// How long an idle backend is kept for its tenant while others wait: as long as
 /// opening one takes, within these bounds. So what is lost is at most twice
@@ -75,6 +85,12 @@ pub(crate) struct Limits {
     pub waiting_of_tenant: usize,
     /// How long after a transaction a tenant counts as in use.
     pub warm_for: Duration,
+    /// Sessions at work at once while several tenants are; 0 is no bound.
+    pub at_work: u32,
+    /// Backends of one pool that are being opened at once. Who waits is served
+    /// as soon as the first of them is there: all at once they would be there
+    /// together, and late.
+    pub opening: u32,
 }
 
 impl Limits {
@@ -82,6 +98,11 @@ impl Limits {
     pub fn of(&self, terms: Terms) -> u32 {
         if terms.backends == 0 { self.of_tenant } else { terms.backends.min(self.backends) }
     }
+}
+
+/// What may have ended while it was not used.
+pub(crate) trait Usable {
+    fn is_usable(&self) -> bool;
 }
 
 /// What a session that waits is given.
@@ -159,6 +180,11 @@ pub(crate) struct Share<B> {
     next: u64,
     /// How long opening a backend takes, and closing the one before it.
     opening: Duration,
+    keeping: Keeping,
+    /// Who is at work.
+    crowd: Crowd,
+    /// Tenants with sessions in line for a place, as in `starving`.
+    in_line: BTreeSet<Starving>,
 }
 
 /// Until when an idle backend is kept for its tenant, and a number of its own.
@@ -176,10 +202,21 @@ struct Tenant<B> {
     /// When a backend of it came back, or was opened, the last time; `None` when
     /// that is long ago.
     used: Option<Instant>,
+    /// Sessions that have a place and wait for a backend.
     waiting: usize,
     /// As it stands in `starving`.
     starving: Option<(u64, u64)>,
     pools: Vec<Pool<B>>,
+    kept: Kept,
+    /// Sessions that have a backend and are at work.
+    at_work: usize,
+    seen: Seen,
+    /// Sessions in line for a place.
+    line: VecDeque<Held<B>>,
+    /// As it stands in `in_line`.
+    in_line: Option<(u64, u64)>,
+    /// When a session of it began or ended its work the last time.
+    moved: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -187,6 +224,8 @@ struct Pool<B> {
     key: PoolKey,
     open: u32,
     opening: u32,
+    /// The server does not let the role in for now: only one is tried at a time.
+    is_closed: bool,
     /// The one that was used last is last, and is used first.
     idle: Vec<Idle<B>>,
     waiting: VecDeque<oneshot::Sender<Grant<B>>>,
@@ -200,15 +239,30 @@ struct Idle<B> {
 }
 
 impl<B> Pool<B> {
-    /// More wait than are being served.
-    fn is_short(&self) -> bool {
-        self.waiting.len() > self.opening as usize
+    /// More wait than are being served, and one more may be opened for them.
+    fn is_short(&self, opening_max: u32) -> bool {
+        let most = if self.is_closed { 1 } else { opening_max };
+        self.opening < most && self.waiting.len() > self.opening as usize
     }
 }
 
 impl<B> Tenant<B> {
     fn new(had: u64, terms: Terms) -> Self {
-        Self { had, terms, open: 0, used: None, waiting: 0, starving: None, pools: Vec::new() }
+        Self {
+            had,
+            terms,
+            open: 0,
+            used: None,
+            waiting: 0,
+            starving: None,
+            pools: Vec::new(),
+            kept: Kept::default(),
+            at_work: 0,
+            seen: Seen::default(),
+            line: VecDeque::new(),
+            in_line: None,
+            moved: None,
+        }
     }
 
     /// Whether its idle backends are kept for it.
@@ -225,16 +279,24 @@ impl<B> Tenant<B> {
     fn pool(&mut self, key: PoolKey) -> &mut Pool<B> {
         let index = self.pools.iter().position(|pool| pool.key == key).unwrap_or_else(|| {
             let (idle, waiting) = (Vec::new(), VecDeque::new());
-            self.pools.push(Pool { key, open: 0, opening: 0, idle, waiting });
+            self.pools.push(Pool { key, open: 0, opening: 0, is_closed: false, idle, waiting });
             self.pools.len() - 1
         });
         &mut self.pools[index]
     }
 
     /// Forgets sessions that do not wait any more.
-    fn forget_who_left(&mut self) {
+    fn forget_who_left(&mut self, crowd: &mut Crowd) {
+        self.line.retain(|held| !held.is_gone());
         self.pools.iter_mut().for_each(|pool| pool.waiting.retain(|waiting| !waiting.is_closed()));
-        self.waiting = self.pools.iter().map(|pool| pool.waiting.len()).sum();
+        let waiting = self.pools.iter().map(|pool| pool.waiting.len()).sum();
+        crowd.end(self.waiting - waiting);
+        self.waiting = waiting;
+    }
+
+    /// Sessions that wait for a place or for a backend.
+    fn all_waiting(&self) -> usize {
+        self.waiting + self.line.len()
     }
 
     fn charge(&mut self, held: Duration) {
@@ -242,7 +304,7 @@ impl<B> Tenant<B> {
     }
 }
 
-impl<B> Share<B> {
+impl<B: Usable> Share<B> {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -254,6 +316,9 @@ impl<B> Share<B> {
             will_look: false,
             next: 0,
             opening: Duration::ZERO,
+            keeping: Keeping::default(),
+            crowd: Crowd::new(),
+            in_line: BTreeSet::new(),
         }
     }
 
@@ -265,8 +330,8 @@ impl<B> Share<B> {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally { open: self.open, ..Tally::default() };
         tally.idle = u32::try_from(self.idle.len()).unwrap_or(u32::MAX);
-        for pool in self.tenants.values().flat_map(|tenant| &tenant.pools) {
-            tally.waiting += u32::try_from(pool.waiting.len()).unwrap_or(u32::MAX);
+        for tenant in self.tenants.values() {
+            tally.waiting += u32::try_from(tenant.all_waiting()).unwrap_or(u32::MAX);
         }
         tally
     }
@@ -276,57 +341,75 @@ impl<B> Share<B> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         self.tenants.iter().map(move |(id, tenant)| {
             let idle = tenant.pools.iter().map(|pool| pool.idle.len()).sum();
-            let tally = Tally { open: tenant.open, idle: count(idle), waiting: count(tenant.waiting) };
+            let tally = Tally { open: tenant.open, idle: count(idle), waiting: count(tenant.all_waiting()) };
             Holding { tenant: *id, tally }
         })
     }
 
-    /// A backend of the pool, one that suits where there is a choice.
-    pub fn acquire(
+    /// A backend of the pool, one that suits where there is a choice. Those who
+    /// were held come all at once, and none of them is refused because there are
+    /// many.
+    pub fn acquire_for(
         &mut self,
-        key: PoolKey,
-        terms: Terms,
+        (key, terms): (PoolKey, Terms),
+        was_held: bool,
         now: Instant,
         suits: impl Fn(&B) -> bool,
     ) -> Acquired<B> {
         let floor = self.floor;
         let tenant = self.tenants.entry(key.tenant).or_insert_with(|| Tenant::new(floor, terms));
         tenant.terms = terms;
+        self.crowd.sees(&mut tenant.seen, terms.weight);
+        // A session that keeps its backend is not one at work yet.
+        let has_place = key.for_one_session
+            || tenant.line.is_empty()
+                && self.crowd.has_place(tenant.seen, tenant.at_work + tenant.waiting, self.limits.at_work);
         let pool = tenant.pool(key);
-        if pool.waiting.is_empty() {
+        if has_place && pool.waiting.is_empty() {
             let best = pool.idle.iter().rposition(|idle| suits(&idle.backend));
             if let Some(index) = best.or(pool.idle.len().checked_sub(1)) {
                 let idle = pool.idle.remove(index);
                 self.idle.remove(&idle.mark);
+                tenant.at_work += 1;
+                self.crowd.begin(1);
                 return Acquired::Now(idle.backend);
             }
         }
-        if tenant.waiting >= self.limits.waiting_of_tenant {
-            tenant.forget_who_left();
-            if tenant.waiting >= self.limits.waiting_of_tenant {
+        if tenant.all_waiting() >= self.limits.waiting_of_tenant && !was_held {
+            tenant.forget_who_left(&mut self.crowd);
+            if tenant.all_waiting() >= self.limits.waiting_of_tenant {
                 return Acquired::Full;
             }
         }
+        self.charge_kept(now);
+        let tenant = self.tenants.entry(key.tenant).or_insert_with(|| Tenant::new(floor, terms));
         let (sender, receiver) = oneshot::channel();
         tenant.had = tenant.had.max(floor);
-        tenant.waiting += 1;
-        tenant.pool(key).waiting.push_back(sender);
-        self.enter(key.tenant);
-        let mut tasks = self.dispatch(now);
-        tasks.extend(self.swap_own(key.tenant));
+        tenant.stands_in_line(Held::new(key, sender), has_place, now);
+        let tasks = if has_place { self.lets_one_begin(key.tenant, &mut None, now) } else { Vec::new() };
+        self.line_up(key.tenant);
         Acquired::Later(receiver, tasks)
     }
 
-    /// A backend comes back that was used for so long.
+    /// A backend comes back that was used for so long, and on which its session
+    /// does not work any more.
     #[must_use]
     pub fn release(&mut self, key: PoolKey, backend: B, held: Duration, now: Instant) -> Vec<Task<B>> {
+        self.charge_kept(now);
         let Some(tenant) = self.tenants.get_mut(&key.tenant) else { return vec![Task::Close(key, backend)] };
+        tenant.has_rested(&mut self.crowd, now);
         tenant.charge(held);
         tenant.used = Some(now);
-        if self.open > self.limits.backends || tenant.open > self.limits.of(tenant.terms) {
-            return vec![Task::Close(key, backend)];
+        let (had, has_to_wait) = (tenant.had, tenant.all_waiting() > 0);
+        let is_over = self.open > self.limits.backends || tenant.open > self.limits.of(tenant.terms);
+        if tenant.in_line.is_some() {
+            self.line_up(key.tenant);
         }
-        let (had, has_to_wait) = (tenant.had, tenant.waiting > 0);
+        if is_over {
+            let mut tasks = self.call_up(key.tenant, None, now);
+            tasks.push(Task::Close(key, backend));
+            return tasks;
+        }
         let other = self.starving.iter().find(|(_, _, tenant)| *tenant != key.tenant);
         if let Some(&(other_had, _, other)) = other
             && had > other_had.saturating_add(nanos(self.quantum()))
@@ -336,11 +419,13 @@ impl<B> Share<B> {
             self.enter(key.tenant);
             let mut tasks = self.serve(other, |key| Task::Replace(backend, key));
             tasks.extend(self.dispatch(now));
+            tasks.extend(self.call_up(key.tenant, None, now));
             return tasks;
         }
         self.floor = if has_to_wait { self.floor.max(had) } else { self.floor };
+        let mut tasks = self.call_up(key.tenant, Some(key), now);
         self.give(key, backend, now, now + self.kept());
-        let mut tasks = self.dispatch(now);
+        tasks.extend(self.dispatch(now));
         if has_to_wait {
             tasks.extend(self.swap_own(key.tenant));
         }
@@ -354,6 +439,7 @@ impl<B> Share<B> {
         if let Some(tenant) = self.tenants.get_mut(&key.tenant) {
             let pool = tenant.pool(key);
             pool.opening = pool.opening.saturating_sub(1);
+            pool.is_closed = false;
             tenant.used = Some(now);
         }
         self.give(key, backend, now, now);
@@ -366,6 +452,7 @@ impl<B> Share<B> {
     #[must_use]
     pub fn look(&mut self, now: Instant) -> Vec<Task<B>> {
         self.will_look = false;
+        self.charge_kept(now);
         self.dispatch(now)
     }
 
@@ -379,6 +466,19 @@ impl<B> Share<B> {
         self.opening.clamp(KEPT_MIN, KEPT_MAX)
     }
 
+    /// A backend could not be opened because the server lets the role in no more:
+    /// who waits goes on waiting. `None` is for the one that is to try again until
+    /// it does; the others give up, and are counted out.
+    #[must_use]
+    pub fn found_closed(&mut self, key: PoolKey, now: Instant) -> Option<Vec<Task<B>>> {
+        let pool = self.tenants.get_mut(&key.tenant)?.pool(key);
+        if !std::mem::replace(&mut pool.is_closed, true) {
+            return None;
+        }
+        pool.opening = pool.opening.saturating_sub(1);
+        Some(self.closed(key, now))
+    }
+
     /// A backend could not be opened. Where the pool has others the next in the
     /// queue is told, and else all.
     #[must_use]
@@ -386,23 +486,37 @@ impl<B> Share<B> {
         if let Some(tenant) = self.tenants.get_mut(&key.tenant) {
             let pool = tenant.pool(key);
             pool.opening = pool.opening.saturating_sub(1);
+            pool.is_closed = false;
             let told = if pool.open > 1 { 1 } else { pool.waiting.len() }.min(pool.waiting.len());
             for waiting in pool.waiting.drain(..told) {
                 // It may have gone.
                 let _ = waiting.send(Err(why.clone()));
             }
             tenant.waiting -= told;
+            self.crowd.end(told);
         }
-        self.closed(key, now)
+        let mut tasks = self.closed(key, now);
+        tasks.extend(self.call_up(key.tenant, None, now));
+        tasks
     }
 
     /// A backend is gone.
     #[must_use]
     pub fn closed(&mut self, key: PoolKey, now: Instant) -> Vec<Task<B>> {
+        self.charge_kept(now);
         self.open = self.open.saturating_sub(1);
         self.leave(key);
         self.enter(key.tenant);
         self.dispatch(now)
+    }
+
+    /// The idle backend that a session was given is gone: nobody is at work with
+    /// it.
+    #[must_use]
+    pub fn found_gone(&mut self, key: PoolKey, now: Instant) -> Vec<Task<B>> {
+        let mut tasks = self.rests(key.tenant, now);
+        tasks.extend(self.closed(key, now));
+        tasks
     }
 
     /// Closes what has been idle since before `idle_since`, and what is of no
@@ -415,12 +529,13 @@ impl<B> Share<B> {
         is_current: impl Fn(&PoolKey) -> bool,
         terms: impl Fn(TenantId) -> Option<Terms>,
     ) -> Vec<Task<B>> {
+        self.charge_kept(now);
         let mut tasks = Vec::new();
         let used_since = now.checked_sub(self.limits.warm_for);
         for (id, tenant) in &mut self.tenants {
             tenant.terms = terms(*id).unwrap_or(tenant.terms);
             tenant.used = tenant.used.filter(|used| used_since.is_none_or(|since| *used >= since));
-            tenant.forget_who_left();
+            tenant.forget_who_left(&mut self.crowd);
             let warm = if tenant.used.is_some() { tenant.terms.warm } else { 0 };
             // Those that go in this sweep are not counted out yet.
             let mut stay = tenant.open;
@@ -438,12 +553,15 @@ impl<B> Share<B> {
             }
             tenant.pools.retain(|pool| pool.open > 0 || !pool.waiting.is_empty());
         }
-        if self.tenants.values().all(|tenant| tenant.waiting == 0) {
+        if self.tenants.values().all(|tenant| tenant.all_waiting() == 0) {
             // Nobody has anything on anybody else.
             self.floor = self.tenants.values().map(|tenant| tenant.had).fold(self.floor, u64::max);
         }
         let tenants: Vec<TenantId> = self.tenants.keys().copied().collect();
-        tenants.into_iter().for_each(|tenant| self.enter(tenant));
+        for tenant in tenants {
+            self.line_up(tenant);
+            self.enter(tenant);
+        }
         tasks.extend(self.dispatch(now));
         tasks
     }
@@ -452,7 +570,7 @@ impl<B> Share<B> {
     /// others.
     fn give(&mut self, key: PoolKey, mut backend: B, now: Instant, kept_until: Instant) {
         let Some(tenant) = self.tenants.get_mut(&key.tenant) else { return };
-        let mut given = 0;
+        let (mut given, mut got) = (0, 0);
         let pool = tenant.pool(key);
         loop {
             let Some(waiting) = pool.waiting.pop_front() else {
@@ -464,12 +582,18 @@ impl<B> Share<B> {
             };
             given += 1;
             match waiting.send(Ok(backend)) {
-                Ok(()) => break,
+                Ok(()) => {
+                    got = 1;
+                    break;
+                }
                 Err(Ok(returned)) => backend = returned,
-                Err(Err(_)) => return,
+                // What was sent is what comes back.
+                Err(Err(_)) => break,
             }
         }
         tenant.waiting -= given;
+        tenant.at_work += got;
+        self.crowd.end(given - got);
         if given > 0 || tenant.starving.is_some() {
             self.enter(key.tenant);
         }
@@ -512,8 +636,9 @@ impl<B> Share<B> {
 
     /// Counts a backend for a pool of the tenant that is short of them.
     fn begin(&mut self, id: TenantId) -> Option<PoolKey> {
+        let opening_max = self.limits.opening;
         let tenant = self.tenants.get_mut(&id)?;
-        let pool = tenant.pools.iter_mut().find(|pool| pool.is_short())?;
+        let pool = tenant.pools.iter_mut().find(|pool| pool.is_short(opening_max))?;
         pool.open += 1;
         pool.opening += 1;
         tenant.open += 1;
@@ -534,18 +659,21 @@ impl<B> Share<B> {
     /// Puts the tenant where it belongs among those that starve, and forgets it
     /// where it has nothing.
     fn enter(&mut self, id: TenantId) {
+        let opening_max = self.limits.opening;
+        let is_short = |pool: &Pool<B>| pool.is_short(opening_max);
         let Some(tenant) = self.tenants.get_mut(&id) else { return };
         let before = tenant.starving.take();
         if let Some((had, number)) = before {
             self.starving.remove(&(had, number, id));
         }
-        if tenant.open == 0 && tenant.waiting == 0 {
+        if tenant.open == 0 && tenant.all_waiting() == 0 {
             tenant.pools.clear();
             // Who has had more than others is known until they have had as much.
             if tenant.had <= self.floor {
+                self.crowd.forgets(&mut tenant.seen);
                 self.tenants.remove(&id);
             }
-        } else if tenant.open < self.limits.of(tenant.terms) && tenant.pools.iter().any(Pool::is_short) {
+        } else if tenant.open < self.limits.of(tenant.terms) && tenant.pools.iter().any(is_short) {
             let number = before.map_or(self.next, |(_, number)| number);
             self.next += 1;
             tenant.starving = Some((tenant.had, number));
@@ -585,7 +713,9 @@ impl<B> Share<B> {
     /// idle backend in another, that one makes room.
     fn swap_own(&mut self, id: TenantId) -> Option<Task<B>> {
         let tenant = self.tenants.get(&id)?;
-        if tenant.open < self.limits.of(tenant.terms) || !tenant.pools.iter().any(Pool::is_short) {
+        if tenant.open < self.limits.of(tenant.terms)
+            || !tenant.pools.iter().any(|pool| pool.is_short(self.limits.opening))
+        {
             return None;
         }
         let (key, mark) = tenant.pools.iter().find_map(|pool| Some((pool.key, pool.idle.first()?.mark)))?;

@@ -69,6 +69,11 @@ pub(super) trait Watcher {
 
     /// Nothing more is to be cut for now.
     fn waits(&self) -> bool;
+
+    /// Nor is the message that begins now.
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
 /// One direction of a relay.
@@ -187,6 +192,9 @@ impl Lane {
     /// Cuts what was read into messages, which the watcher sees.
     pub fn cut(&mut self, watcher: &mut impl Watcher) -> Result<(), Stopped> {
         loop {
+            if watcher.stops() && self.scanner.is_between_messages() && self.waiting.is_none() {
+                break;
+            }
             let step = match self.waiting.take() {
                 Some(step) => step,
                 None => self.scanner.step(&self.incoming, |header| watcher.begins(header))?,

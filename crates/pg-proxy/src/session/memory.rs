@@ -4,19 +4,30 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use insula_pg_wire::Header;
+use insula_pg_wire::frontend::Parse;
 use insula_session_sql::{Effects, Watch};
 use tracing::Span;
 
+use super::resets::Resets;
+use crate::account::Account;
 use crate::measure::Pinned;
 use crate::pipeline::Unnamed;
-use crate::prepared::{Gone, ReadUnder, Shape, Statement};
+use crate::prepared::{Gone, ReadUnder, Shape, Statement, Statements};
 use crate::settings::{Reported, SessionSettings};
 
 /// Prepared statements of one session, and bytes of their texts. A session with
 /// more keeps its backend.
 const STATEMENTS_MAX: usize = 5_000;
 const STATEMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What one counts at least.
+const STATEMENT_BYTES_LEAST: usize = 128;
+
+/// How often the server is asked what is set where the question is cut short:
+/// by a cancel that was on its way before, or by a limit that the client has set.
+const ASKS_MAX: u8 = 3;
 
 /// Custom settings of one session.
 const CUSTOM_MAX: usize = 100;
@@ -35,11 +46,20 @@ pub(super) struct Memory {
     pub reported: Arc<Reported>,
     /// Statements have passed after which other settings may hold.
     settings_in_doubt: bool,
+    pub resets: Resets,
+    /// Up to the end of the transaction other settings may hold by which texts
+    /// are read.
+    pub reads_otherwise: bool,
     custom: BTreeSet<String>,
     /// The server's answer to what is set, as far as it has come.
     pub answer: Option<SessionSettings>,
+    /// How often in a row it was asked and did not come to an answer.
+    cut_short: u8,
+    asks_again: bool,
     statements: HashMap<Bytes, Known>,
     statement_bytes: usize,
+    /// Its tenant's, in which they count.
+    account: Arc<Account>,
     pub unnamed: Unnamed,
     /// Nothing was under way, and no transaction open, before the message that
     /// is looked at.
@@ -66,6 +86,8 @@ struct Known {
     statement: Arc<Statement>,
     /// What the client was told that it gives, where it has asked.
     told: Option<Shape>,
+    /// The client's own `Parse`, where it was changed to fit where it goes.
+    own: Bytes,
 }
 
 /// A portal, and its statement with the client's name for it.
@@ -93,7 +115,12 @@ pub(super) struct Held {
 }
 
 impl Memory {
-    pub fn new(wanders: bool, settings: Arc<SessionSettings>, reported: Arc<Reported>) -> Self {
+    pub fn new(
+        wanders: bool,
+        settings: Arc<SessionSettings>,
+        reported: Arc<Reported>,
+        account: Arc<Account>,
+    ) -> Self {
         Self {
             wanders,
             pinned: None,
@@ -101,10 +128,15 @@ impl Memory {
             settings,
             reported,
             settings_in_doubt: false,
+            resets: Resets::default(),
+            reads_otherwise: false,
             custom: BTreeSet::new(),
             answer: None,
+            cut_short: 0,
+            asks_again: false,
             statements: HashMap::new(),
             statement_bytes: 0,
+            account,
             unnamed: Unnamed::default(),
             begins_at_rest: true,
             watches_commands: false,
@@ -152,19 +184,48 @@ impl Memory {
 
     /// The settings under which the server reads what comes now.
     pub fn read_under(&self) -> ReadUnder {
-        (!self.settings_in_doubt).then(|| self.settings.read_under())
+        (!self.settings_in_doubt && !self.reads_otherwise).then(|| self.settings.read_under())
+    }
+
+    /// What is to be asked because something may have been reset on the backend
+    /// that the session keeps.
+    pub fn put_back(&mut self) -> Option<String> {
+        if self.resets.take() { self.startup.put_back() } else { None }
+    }
+
+    /// It was, unless the server was cut short.
+    pub fn was_put_back(&mut self) {
+        if self.is_cut_short() {
+            self.resets.runs(true);
+        }
+    }
+
+    /// Whether what was asked last was cut short, and is worth to be asked again.
+    fn is_cut_short(&mut self) -> bool {
+        let asks_again = std::mem::take(&mut self.asks_again);
+        self.cut_short = if asks_again { self.cut_short + 1 } else { 0 };
+        asks_again && self.cut_short < ASKS_MAX
     }
 
     /// The query for it. What comes behind it is in doubt again.
     pub fn ask(&mut self) -> String {
         self.settings_in_doubt = false;
+        // What was reset is found in the answer.
+        self.resets.take();
         self.answer = Some(SessionSettings::default());
         SessionSettings::query(&self.custom)
+    }
+
+    /// There will be no answer, perhaps only because the question was cut short.
+    pub fn not_answered(&mut self, is_cut_short: bool) {
+        self.answer = None;
+        self.asks_again = is_cut_short;
     }
 
     /// The answer is whole, or there is none. What is set on the backend: without
     /// what was reset, which is for the session again as it began.
     pub fn answered(&mut self) -> Arc<SessionSettings> {
+        let is_cut_short = self.is_cut_short();
         match self.answer.take() {
             Some(settings) if settings == *self.settings => {}
             Some(settings) => {
@@ -172,6 +233,7 @@ impl Memory {
                 self.settings = SessionSettings::over(&there, &self.startup);
                 return there;
             }
+            None if is_cut_short => self.settings_in_doubt = true,
             None => self.pin("settings_unknown"),
         }
         Arc::clone(&self.settings)
@@ -186,6 +248,8 @@ impl Memory {
             self.pin("sequence_value");
         }
         self.settings_in_doubt |= effects.changes_settings;
+        self.resets.runs(effects.resets_settings);
+        self.reads_otherwise |= effects.reads_otherwise;
         self.watches_commands |= effects.drops_prepared;
         self.changed_definitions |= effects.changes_definitions;
         for name in &effects.custom_settings {
@@ -250,14 +314,19 @@ impl Memory {
     }
 
     /// The client calls a statement so.
-    pub fn learn(&mut self, name: Bytes, statement: Arc<Statement>) {
-        self.recall(Gone { statement, name, told: None, on_backend: true });
+    pub fn learn(&mut self, name: Bytes, statement: Arc<Statement>, own: Bytes) {
+        self.recall(Gone { statement, name, told: None, own, on_backend: true });
     }
 
     /// The client has it still.
-    pub fn recall(&mut self, Gone { statement, name, told, .. }: Gone) {
-        self.statement_bytes += name.len() + statement.bytes();
-        self.statements.insert(name, Known { statement, told });
+    pub fn recall(&mut self, Gone { statement, name, told, own, .. }: Gone) {
+        let known = Known { statement, told, own };
+        let bytes = known.bytes(&name);
+        self.statement_bytes += bytes;
+        self.account.remembers(bytes);
+        if let Some(before) = self.statements.insert(name.clone(), known) {
+            self.counts_out(before.bytes(&name));
+        }
         if self.statements.len() > STATEMENTS_MAX || self.statement_bytes > STATEMENT_BYTES_MAX {
             self.pin("many_statements");
         }
@@ -265,14 +334,78 @@ impl Memory {
 
     /// The client has no statement of this name any more.
     pub fn forget(&mut self, name: &[u8]) -> Option<Gone> {
-        let (name, Known { statement, told }) = self.statements.remove_entry(name)?;
-        self.statement_bytes = self.statement_bytes.saturating_sub(name.len() + statement.bytes());
-        Some(Gone { statement, name, told, on_backend: true })
+        let (name, known) = self.statements.remove_entry(name)?;
+        self.counts_out(known.bytes(&name));
+        let Known { statement, told, own } = known;
+        Some(Gone { statement, name, told, own, on_backend: true })
+    }
+
+    /// The session goes to another place, where its statements may have to be
+    /// otherwise: they are made anew from what the client has sent. What it was
+    /// told of them it knows still.
+    pub fn moves_on(&mut self, statements: &Statements, mut fit: impl FnMut(&[u8]) -> Bytes) {
+        self.bound = None;
+        for (name, known) in std::mem::take(&mut self.statements) {
+            let Known { statement, told, own } = known;
+            let own = if own.is_empty() { as_sent(&name, &statement) } else { own };
+            let fitted = fit(&own);
+            let Some(Ok(parse)) = fitted.get(Header::BYTES..).map(Parse::from_body) else { continue };
+            let statement = statements.get(&parse, statement.read_under());
+            let own = if fitted == own { Bytes::new() } else { own };
+            self.statements.insert(name, Known { statement, told, own });
+        }
+        let bytes = self.statements.iter().map(|(name, known)| known.bytes(name)).sum();
+        self.account.forgets(std::mem::replace(&mut self.statement_bytes, bytes));
+        self.account.remembers(bytes);
+        let Unnamed { parse, own, effects, .. } = std::mem::take(&mut self.unnamed);
+        if !parse.is_empty() {
+            let own = if own.is_empty() { parse } else { own };
+            let parse = fit(&own);
+            let own = if parse == own { Bytes::new() } else { own };
+            self.unnamed = Unnamed { parse, own, is_there: false, effects };
+        }
+    }
+
+    fn counts_out(&mut self, bytes: usize) {
+        self.statement_bytes -= bytes;
+        self.account.forgets(bytes);
     }
 
     /// Nor any other.
     pub fn forget_all(&mut self) {
         self.statements.clear();
-        self.statement_bytes = 0;
+        self.account.forgets(std::mem::take(&mut self.statement_bytes));
     }
+
+    /// What the tenant's sessions remember of prepared statements, with one more
+    /// of this session.
+    pub fn bytes_with(&self, name: &[u8], statement: &Statement) -> u64 {
+        self.account.statement_bytes().saturating_add(bytes_of(name, statement) as u64)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.forget_all();
+    }
+}
+
+/// What a session's prepared statement counts, its text with each who has it.
+fn bytes_of(name: &[u8], statement: &Statement) -> usize {
+    STATEMENT_BYTES_LEAST + name.len() + statement.bytes()
+}
+
+impl Known {
+    /// The same, with what its client has sent.
+    fn bytes(&self, name: &[u8]) -> usize {
+        bytes_of(name, &self.statement) + self.own.len()
+    }
+}
+
+/// The `Parse` of a statement that goes out as its client has sent it.
+fn as_sent(name: &[u8], statement: &Statement) -> Bytes {
+    let mut out = BytesMut::new();
+    // It has gone out so before.
+    let _ = statement.put_parse_as(name, &mut out);
+    out.freeze()
 }

@@ -5,16 +5,19 @@
 
 mod authenticate;
 mod bell;
+mod from_client;
+mod from_server;
 mod lane;
 mod memory;
 mod pump;
 mod relay;
+mod resets;
 mod route;
 mod secure;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod trial;
 mod turn;
-mod watch;
+mod way;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use tracing::{Instrument, Span};
 
 use self::relay::Opened;
 use self::secure::{Accepted, Begun, Secured};
+use crate::cancel::NotNow;
 use crate::entrance::Ticket;
 use crate::front::{Admission, Front, Stops};
 use crate::journal::Asker;
@@ -160,9 +164,14 @@ async fn cancel(front: &Front, key: insula_pg_wire::startup::CancelKey) -> Resul
         front.measures.cancels_unknown.increment(1);
         return Err(End::Gone("no session has this cancel key"));
     };
-    let Some(under_way) = slot.begin() else {
-        front.measures.cancels_idle.increment(1);
-        return Ok(());
+    let under_way = match slot.begin() {
+        Ok(under_way) => under_way,
+        // The session sends it, and counts it.
+        Err(NotNow::Later) => return Ok(()),
+        Err(NotNow::Idle) => {
+            front.measures.cancels_idle.increment(1);
+            return Ok(());
+        }
     };
     let endpoint = Arc::clone(&under_way.target.endpoint);
     match under_way.send(&front.backend_tls, front.config.get().connect_timeout).await {

@@ -2,26 +2,32 @@
 //! as long as there are any, and says what ended that. A session that may change
 //! its backend has one only as long as its transaction lasts.
 
+mod cancels;
+mod moving;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use insula_domain::{ClusterName, TenantId};
-use insula_pg_wire::WireError;
-use insula_pg_wire::frontend;
+use insula_domain::ClusterName;
+use insula_pg_wire::{WireError, frontend};
 use insula_problem::Code;
 use tokio::time::timeout;
 
+use self::cancels::Cancels;
+use super::from_client::FromClient;
+use super::from_server::FromServer;
 use super::lane::{Lane, Stopped};
 use super::memory::Memory;
 use super::turn::{Ending, Turn};
-use super::watch::{FromClient, FromServer};
+use super::way::Way;
 use crate::account::Account;
 use crate::cancel::Slot;
 use crate::front::Front;
+use crate::gate::Passage;
 use crate::guard::{Guard, Rule};
 use crate::link::Link;
 use crate::pipeline::{Passed, Pipeline};
@@ -51,6 +57,7 @@ pub(super) enum Connection {
 /// Where a session's backends come from.
 #[derive(Debug)]
 pub(super) struct Source {
+    pub way: Way,
     pub cluster: Arc<Cluster>,
     pub destination: Arc<Destination>,
     /// Where cancels of the session go.
@@ -77,12 +84,17 @@ pub(super) struct Pump {
     /// The last message of the server was an error.
     pub last_was_error: bool,
     patience: Patience,
+    /// Since when it wants a backend, where it has lost its place in the queue.
+    came: Option<Instant>,
     entry: Entry,
     noted: Noted,
-    /// A cancel of the front's own, on its way: meanwhile nothing more is asked.
-    cancelling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    cancels: Cancels,
     /// When a statement was cancelled that took too long, and how long it might.
     timed_out: Option<(u32, Duration)>,
+    /// Its tenant is to be reached otherwise by now.
+    is_outdated: bool,
+    /// It is somewhere else.
+    has_moved: bool,
 }
 
 /// What was noted last of what the session does.
@@ -109,6 +121,8 @@ pub(super) enum Event {
     ServerBroke(WireError),
     /// There is no backend for the session.
     NotServed(Refusal),
+    /// Its tenant has moved, and it keeps a backend that cannot move along.
+    LeftBehind,
     /// Nothing is under way and no transaction is open.
     Idle,
 }
@@ -139,12 +153,16 @@ impl Pump {
             server_gone: false,
             last_was_error: false,
             patience: Patience::default(),
+            came: None,
             entry,
             noted: Noted { doing: Doing::Idle, done: 0, is_pinned: false },
-            cancelling: None,
+            cancels: Cancels::default(),
             timed_out: None,
+            is_outdated: false,
+            has_moved: false,
         };
-        if let Some(lease) = lease {
+        if let Some(mut lease) = lease {
+            lease.keep();
             pump.attach(lease);
         }
         pump
@@ -153,14 +171,6 @@ impl Pump {
     /// The cluster of its backends.
     pub fn cluster(&self) -> &ClusterName {
         &self.source.destination.endpoint.name
-    }
-
-    /// The plan of its tenant may be another one.
-    pub fn plan_changed(&self, front: &Front, tenant: TenantId) {
-        if let Some(route) = front.parts.routes.snapshot().route(tenant) {
-            self.source.destination.terms.set(route.terms);
-            self.entry.vital.limit(&route.terms);
-        }
     }
 
     /// What is to be seen of the session.
@@ -172,16 +182,23 @@ impl Pump {
     fn note(&mut self, front: &Front) {
         self.count();
         let doing = match self.connection {
+            _ if self.source.way.passer.is_waiting() => Doing::Waiting,
             Connection::Without => Doing::Idle,
             Connection::Waiting(_) => Doing::Waiting,
             Connection::With(_) if self.pipeline.is_busy() => Doing::Active,
             Connection::With(_) if self.pipeline.is_idle() => Doing::Idle,
             Connection::With(_) => Doing::InTransaction,
         };
+        if let Connection::With(lease) = &mut self.connection {
+            lease.is_at_work(doing == Doing::Active);
+        }
         let pinned = self.memory.pinned();
         let noted = Noted { doing, done: self.pipeline.done(), is_pinned: pinned.is_some() };
         if noted != self.noted {
             if let Some(reason) = pinned.filter(|_| !self.noted.is_pinned) {
+                if let Connection::With(lease) = &mut self.connection {
+                    lease.keep();
+                }
                 self.entry.vital.is_pinned(reason);
                 self.account().pinned(reason);
             }
@@ -237,20 +254,6 @@ impl Pump {
         }
     }
 
-    /// Cancels what the backend does, as the client would: one that may come
-    /// too late must not find another session there either.
-    fn cancel(&mut self, front: &Front) {
-        let Some(under_way) = self.source.slot.begin() else { return };
-        let (endpoint, tls) = (Arc::clone(&under_way.target.endpoint), front.backend_tls.clone());
-        let within = front.config.get().connect_timeout;
-        self.cancelling = Some(Box::pin(async move {
-            if let Err(error) = under_way.send(&tls, within).await {
-                let cluster = &endpoint.name;
-                tracing::warn!(%error, %cluster, "a statement that takes too long could not be cancelled");
-            }
-        }));
-    }
-
     /// The client has left. True where it has said so before: then the server
     /// does what was asked until then, as without a front and within the same
     /// limits, and is heard out, though nobody takes what it says.
@@ -269,16 +272,6 @@ impl Pump {
             self.server_deaf = true;
         }
         true
-    }
-
-    /// Whether a cancel of the front's own is on its way.
-    fn is_cancelling(&mut self, context: &mut Context<'_>) -> bool {
-        if let Some(cancelling) = &mut self.cancelling
-            && cancelling.as_mut().poll(context).is_ready()
-        {
-            self.cancelling = None;
-        }
-        self.cancelling.is_some()
     }
 
     /// Moves bytes until something ends that. Only with `stop_when_idle` is
@@ -306,17 +299,23 @@ impl Pump {
 
     /// One read and one write in each direction; whether anything moved.
     fn step(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
-        let is_cancelling = self.is_cancelling(context);
+        let is_cancelling = self.is_cancelling(context, front);
+        if self.is_outdated {
+            self.move_on(front)?;
+        }
         let mut progress = !is_cancelling && self.read_client(context, front)?;
         progress |= self.connect(context)?;
         if let Connection::With(_) = self.connection {
-            if !is_cancelling && !self.turn().holds().map_err(Event::ClientBroke)? {
+            let may_cut = !is_cancelling && self.may_begin(context);
+            if may_cut && !self.turn().holds().map_err(Event::ClientBroke)? {
                 self.cut_client(front)?;
             }
+            progress |= self.leads_cancels(front);
             progress |= self.write_server(context);
             progress |= self.read_server(context)?;
             progress |= !is_cancelling && self.settle();
         }
+        progress |= self.leads_cancels(front);
         progress |= self.write_client(context, front)?;
         if self.server_gone && self.to_client.is_drained() {
             return Err(Event::ServerLeft);
@@ -327,13 +326,15 @@ impl Pump {
     fn read_client(&mut self, context: &mut Context<'_>, front: &Front) -> Result<bool, Event> {
         let takes_more = match self.connection {
             Connection::With(_) => {
-                let has_room = self.memory.held.is_none() || self.to_server.has_little_to_cut();
+                let is_cut = self.memory.held.is_none() && !self.source.way.passer.is_held();
+                let has_room = is_cut || self.to_server.has_little_to_cut();
                 has_room && self.to_server.has_room() && !self.pipeline.is_full()
             }
+            // Who leaves meanwhile is not to be waited for.
+            Connection::Without if self.source.way.passer.is_waiting() => self.to_server.has_little_to_cut(),
+            Connection::Waiting(_) => self.to_server.has_little_to_cut(),
             // Until what has come is enough to want a backend for.
             Connection::Without => self.to_server.awaits_message(),
-            // Who leaves meanwhile is not to be waited for.
-            Connection::Waiting(_) => self.to_server.has_little_to_cut(),
         };
         let Some(client) = &mut self.client else { return Ok(false) };
         if !takes_more || self.server_deaf || self.server_gone {
@@ -358,13 +359,23 @@ impl Pump {
                 Some(frontend::tag::TERMINATE) => return Err(Event::ClientLeft),
                 Some(_) => {}
             }
-            let Source { cluster, destination, .. } = &self.source;
-            match cluster.acquire(destination, &self.memory.settings, &mut self.patience) {
+            let Source { way, cluster, destination, .. } = &mut self.source;
+            if way.passer.poll(context, destination.key.epoch, self.came) != Poll::Ready(Passage::Through) {
+                let has_left = self.to_server.has_goodbye();
+                return if has_left { Err(Event::ClientLeft) } else { Ok(false) };
+            }
+            self.came = None;
+            let patience = (&mut self.patience, way.passer.has_waited());
+            match cluster.acquire(destination, &self.memory.settings, patience) {
                 Answer::Now(lease) => {
                     self.attach(lease);
                     return Ok(true);
                 }
-                Answer::Later(wait) => self.connection = Connection::Waiting(Box::new(wait)),
+                Answer::Later(wait) => {
+                    // Nothing of it is under way while it waits.
+                    way.passer.end();
+                    self.connection = Connection::Waiting(Box::new(wait));
+                }
                 Answer::Refused(refusal) => return Err(Event::NotServed(refusal)),
             }
         }
@@ -377,7 +388,14 @@ impl Pump {
             Poll::Ready(Err(refusal)) => Err(Event::NotServed(refusal)),
             Poll::Ready(Ok(lease)) => {
                 self.patience = wait.take_patience();
-                self.attach(lease);
+                if self.source.way.passer.passes_now(self.source.destination.key.epoch) {
+                    self.attach(lease);
+                } else {
+                    // Its tenant is held, or gone from there: it keeps its turn.
+                    self.came = Some(wait.since());
+                    self.connection = Connection::Without;
+                    lease.give_back();
+                }
                 Ok(true)
             }
         }
@@ -386,8 +404,8 @@ impl Pump {
     /// Begins with a backend, which is made to be as the session has left its
     /// last one.
     fn attach(&mut self, mut lease: Lease) {
+        self.source.way.passer.is_served();
         let backend = &mut lease.backend;
-        self.source.slot.lead_to(backend.target.clone());
         if self.memory.wanders() {
             let definitions = self.source.destination.definitions.load(Ordering::Relaxed);
             self.turn().begin(&mut backend.contents, definitions);
@@ -407,7 +425,12 @@ impl Pump {
             return false;
         }
         match self.turn().end() {
-            Ending::No => return false,
+            Ending::No => {
+                if self.memory.stays() && self.is_at_rest() {
+                    self.source.way.passer.end();
+                }
+                return false;
+            }
             Ending::Asked => return true,
             Ending::Over => {}
         }
@@ -423,7 +446,8 @@ impl Pump {
         let Connection::With(lease) = std::mem::replace(&mut self.connection, Connection::Without) else {
             return;
         };
-        match self.source.slot.lead_nowhere() {
+        self.source.way.passer.end();
+        match self.leave_cancels() {
             None => lease.give_back(),
             // The cancel was meant for this session, and may still come.
             Some(passage) => drop(tokio::spawn(async move {
@@ -500,6 +524,7 @@ impl Pump {
             memory: &mut self.memory,
             contents: &mut lease.backend.contents,
             statements: &front.statements,
+            is_held: self.source.way.passer.is_held(),
         };
         self.to_server.cut(&mut watcher).map_err(|stopped| match stopped {
             Stopped::Broken(error) => Event::ClientBroke(error),
@@ -517,6 +542,7 @@ impl Pump {
             last_was_error: &mut self.last_was_error,
             vital: &self.entry.vital,
             timed_out: self.timed_out.map(|(_, limit)| limit),
+            is_moving: self.has_moved || self.source.way.passer.is_held(),
         };
         self.to_client.cut(&mut watcher).map_err(|stopped| match stopped {
             Stopped::Broken(error) => Event::ServerBroke(error),

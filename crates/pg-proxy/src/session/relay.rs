@@ -48,8 +48,8 @@ pub(super) struct Opened {
     pub lease: Option<Lease>,
     pub source: Source,
     pub memory: Box<Memory>,
-    /// What its statements are, and could reach.
-    pub judged: (Answers, Guard),
+    /// What answers its statements, and looks at what they could reach.
+    pub judges: (Answers, Guard),
     pub follower: Follower,
     pub standing: Standing,
     /// Where it is to be seen.
@@ -60,9 +60,9 @@ pub(super) struct Opened {
 impl Opened {
     /// Relays until the session is over and its backend is gone.
     pub async fn relay(self, client: Link, front: &Front, stops: &Stops, span: Span) {
-        let Self { lease, source, memory, judged, follower, standing, entry, held } = self;
+        let Self { lease, source, memory, judges, follower, standing, entry, held } = self;
         let counted = Counted::new(&front.measures.relaying);
-        let mut pump = Box::new(Pump::new(client, lease, source, memory, (judged, entry)));
+        let mut pump = Box::new(Pump::new(client, lease, source, memory, (judges, entry)));
         let (last, ends_when_idle) = loop {
             let over = until_over(&mut pump, &follower, &standing, front, stops).await;
             let has_left = matches!(over.0, Last::Moved(Event::ClientLeft));
@@ -127,7 +127,7 @@ async fn until_over(
                 }
             }
             Happened::Called(Call::Changed) => match standing.judge(&front.parts.routes.snapshot()) {
-                Verdict::GoesOn => pump.plan_changed(front, standing.tenant),
+                Verdict::GoesOn => pump.route_changed(front),
                 Verdict::EndsWhenIdle(refusal) => ends_when_idle = Some(refusal),
                 Verdict::EndsNow(refusal) => return (Last::Ended(refusal), None),
             },
@@ -175,6 +175,7 @@ fn after(event: Event, pump: &Pump, ends_when_idle: Option<Refusal>) -> Option<R
             Some(Refusal::backend_lost())
         }
         Event::NotServed(refusal) => Some(refusal),
+        Event::LeftBehind => Some(Refusal::moved()),
     }
 }
 

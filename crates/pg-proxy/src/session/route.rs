@@ -2,13 +2,11 @@
 //! it may be served, a place among its connections, and a backend as its role.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
-use insula_credentials::ChannelKey;
-use insula_domain::{Isolation, LoginId, Placement, PoolMode, RoleName, TenantId, TenantStatus};
+use insula_domain::{LoginId, PoolMode, TenantId, TenantStatus};
 use insula_pg_wire::backend::{put_backend_key_data, put_ready_for_query};
 use insula_pg_wire::{TransactionStatus, backend};
-use insula_route_map::{ClusterEndpoint, Follower, Route, Snapshot};
+use insula_route_map::{Follower, Route, Snapshot};
 use tokio::time::timeout;
 
 use super::End;
@@ -16,23 +14,20 @@ use super::authenticate::{Authenticated, Identity};
 use super::memory::Memory;
 use super::pump::Source;
 use super::relay::Opened;
-use crate::account::Account;
+use super::way::{Target, Way};
 use crate::backend::BackendError;
 use crate::cancel::GivenKey;
-use crate::channels::Channels;
 use crate::counter::Place;
-use crate::fitting::{Fitting, SharedTables};
 use crate::front::Front;
-use crate::guard::Guard;
+use crate::gate::{Passage, Passer};
 use crate::host::Host;
 use crate::link::Link;
 use crate::parameters::{Setting, settings};
-use crate::pool::{Answer, Destination, LiveTerms, Patience, PoolKey};
+use crate::pool::{Answer, Cluster, Destination, Lease, Patience};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 use crate::settings::{APPLICATION_NAME, Reported, SessionSettings};
-use crate::show::Answers;
-use crate::standing::Standing;
+use crate::standing::{Standing, Verdict};
 use crate::vital::{Caller, Doing};
 
 /// How often a route is looked up again because it changed meanwhile.
@@ -66,14 +61,6 @@ pub(super) struct Routed {
     places: Places,
 }
 
-/// Where a session goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
-    route: Arc<Route>,
-    placement: Placement,
-    endpoint: Arc<ClusterEndpoint>,
-}
-
 impl Authenticated {
     /// Finds the tenant and takes a place among its connections.
     pub fn route(self, front: &Front) -> Result<Routed, End> {
@@ -84,7 +71,6 @@ impl Authenticated {
             login: self.identity.login(),
             credential_tenant: self.identity.tenant(),
             tenant: target.route.tenant,
-            epoch: target.placement.epoch,
             read_only: self.identity.read_only(),
         };
         let pool_mode = match &self.identity {
@@ -132,9 +118,7 @@ impl Authenticated {
         let route = snapshot.descendant(own, scope.path()).ok_or_else(unknown)?;
         let route = self.by_host(snapshot, &scope, route)?;
         check_status(route)?;
-        let placement = route.placement.as_ref().ok_or_else(Refusal::placement_unavailable)?;
-        let endpoint = snapshot.endpoint(&placement.cluster).ok_or_else(Refusal::placement_unavailable)?;
-        Ok(Target { route: Arc::clone(route), placement: placement.clone(), endpoint: Arc::clone(endpoint) })
+        Target::of(route, snapshot).ok_or_else(Refusal::placement_unavailable)
     }
 
     /// The tenant that database and host name ask for together. A host name of
@@ -198,26 +182,25 @@ impl Routed {
             .cancel_keys
             .give(front.parts.entropy.as_ref(), self.minor_version)
             .ok_or_else(Refusal::overloaded)?;
-        let mode = self.pool_mode;
         let entry = front.vitals.enter(&self.target.route.terms, self.caller.clone());
-        let account = front.accounts.of(self.standing.tenant);
-        let (cluster, destination) =
-            front.pools.reach(self.destination(front, mode, account)?, self.target.route.terms);
-        let settings = Arc::new(SessionSettings::from_startup(&self.settings));
-        let mut lease = match cluster.acquire(&destination, &settings, &mut Patience::default()) {
-            Answer::Now(lease) => lease,
-            Answer::Later(wait) => tokio::select! {
-                biased;
-                granted = wait => granted?,
-                () = link.left() => return Err(End::Gone("the client left while it waited for a backend")),
-            },
-            Answer::Refused(refusal) => return Err(refusal.into()),
+        let mut way = Way {
+            tenant: self.standing.tenant,
+            read_only: self.standing.read_only,
+            mode: self.pool_mode,
+            account: front.accounts.of(self.standing.tenant),
+            passer: Passer::new(front.gates.of(self.standing.tenant)),
         };
+        let settings = Arc::new(SessionSettings::from_startup(&self.settings));
+        let Found { target, cluster, destination, mut lease } =
+            self.backend(front, link, &mut way, &settings).await?;
         let backend = &mut lease.backend;
         if !SessionSettings::are_same(&backend.contents.settings, &settings) {
-            if let Err(error) = backend.run(&settings.restore()).await {
+            // A server that stands still keeps neither the session nor a move waiting for its end.
+            let within = front.config.get().connect_timeout;
+            let taken = timeout(within, backend.run(&settings.restore())).await;
+            if let Err(error) = taken.unwrap_or(Err(BackendError::TimedOut)) {
                 lease.end();
-                return Err(self.not_taken(link, error).await);
+                return Err(not_taken(link, &target, error).await);
             }
             backend.contents.settings = Arc::clone(&settings);
         }
@@ -231,26 +214,25 @@ impl Routed {
             put_backend_key_data(out, &cancel_key.key);
             put_ready_for_query(out, TransactionStatus::Idle);
         });
-        let guard = self.guard(front, &reported, destination.channel_key.clone());
-        let wanders = mode == PoolMode::Transaction;
-        let memory = Memory::new(wanders, settings, reported);
+        let judges = way.judges(front, &target, &destination, &reported);
+        let wanders = way.mode == PoolMode::Transaction;
+        let memory = Memory::new(wanders, settings, reported, Arc::clone(&destination.account));
         let lease = if wanders {
             lease.give_back();
             None
         } else {
             Some(lease)
         };
+        way.passer.end();
         timeout(front.config.get().connect_timeout, link.flush())
             .await
             .map_err(|_| End::Gone("the client does not take its greeting"))??;
-        let placement = &self.target.placement;
-        let answers = Answers::new(&self.target.route.slug, placement);
-        let source = Source { cluster, destination, slot: Arc::clone(&cancel_key.slot) };
+        let source = Source { way, cluster, destination, slot: Arc::clone(&cancel_key.slot) };
         Ok(Opened {
             lease,
             source,
             memory: Box::new(memory),
-            judged: (answers, guard),
+            judges,
             follower: self.follower,
             standing: self.standing,
             entry,
@@ -258,66 +240,73 @@ impl Routed {
         })
     }
 
-    /// Where its backends lead.
-    fn destination(
+    /// A backend where the tenant is, and who may be held or moved meanwhile.
+    async fn backend(
         &self,
         front: &Front,
-        mode: PoolMode,
-        account: Arc<Account>,
-    ) -> Result<Destination, Refusal> {
-        let Target { route, placement, endpoint } = &self.target;
-        let read_only = self.standing.read_only;
-        let role =
-            if read_only { RoleName::read_only_of_tenant(route.tenant) } else { placement.role.clone() };
-        let key = PoolKey {
-            tenant: route.tenant,
-            read_only,
-            epoch: placement.epoch,
-            key_generation: route.role_key_generation,
-            endpoint_revision: endpoint.revision,
-            for_one_session: mode == PoolMode::Session,
-        };
-        let shares_database = matches!(placement.isolation, Isolation::Pool | Isolation::Schema);
-        let channel_key = shares_database
-            .then(|| front.parts.master_keys.channel_key(route.tenant, route.role_key_generation))
-            .transpose()
-            .map_err(|error| {
-                tracing::error!(%error, "the key of a tenant's channels cannot be derived");
-                Refusal::placement_unavailable()
-            })?;
-        Ok(Destination {
-            key,
-            slug: route.slug.clone(),
-            account,
-            endpoint: Arc::clone(endpoint),
-            role,
-            database: placement.database.clone(),
-            terms: LiveTerms::new(route.terms),
-            definitions: AtomicU64::new(0),
-            channel_key,
-        })
-    }
-
-    /// What looks at the session's statements, given what the server has said.
-    fn guard(&self, front: &Front, reported: &Reported, channel_key: Option<ChannelKey>) -> Guard {
-        let guard = Guard::new(self.target.placement.isolation);
-        let Some(channel_key) = channel_key else { return guard };
-        let tables = (self.target.placement.isolation == Isolation::Pool).then(|| {
-            SharedTables::new(self.standing.tenant, front.long_texts.clone(), Arc::clone(&front.parts.routes))
-        });
-        let mut fitting = Fitting::new(Channels::new(channel_key), tables);
-        reported.all().for_each(|(name, value)| fitting.setting(name, value));
-        guard.with_fitting(fitting)
-    }
-
-    /// The settings that a client wants to begin with are not taken.
-    async fn not_taken(&self, link: &mut Link, error: BackendError) -> End {
-        if let Some(body) = error.refused_setting() {
-            link.put(|out| backend::put_error_body(out, body));
-            link.close().await;
-            return End::Gone("the server refused a setting of the client");
+        link: &mut Link,
+        way: &mut Way,
+        settings: &Arc<SessionSettings>,
+    ) -> Result<Found, End> {
+        let mut target = self.target.clone();
+        loop {
+            let (cluster, destination) = way.reach(front, &target)?;
+            let found = async {
+                let epoch = target.placement.epoch;
+                if way.passer.passes(epoch).await == Passage::Elsewhere {
+                    return Ok(None);
+                }
+                let mut patience = Patience::default();
+                match cluster.acquire(&destination, settings, (&mut patience, way.passer.has_waited())) {
+                    Answer::Now(lease) => Ok(Some(lease)),
+                    Answer::Refused(refusal) => Err(refusal),
+                    Answer::Later(wait) => {
+                        way.passer.end();
+                        let lease = wait.await?;
+                        if way.passer.passes_now(epoch) {
+                            Ok(Some(lease))
+                        } else {
+                            lease.give_back();
+                            Ok(None)
+                        }
+                    }
+                }
+            };
+            let found = tokio::select! {
+                biased;
+                found = found => found?,
+                () = link.left() => return Err(End::Gone("the client left while it waited for a backend")),
+                () = self.follower.changed() => None,
+            };
+            if let Some(lease) = found {
+                way.passer.is_served();
+                return Ok(Found { target, cluster, destination, lease });
+            }
+            let snapshot = front.parts.routes.snapshot();
+            if let Verdict::EndsNow(refusal) | Verdict::EndsWhenIdle(refusal) = self.standing.judge(&snapshot)
+            {
+                return Err(refusal.into());
+            }
+            target = way.target(&snapshot).ok_or_else(Refusal::placement_unavailable)?;
         }
-        tracing::warn!(cluster = %self.target.endpoint.name, %error, "a backend could not be made ready");
-        Refusal::placement_unavailable().into()
     }
+}
+
+/// A backend, and where it is.
+struct Found {
+    target: Target,
+    cluster: Arc<Cluster>,
+    destination: Arc<Destination>,
+    lease: Lease,
+}
+
+/// The settings that a client wants to begin with are not taken.
+async fn not_taken(link: &mut Link, target: &Target, error: BackendError) -> End {
+    if let Some(body) = error.refused_setting() {
+        link.put(|out| backend::put_error_body(out, body));
+        link.close().await;
+        return End::Gone("the server refused a setting of the client");
+    }
+    tracing::warn!(cluster = %target.endpoint.name, %error, "a backend could not be made ready");
+    Refusal::placement_unavailable().into()
 }

@@ -47,20 +47,24 @@ impl Turn<'_> {
         }
         if !restores.is_empty() {
             self.ask(&restores.join("; "), Own::Restore);
-        } else if *contents.reported != *self.memory.reported {
-            self.to_client.put(|out| contents.reported.put_news(&self.memory.reported, out));
-            self.memory.reported = Arc::clone(&contents.reported);
-        } else {
-            // The next comparison of the two is one of addresses.
-            contents.reported = Arc::clone(&self.memory.reported);
+        } else if !Arc::ptr_eq(&contents.reported, &self.memory.reported) {
+            if *contents.reported != *self.memory.reported {
+                self.to_client.put(|out| contents.reported.put_news(&self.memory.reported, out));
+                self.memory.reported = Arc::clone(&contents.reported);
+            } else if Arc::as_ptr(&contents.reported) < Arc::as_ptr(&self.memory.reported) {
+                // Among those that have the same one is left in the end, and the next
+                // comparison is one of addresses.
+                self.memory.reported = Arc::clone(&contents.reported);
+            } else {
+                contents.reported = Arc::clone(&self.memory.reported);
+            }
         }
         self.memory.unnamed.is_there = false;
     }
 
     /// Whether it is over: between two transactions, when nothing is on its way.
     pub fn end(&mut self) -> Ending {
-        if self.memory.stays()
-            || !self.pipeline.is_idle()
+        if !self.pipeline.is_idle()
             // The backend ends with the goodbye that it has or gets.
             || self.pipeline.is_terminated()
             || !self.to_server.is_at_a_bound()
@@ -68,7 +72,15 @@ impl Turn<'_> {
         {
             return Ending::No;
         }
+        if self.memory.stays() {
+            let put_back = self.memory.put_back();
+            return put_back.map_or(Ending::No, |sql| {
+                self.ask(&sql, Own::PutBack);
+                Ending::Asked
+            });
+        }
         self.memory.watches_commands = false;
+        self.memory.reads_otherwise = false;
         if self.memory.settings_in_doubt() {
             let sql = self.memory.ask();
             self.ask(&sql, Own::Ask);

@@ -12,9 +12,10 @@ use insula_domain::{
     SystemClock, TenantId, TenantStatus,
 };
 use insula_pg_proxy::{FrontTls, Parts, PgProxy, PgProxyConfig};
-use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Update};
+use insula_route_map::{ClusterEndpoint, HoldReport, LoginRoute, Route, RouteMap, Rows, Update};
 use insula_testkit::{TestDatabase, postgres};
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, Error, NoTls};
@@ -37,6 +38,8 @@ pub struct World {
     pub shutdown: CancellationToken,
     pub served: JoinHandle<()>,
     pub database: TestDatabase,
+    /// What the front says of tenants that are held.
+    pub reports: Mutex<mpsc::Receiver<HoldReport>>,
     revision: AtomicI64,
 }
 
@@ -78,12 +81,14 @@ impl World {
         let database = TestDatabase::create("front").await;
         let routes = Arc::new(RouteMap::new());
         let keys = Arc::new(MasterKeys::generate(&OsEntropy).rotated(&OsEntropy));
+        let (hold_reports, reports) = mpsc::channel(1_000);
         let parts = Parts {
             routes: Arc::clone(&routes),
             master_keys: Arc::clone(&keys),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             tls,
+            hold_reports,
         };
         let proxy = PgProxy::new(config, parts).unwrap();
         let serving = proxy.clone();
@@ -92,7 +97,8 @@ impl World {
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let served = tokio::spawn(async move { serving.serve(vec![listener], stop).await });
-        Self { proxy, routes, keys, address, shutdown, served, database, revision: AtomicI64::new(1) }
+        let (reports, revision) = (Mutex::new(reports), AtomicI64::new(1));
+        Self { proxy, routes, keys, address, shutdown, served, database, reports, revision }
     }
 
     pub fn next_revision(&self) -> i64 {
@@ -169,11 +175,14 @@ impl World {
             tenant: id,
             slug: slug.parse().unwrap(),
             parent: parent.map(|parent| parent.id),
+            tier: "free".parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
             status: TenantStatus::Active,
             placement: Some(placement),
             role_key_generation: generation,
             max_connections: None,
             terms: DatabaseTerms::default(),
+            hold: None,
             revision: self.next_revision(),
         };
         let login = LoginRoute {

@@ -256,7 +256,7 @@ async fn outside_a_transaction_a_session_may_be_idle() {
 
 /// A network before a server, in which new connections get stuck while it is
 /// told to: what is said on them comes later.
-async fn sticky(server: SocketAddr, is_stuck: watch::Receiver<bool>) -> SocketAddr {
+pub async fn sticky(server: SocketAddr, is_stuck: watch::Receiver<bool>) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -18,11 +18,14 @@ pub(crate) fn route(number: u128, slug: &str, revision: i64) -> Route {
         tenant: tenant(number),
         slug: slug.parse().unwrap(),
         parent: None,
+        tier: "free".parse().unwrap(),
+        region: "us-east-1".parse().unwrap(),
         status: TenantStatus::Active,
         placement: Some(placement),
         role_key_generation: 1,
         max_connections: Some(10),
         terms: DatabaseTerms::default(),
+        hold: None,
         revision,
     }
 }

@@ -71,6 +71,7 @@ impl<'t> Follower<'t> {
                 let name = self.configured(start).unwrap_or_default();
                 let setting = Setting::of(&name);
                 course.change(Scope::Session, setting);
+                course.found.resets = true;
                 if setting == Setting::Role {
                     course.found.pin(Pin::Role);
                 }

@@ -34,9 +34,12 @@ impl Course {
             (Setting::Seed, Scope::Session | Scope::Transaction) => self.found.pin(Pin::Seed),
             // A table made with such a path does, too.
             (Setting::Path, Scope::Session | Scope::Transaction) => self.is_path = true,
+            (Setting::Called, Scope::Session) => self.found.resets = true,
             _ => {}
         }
         self.found.settings |= scope != Scope::Transaction;
+        let is_read_by = matches!(setting, Setting::ReadBy | Setting::Called);
+        self.found.reads_otherwise |= scope == Scope::Transaction && is_read_by;
     }
 }
 
@@ -49,7 +52,7 @@ impl Follower<'_> {
                 self.set_name(Scope::Transaction, token, place)
             }
             Stage::SetName(Scope::Session, First::Session, _) if word == b"authorization" => {
-                course.found.settings = true;
+                course.found.sets_anything();
                 Stage::Role
             }
             Stage::SetName(Scope::Session, First::Session, _) => self.set_name(Scope::Session, token, place),

@@ -18,6 +18,7 @@ fn is_in(least: &Effects, seen: &Effects) -> bool {
     is_given_up
         || (least.pin.is_none() || is_pinned)
             && (!least.changes_settings || seen.changes_settings)
+            && (!least.resets_settings || seen.resets_settings)
             && (!least.drops_prepared || seen.drops_prepared)
             && (!least.reads_sequences || seen.reads_sequences)
             && (!least.changes_definitions || seen.changes_definitions)
@@ -43,6 +44,8 @@ const SPELLED: &[&str] = &[
     "set session *seed to 1",
     "reset *a . *b",
     "reset all",
+    "set *x to default",
+    "set *names",
     "select *set_config ( 'a.b' , 'c' , false )",
     "select *set_config ( 'role' , 'c' , $1 )",
     "select *set_config ( $1 , 'c' , true )",

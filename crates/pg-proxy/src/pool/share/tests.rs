@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn key() -> PoolKey {
+pub(super) fn key() -> PoolKey {
     PoolKey {
         tenant: TenantId::generate(&SystemClock, &OsEntropy),
         read_only: false,
@@ -18,11 +18,21 @@ fn key() -> PoolKey {
     }
 }
 
-fn limits(backends: u32, of_tenant: u32) -> Limits {
-    Limits { backends, of_tenant, waiting_of_tenant: 10, warm_for: Duration::from_secs(1) }
+pub(super) fn limits(backends: u32, of_tenant: u32) -> Limits {
+    let (waiting_of_tenant, warm_for) = (10, Duration::from_secs(1));
+    Limits { backends, of_tenant, waiting_of_tenant, warm_for, at_work: 0, opening: u32::MAX }
 }
 
-fn weight(weight: u32) -> Terms {
+impl Usable for u32 {
+    fn is_usable(&self) -> bool {
+        *self != ENDED
+    }
+}
+
+/// A backend that has ended while it was idle.
+const ENDED: u32 = u32::MAX;
+
+pub(super) fn weight(weight: u32) -> Terms {
     Terms { weight, backends: 0, warm: 0 }
 }
 
@@ -34,7 +44,7 @@ fn share(backends: u32, of_tenant: u32) -> Share<u32> {
     Share::new(limits(backends, of_tenant))
 }
 
-type Waiting = oneshot::Receiver<Grant<u32>>;
+pub(super) type Waiting = oneshot::Receiver<Grant<u32>>;
 
 fn ask(share: &mut Share<u32>, key: PoolKey) -> (Waiting, Vec<Task<u32>>) {
     ask_at(share, key, Instant::now())
@@ -47,13 +57,26 @@ fn ask_at(share: &mut Share<u32>, key: PoolKey, now: Instant) -> (Waiting, Vec<T
     }
 }
 
-fn given(waiting: &mut Waiting) -> Option<u32> {
+pub(super) fn given(waiting: &mut Waiting) -> Option<u32> {
     waiting.try_recv().ok().map(|granted| granted.unwrap())
 }
 
 const SOON: Duration = Duration::from_millis(1);
 
-const OPENING: Duration = Duration::from_millis(4);
+pub(super) const OPENING: Duration = Duration::from_millis(4);
+
+impl<B: Usable> Share<B> {
+    /// For one that was not held.
+    pub(super) fn acquire(
+        &mut self,
+        key: PoolKey,
+        terms: Terms,
+        now: Instant,
+        suits: impl Fn(&B) -> bool,
+    ) -> Acquired<B> {
+        self.acquire_for((key, terms), false, now, suits)
+    }
+}
 
 #[test]
 fn who_came_first_is_first_and_a_free_one_is_given_at_once() {
@@ -314,6 +337,53 @@ fn all_are_told_where_no_backend_can_be_had() {
 }
 
 #[test]
+fn who_comes_with_many_is_served_by_the_first_that_is_opened() {
+    let (mut share, now, key) = (Share::new(Limits { opening: 2, ..limits(20, 20) }), Instant::now(), key());
+    let (mut waiting, mut tasks) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let Acquired::Later(waits, more) = share.acquire(key, weight(1), now, |_| true) else { panic!() };
+        waiting.push(waits);
+        tasks.extend(more);
+    }
+    assert_eq!(tasks.len(), 2, "{tasks:?}");
+    let tasks = share.opened(key, 1, OPENING, now);
+    assert!(matches!(tasks[..], [Task::Open(to)] if to == key), "as long as others wait: {tasks:?}");
+    assert_eq!(given(&mut waiting[0]), Some(1));
+    for waits in &mut waiting[1..4] {
+        assert!(share.release(key, 1, SOON, now).is_empty());
+        assert_eq!(given(waits), Some(1));
+    }
+    // One waits, and two are being opened.
+    assert!(share.opened(key, 2, OPENING, now).is_empty());
+    assert_eq!(given(&mut waiting[4]), Some(2));
+}
+
+#[test]
+fn where_a_database_is_closed_one_is_tried_and_nobody_is_told() {
+    let (mut share, now) = (share(3, 3), Instant::now());
+    let key = key();
+    let mut waiting: Vec<_> = (0..4).map(|_| ask(&mut share, key).0).collect();
+    assert!(share.found_closed(key, now).is_none(), "the first tries again");
+    for _ in 0..2 {
+        let tasks = share.found_closed(key, now).expect("the others give up");
+        assert!(tasks.is_empty(), "and no other one begins: {tasks:?}");
+    }
+    assert_eq!(share.tally(), Tally { open: 1, idle: 0, waiting: 4 });
+    let tasks = share.opened(key, 1, OPENING, now);
+    assert_eq!(given(&mut waiting[0]), Some(1));
+    assert!(matches!(tasks[..], [Task::Open(_), Task::Open(_)]), "it is open, so all begin: {tasks:?}");
+    assert!(waiting[1..].iter_mut().all(|waiting| waiting.try_recv().is_err()));
+}
+
+#[test]
+fn who_was_held_is_not_refused_because_there_are_many() {
+    let (mut share, key, now) = (share(1, 1), key(), Instant::now());
+    let _waiting: Vec<_> = (0..10).map(|_| ask(&mut share, key).0).collect();
+    assert!(matches!(share.acquire(key, weight(1), now, |_| true), Acquired::Full));
+    assert!(matches!(share.acquire_for((key, weight(1)), true, now, |_| true), Acquired::Later(..)));
+}
+
+#[test]
 fn what_is_old_or_leads_elsewhere_is_closed() {
     let (mut share, now) = (share(3, 3), Instant::now());
     let (old, moved) = (key(), key());
@@ -333,10 +403,119 @@ fn what_is_old_or_leads_elsewhere_is_closed() {
     assert!(share.tenants.is_empty());
 }
 
+/// A cluster with room for backends and so many places for those at work.
+fn crowded(at_work: u32) -> Share<u32> {
+    Share::new(Limits { at_work, ..limits(20, 20) })
+}
+
+/// A session that is served.
+fn begins(share: &mut Share<u32>, key: PoolKey, backend: u32, now: Instant) {
+    let Acquired::Later(mut waiting, tasks) = share.acquire(key, weight(1), now, |_| true) else { panic!() };
+    assert!(matches!(tasks[..], [Task::Open(to)] if to == key), "{tasks:?}");
+    assert!(share.opened(key, backend, OPENING, now).is_empty());
+    assert_eq!(given(&mut waiting), Some(backend));
+}
+
+/// A session that has to stand in line.
+fn stands(share: &mut Share<u32>, key: PoolKey, now: Instant) -> Waiting {
+    let (mut waiting, tasks) = ask_at(share, key, now);
+    assert!(tasks.is_empty() && given(&mut waiting).is_none(), "{tasks:?}");
+    waiting
+}
+
+#[test]
+fn who_is_alone_has_no_bound_and_who_is_not_leaves_the_others_their_part() {
+    let (mut share, now) = (crowded(4), Instant::now());
+    let (greedy, modest) = (key(), key());
+    (1..=8).for_each(|backend| begins(&mut share, greedy, backend, now));
+    // The other one has its part at once, and nobody loses what it has begun.
+    begins(&mut share, modest, 11, now);
+    begins(&mut share, modest, 12, now);
+    let mut of_greedy: Vec<Waiting> = (0..8).map(|_| stands(&mut share, greedy, now)).collect();
+    // Eight, then seven, until it has one less than its part of two.
+    for backend in 1..=6 {
+        assert!(share.release(greedy, backend, SOON, now).is_empty());
+        assert!(of_greedy.iter_mut().all(|waiting| given(waiting).is_none()), "{backend} of 8 came back");
+    }
+    assert!(share.release(greedy, 7, SOON, now).is_empty());
+    assert_eq!(given(&mut of_greedy[0]), Some(7), "the next is given what came back");
+    // What the other one leaves is its own again.
+    for backend in [11, 12] {
+        assert!(share.release(modest, backend, SOON, now).is_empty());
+    }
+    let served = of_greedy.iter_mut().filter_map(given).count();
+    assert_eq!((served, share.crowd.at_work()), (2, 4), "all places are used");
+    // And all it wants, when the other one has been gone for a while.
+    let later = |seconds| now + Duration::from_secs(seconds);
+    let tasks: Vec<_> = [0, 2, 4].into_iter().flat_map(|seconds| share.relieve(later(seconds))).collect();
+    assert!(matches!(tasks[..], [Task::Open(to)] if to == greedy), "{tasks:?}");
+    assert_eq!(of_greedy.iter_mut().filter_map(given).count(), 4, "with those that it had");
+}
+
+#[test]
+fn who_is_heavier_has_a_larger_part() {
+    let (mut share, now) = (crowded(6), Instant::now());
+    let (heavy, light) = (key(), key());
+    let ask = |share: &mut Share<u32>, key, terms| match share.acquire(key, terms, now, |_| true) {
+        Acquired::Later(_, tasks) => tasks.len(),
+        other => panic!("{other:?}"),
+    };
+    let served = (0..10).map(|_| ask(&mut share, light, weight(1)) + ask(&mut share, heavy, weight(2)));
+    assert_eq!(served.sum::<usize>(), 7, "six, and one that was there when it was alone");
+    assert_eq!(share.tenants[&heavy.tenant].waiting, 4);
+}
+
+#[test]
+fn who_rests_in_a_transaction_needs_no_place_and_goes_on_without_one() {
+    let (mut share, now) = (crowded(2), Instant::now());
+    let (one, other) = (key(), key());
+    begins(&mut share, other, 11, now);
+    begins(&mut share, one, 1, now);
+    let mut waiting = stands(&mut share, one, now);
+    let tasks = share.rests(one.tenant, now);
+    assert!(matches!(tasks[..], [Task::Open(to)] if to == one), "{tasks:?}");
+    assert!(share.opened(one, 2, OPENING, now).is_empty());
+    assert_eq!(given(&mut waiting), Some(2));
+    share.works(one.tenant);
+    assert_eq!(share.crowd.at_work(), 3, "it may hold what others wait for");
+}
+
+/// Its own sessions may wait for a client that waits for one in line.
+#[test]
+fn who_is_stuck_goes_on_after_a_while() {
+    let (mut share, now) = (crowded(2), Instant::now());
+    let (one, other) = (key(), key());
+    begins(&mut share, other, 11, now);
+    begins(&mut share, one, 1, now);
+    let _waiting = [stands(&mut share, one, now), stands(&mut share, one, now)];
+    assert!(share.relieve(now + Duration::from_millis(200)).is_empty());
+    for millis in [300, 600] {
+        let tasks = share.relieve(now + Duration::from_millis(millis));
+        assert!(matches!(tasks[..], [Task::Open(_)]), "one after the other: {tasks:?}");
+        assert!(share.relieve(now + Duration::from_millis(millis + 100)).is_empty());
+    }
+}
+
+#[test]
+fn a_backend_that_has_ended_is_not_given_to_who_stood_in_line() {
+    let (mut share, now) = (crowded(1), Instant::now());
+    let (one, other) = (key(), key());
+    begins(&mut share, one, ENDED, now);
+    begins(&mut share, other, 11, now);
+    assert!(share.release(one, ENDED, SOON, now).is_empty());
+    share.works(one.tenant);
+    let mut waiting = stands(&mut share, one, now);
+    let tasks = share.rests(one.tenant, now);
+    assert!(matches!(tasks[..], [Task::Close(_, ENDED), Task::Open(to)] if to == one), "{tasks:?}");
+    assert!(share.opened(one, 2, OPENING, now).is_empty());
+    assert_eq!(given(&mut waiting), Some(2));
+}
+
 /// What may happen, with a number that says to whom.
 #[derive(Debug, Clone, Copy)]
 enum Happens {
     Asked,
+    AskedInVain,
     LeftTheQueue,
     Released,
     Ended,
@@ -345,6 +524,9 @@ enum Happens {
     Closed,
     Looked,
     Swept,
+    Rested,
+    Worked,
+    Relieved,
 }
 
 proptest! {
@@ -356,9 +538,12 @@ proptest! {
             Just(Happens::Asked), Just(Happens::Asked), Just(Happens::LeftTheQueue), Just(Happens::Released),
             Just(Happens::Released), Just(Happens::Ended), Just(Happens::Opened), Just(Happens::Opened),
             Just(Happens::NotOpened), Just(Happens::Closed), Just(Happens::Looked), Just(Happens::Swept),
+            Just(Happens::Rested), Just(Happens::Worked), Just(Happens::Relieved), Just(Happens::AskedInVain),
         ], any::<prop::sample::Index>(), 0_u64..50), 1..200),
+        at_work in 0_u32..5,
+        opening in 1_u32..4,
     ) {
-        let (mut share, mut now) = (share(4, 3), Instant::now());
+        let (mut share, mut now) = (Share::new(Limits { at_work, opening, ..limits(4, 3) }), Instant::now());
         let mut keys: Vec<PoolKey> = (0..5).map(|_| key()).collect();
         let read_only: Vec<PoolKey> = keys[..2].iter().map(|key| PoolKey { read_only: true, ..*key }).collect();
         keys.extend(read_only);
@@ -367,6 +552,8 @@ proptest! {
         let (mut next, mut look) = (0, None);
         let mut waiting: Vec<(PoolKey, Waiting)> = Vec::new();
         let mut used: Vec<(PoolKey, u32)> = Vec::new();
+        // Those of them whose sessions are in a transaction, and ask nothing.
+        let mut resting: Vec<u32> = Vec::new();
         let (mut opening, mut closing): (Vec<PoolKey>, Vec<PoolKey>) = (Vec::new(), Vec::new());
         for (happens, index, millis) in happenings {
             now += SOON;
@@ -384,16 +571,51 @@ proptest! {
                         Acquired::Full => {}
                     }
                 }
+                // What is idle has ended, and its session leaves.
+                Happens::AskedInVain => {
+                    let index = index.index(keys.len());
+                    let key = keys[index];
+                    match share.acquire(key, plans[index % 5], now, |_| true) {
+                        Acquired::Now(_) => tasks = share.found_gone(key, now),
+                        Acquired::Later(_, more) => tasks = more,
+                        Acquired::Full => {}
+                    }
+                }
                 Happens::LeftTheQueue if !waiting.is_empty() => {
                     drop(waiting.swap_remove(index.index(waiting.len())));
                 }
                 Happens::Released if !used.is_empty() => {
                     let (key, backend) = used.swap_remove(index.index(used.len()));
+                    if wakes(&mut resting, backend) {
+                        share.works(key.tenant);
+                    }
                     tasks = share.release(key, backend, Duration::from_millis(millis), now);
                 }
                 Happens::Ended if !used.is_empty() => {
-                    let (key, _) = used.swap_remove(index.index(used.len()));
-                    tasks = share.closed(key, now);
+                    let (key, backend) = used.swap_remove(index.index(used.len()));
+                    if !wakes(&mut resting, backend) {
+                        tasks = share.rests(key.tenant, now);
+                    }
+                    tasks.extend(share.closed(key, now));
+                }
+                Happens::Rested if !used.is_empty() => {
+                    let (key, backend) = used[index.index(used.len())];
+                    if !resting.contains(&backend) {
+                        resting.push(backend);
+                        tasks = share.rests(key.tenant, now);
+                    }
+                }
+                Happens::Worked if !used.is_empty() => {
+                    let (key, backend) = used[index.index(used.len())];
+                    if wakes(&mut resting, backend) {
+                        share.works(key.tenant);
+                    }
+                }
+                Happens::Relieved => {
+                    now += Duration::from_millis(millis * 10);
+                    tasks = share.relieve(now);
+                    let may_begin = share.in_line.iter().find(|(_, _, id)| share.may_begin(*id));
+                    prop_assert_eq!(may_begin, None, "stands in line for nothing");
                 }
                 Happens::Opened if !opening.is_empty() => {
                     next += 1;
@@ -436,8 +658,29 @@ proptest! {
             });
             prop_assert_eq!(share.will_look, look.is_some());
             check(&share, now, &used, &opening, &closing)?;
+            check_crowd(&share, &used, &resting)?;
         }
     }
+}
+
+/// Whether it rested.
+fn wakes(resting: &mut Vec<u32>, backend: u32) -> bool {
+    let at = resting.iter().position(|resting| *resting == backend);
+    at.map(|at| resting.swap_remove(at)).is_some()
+}
+
+fn check_crowd(share: &Share<u32>, used: &[(PoolKey, u32)], resting: &[u32]) -> Result<(), TestCaseError> {
+    let mut all = 0;
+    for (id, tenant) in &share.tenants {
+        let works = |(key, backend): &&(PoolKey, u32)| key.tenant == *id && !resting.contains(backend);
+        prop_assert_eq!(tenant.at_work, used.iter().filter(works).count());
+        all += tenant.at_work + tenant.waiting;
+        prop_assert_eq!(tenant.in_line.is_some(), !tenant.line.is_empty());
+    }
+    prop_assert_eq!(share.crowd.at_work() as usize, all);
+    let in_line = share.tenants.values().filter(|tenant| tenant.in_line.is_some()).count();
+    prop_assert_eq!(share.in_line.len(), in_line);
+    Ok(())
 }
 
 fn check(
@@ -459,7 +702,7 @@ fn check(
         let bound = share.limits.of(tenant.terms);
         prop_assert!(tenant.open <= bound);
         prop_assert_eq!(tenant.waiting, tenant.pools.iter().map(|pool| pool.waiting.len()).sum::<usize>());
-        let is_short = tenant.pools.iter().any(Pool::is_short);
+        let is_short = tenant.pools.iter().any(|pool| pool.is_short(share.limits.opening));
         prop_assert_eq!(tenant.starving.is_some(), is_short && tenant.open < bound);
         prop_assert!(!is_short || tenant.open < bound || of_tenant == 0, "its own idle one is in its way");
     }

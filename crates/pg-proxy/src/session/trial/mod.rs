@@ -22,10 +22,11 @@ use insula_pg_wire::{Header, Message, read_message};
 
 use self::server::{Server, Settings, essence};
 use self::statement::Statement;
+use super::from_client::FromClient;
+use super::from_server::FromServer;
 use super::lane::Lane;
 use super::memory::Memory;
 use super::turn::{Ending, Turn};
-use super::watch::{FromClient, FromServer};
 use crate::backend::Contents;
 use crate::guard::Guard;
 use crate::pipeline::Pipeline;
@@ -225,7 +226,7 @@ impl<'a> Session<'a> {
             to_server: Lane::default(),
             to_client: Lane::default(),
             pipeline: Pipeline::new(),
-            memory: Memory::new(wanders, Arc::default(), Arc::default()),
+            memory: Memory::new(wanders, Arc::default(), Arc::default(), Arc::default()),
             guard: Guard::new(Isolation::Database),
             answers: Answers::new(&"acme".parse().unwrap(), &placement),
             entry: Arc::new(Vitals::default()).enter(&DatabaseTerms::default(), caller),
@@ -282,6 +283,7 @@ impl<'a> Session<'a> {
             memory: &mut self.memory,
             contents: &mut backend.contents,
             statements,
+            is_held: false,
         };
         if !holds && self.to_server.cut(&mut watcher).is_err() {
             self.is_over = true;
@@ -307,6 +309,7 @@ impl<'a> Session<'a> {
             last_was_error: &mut self.last_was_error,
             vital: &self.entry.vital,
             timed_out: None,
+            is_moving: false,
         };
         let cut = self.to_client.cut(&mut watcher);
         assert!(cut.is_ok() || !is_proper, "the server is taken to break the protocol: {cut:?}");

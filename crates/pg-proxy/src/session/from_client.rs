@@ -1,15 +1,9 @@
-//! What the front does with messages as they pass: what the client sends is
-//! judged, fitted and given the names that the backend knows; of what the server
-//! says, the client gets what it has asked for.
+//! What the front does with messages of a client as they pass: they are judged,
+//! fitted and given the names that the backend knows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use insula_pg_wire::backend::{
-    self, Notification, error_fields, parse_command_complete, parse_parameter_status, parse_ready_for_query,
-    put_error, put_error_fields, put_parse_complete,
-};
 use insula_pg_wire::frontend::{self, BindNames, Named, Parse, put_query};
 use insula_pg_wire::{Handling, Header, WireError};
 use insula_session_sql::Effects;
@@ -18,15 +12,9 @@ use super::lane::{Stopped, Watcher};
 use super::memory::{Held, Memory};
 use crate::backend::Contents;
 use crate::guard::Guard;
-use crate::pipeline::{Behind, Own, Pipeline, Step, Unnamed};
-use crate::prepared::{GONE, Gone, NONE, OUTDATED, PREFIX, Shape, Statement, Statements};
-use crate::refusal::Refusal;
-use crate::settings::APPLICATION_NAME;
+use crate::pipeline::{Own, Pipeline, Step, Unnamed};
+use crate::prepared::{GONE, Gone, NONE, PREFIX, Shape, Statement, Statements};
 use crate::show::{Answers, may_be_show};
-use crate::vital::Vital;
-
-/// Longer errors and settings pass as they are.
-const LOOKED_AT_BYTES_MAX: u32 = 16 * 1024;
 
 /// A `Describe` or `Close` with a longer name names nothing.
 const NAMED_BYTES_MAX: u32 = 4096;
@@ -37,29 +25,6 @@ const UNNAMED_KEPT_BYTES_MAX: usize = 64 * 1024;
 /// A statement with a longer name stays where it is.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// The place in PostgreSQL's source that finds that a prepared statement does
-/// not fit its tables any more. It is the same in every language.
-const STALE_ROUTINE: (u8, &[u8]) = (b'R', b"RevalidateCachedQuery");
-
-/// What PostgreSQL says of a statement that gives something else than before. By
-/// the routine drivers know that they may prepare it anew.
-const CHANGED_RESULT: [(u8, &[u8]); 5] = [
-    (b'S', b"ERROR"),
-    (b'V', b"ERROR"),
-    (b'C', b"0A000"),
-    (b'M', b"cached plan must not change result type"),
-    STALE_ROUTINE,
-];
-
-/// The server does not know the name that stands for such a statement.
-fn is_outdated(fields: &[(u8, &[u8])]) -> bool {
-    let names_it = |text: &[u8]| text.windows(OUTDATED.len()).any(|window| window == OUTDATED);
-    fields.contains(&(b'C', b"26000")) && fields.iter().any(|(field, text)| *field == b'M' && names_it(text))
-}
-
-/// The SQLSTATE of a statement that was cancelled, among an error's fields.
-const CANCELED: (u8, &[u8]) = (b'C', b"57014");
-
 /// Sees what the client sends.
 pub(super) struct FromClient<'a> {
     pub pipeline: &'a mut Pipeline,
@@ -68,6 +33,8 @@ pub(super) struct FromClient<'a> {
     pub memory: &'a mut Memory,
     pub contents: &'a mut Contents,
     pub statements: &'a Statements,
+    /// No other transaction of its tenant may begin.
+    pub is_held: bool,
 }
 
 impl Watcher for FromClient<'_> {
@@ -81,7 +48,7 @@ impl Watcher for FromClient<'_> {
         self.pipeline.client_sent(header.tag);
         let handling = self.guard.begins(header);
         if !self.memory.wanders() {
-            return handling;
+            return self.begins_there(header, handling);
         }
         match header.tag {
             frontend::tag::QUERY | frontend::tag::PARSE if handling == Handling::Watch => {
@@ -124,13 +91,19 @@ impl Watcher for FromClient<'_> {
                 _ => {}
             }
         }
-        let is_answered = may_be_show(header) && self.answers.rewrite(header.tag, body, out);
-        if !is_answered && !self.guard.rewrite(header.tag, body, out) {
+        if !self.memory.wanders() {
+            self.notes_resets(header, body);
+        }
+        let is_changed = may_be_show(header) && self.answers.rewrite(header.tag, body, out)
+            || self.guard.rewrite(header.tag, body, out);
+        if !is_changed {
             out.extend_from_slice(message);
         }
         if self.memory.wanders() && header.tag == frontend::tag::PARSE {
             let parse = out.split_off(at);
-            self.parse(&parse, out);
+            // What it is made of is needed again where its tenant moves.
+            let own = if is_changed { Bytes::copy_from_slice(message) } else { Bytes::new() };
+            self.parse(&parse, own, out);
         }
         Ok(())
     }
@@ -143,7 +116,15 @@ impl Watcher for FromClient<'_> {
     ) -> Result<(), WireError> {
         self.memory.bound = None;
         let missing = header.message_bytes() - beginning.len();
-        let Some(names) = BindNames::from_beginning(&beginning[Header::BYTES..]) else {
+        let names = BindNames::from_beginning(&beginning[Header::BYTES..]);
+        if let Some(names) = &names {
+            self.memory.resets.binds(names.statement);
+        }
+        if !self.memory.wanders() {
+            out.extend_from_slice(beginning);
+            return Ok(());
+        }
+        let Some(names) = names else {
             // The server says what is wrong with it, or knows a statement by it that
             // is not looked at here.
             self.memory.pin("long_statement");
@@ -151,6 +132,10 @@ impl Watcher for FromClient<'_> {
             return Ok(());
         };
         if names.statement.is_empty() {
+            if let Some(effects) = self.memory.unnamed.effects.clone() {
+                // It may have been prepared in an earlier turn.
+                self.runs(&effects, out);
+            }
             let statement = if self.give_unnamed(out) { &b""[..] } else { NONE };
             return BindNames { statement, ..names }.put(missing, out);
         }
@@ -184,6 +169,11 @@ impl Watcher for FromClient<'_> {
 
     fn waits(&self) -> bool {
         self.memory.held.is_some()
+    }
+
+    /// Whether the transaction goes on is known when all is answered.
+    fn stops(&self) -> bool {
+        self.is_held && self.pipeline.may_end()
     }
 }
 
@@ -222,6 +212,35 @@ impl FromClient<'_> {
             }
             frontend::tag::QUERY if is_unsure => deallocated(frontend::parse_query(body).unwrap_or_default()),
             _ => false,
+        }
+    }
+
+    /// The same for a session that keeps its backend from its beginning on.
+    fn begins_there(&mut self, header: Header, handling: Handling) -> Handling {
+        match header.tag {
+            // It is not read for this.
+            frontend::tag::QUERY | frontend::tag::PARSE if handling == Handling::Watch => {
+                self.memory.resets.runs(true);
+                handling
+            }
+            frontend::tag::BIND if self.memory.resets.minds_names() => Handling::Begin,
+            _ => handling,
+        }
+    }
+
+    /// What such a session runs may reset settings.
+    fn notes_resets(&mut self, header: Header, body: &[u8]) {
+        let may_reset = |text| insula_session_sql::effects(text).resets_settings;
+        match header.tag {
+            frontend::tag::QUERY => {
+                self.memory.resets.runs(frontend::parse_query(body).is_ok_and(may_reset));
+            }
+            frontend::tag::PARSE => {
+                if let Ok(parse) = Parse::from_body(body) {
+                    self.memory.resets.prepares(parse.name, may_reset(parse.query));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -270,14 +289,14 @@ impl FromClient<'_> {
     }
 
     /// A `Parse` as it would go out.
-    fn parse(&mut self, message: &[u8], out: &mut BytesMut) {
+    fn parse(&mut self, message: &[u8], own: Bytes, out: &mut BytesMut) {
         let parse = Parse::from_body(&message[Header::BYTES..]);
         let Ok(parse) = parse else {
             self.pipeline.steps(Step::Plain);
             return out.extend_from_slice(message);
         };
         if parse.name.is_empty() {
-            return self.parse_unnamed(&parse, message, out);
+            return self.parse_unnamed(&parse, (message, own), out);
         }
         if parse.name.len() > NAME_BYTES_MAX {
             self.memory.pin("long_statement");
@@ -292,15 +311,22 @@ impl FromClient<'_> {
         }
         if self.memory.stays() {
             // Beside those of SQL, which have their own names.
-            self.memory.runs(&insula_session_sql::effects(parse.query));
+            let effects = insula_session_sql::effects(parse.query);
+            self.memory.resets.prepares(parse.name, effects.resets_settings);
+            self.memory.runs(&effects);
             self.pipeline.steps(Step::Plain);
             return out.extend_from_slice(message);
         }
         let statement = self.statements.get(&parse, self.memory.read_under());
+        let bytes = self.memory.bytes_with(parse.name, &statement);
+        if self.statements.bytes_of_tenant.is_some_and(|most| bytes > most) {
+            self.pipeline.steps(Step::Plain);
+            return self.guard.refuse_statement(NONE, out);
+        }
         // Nothing can be asked between it and its Bind, if that comes with it.
         self.forgets_sequences(&statement.effects, out);
         let name = Bytes::copy_from_slice(parse.name);
-        self.memory.learn(name.clone(), Arc::clone(&statement));
+        self.memory.learn(name.clone(), Arc::clone(&statement), own);
         if self.contents.kept.uses(&statement) {
             Named::Statement(NONE).put(frontend::tag::CLOSE, out);
             self.pipeline.steps(Step::KnownAlready(name));
@@ -309,23 +335,25 @@ impl FromClient<'_> {
         }
     }
 
-    fn parse_unnamed(&mut self, parse: &Parse<'_>, message: &[u8], out: &mut BytesMut) {
+    fn parse_unnamed(&mut self, parse: &Parse<'_>, (message, own): (&[u8], Bytes), out: &mut BytesMut) {
         let effects = insula_session_sql::effects(parse.query);
         self.runs(&effects, out);
+        self.memory.resets.prepares(b"", effects.resets_settings);
         let unnamed = if let Some((gone, text)) = self.deallocated(&effects, parse.query) {
             self.give(&gone.statement, out);
             self.contents.kept.remove(&gone.statement);
             self.pipeline.steps(Step::Deallocated(Box::new(gone)));
-            Unnamed { parse: Bytes::new(), is_there: Parse { query: &text, ..*parse }.put(out).is_ok() }
+            let is_there = Parse { query: &text, ..*parse }.put(out).is_ok();
+            Unnamed { is_there, ..Unnamed::default() }
         } else {
             out.extend_from_slice(message);
-            let mut parse = Bytes::new();
+            let effects = (effects != Effects::default()).then(|| Arc::new(effects));
             if message.len() <= UNNAMED_KEPT_BYTES_MAX {
-                parse = Bytes::copy_from_slice(message);
+                Unnamed { parse: Bytes::copy_from_slice(message), own, is_there: true, effects }
             } else {
                 self.memory.pin("long_statement");
+                Unnamed { is_there: true, effects, ..Unnamed::default() }
             }
-            Unnamed { parse, is_there: true }
         };
         let before = std::mem::replace(&mut self.memory.unnamed, unnamed);
         self.changes_unnamed(before);
@@ -336,7 +364,7 @@ impl FromClient<'_> {
     fn changes_unnamed(&mut self, mut before: Unnamed) {
         if self.pipeline.keeps_enough() {
             self.memory.pin("unnamed_ahead");
-            before = Unnamed { parse: Bytes::new(), is_there: true };
+            before = Unnamed { is_there: true, ..Unnamed::default() };
         }
         let is_none = before.parse.is_empty() && !before.is_there;
         self.pipeline.steps(Step::Unnamed((!is_none).then(|| Box::new(before))));
@@ -493,286 +521,5 @@ impl FromClient<'_> {
             self.pipeline.steps(Step::GivenUnnamed);
         }
         unnamed.is_there
-    }
-}
-
-/// Sees what the server says.
-pub(super) struct FromServer<'a> {
-    pub pipeline: &'a mut Pipeline,
-    pub guard: &'a mut Guard,
-    pub memory: &'a mut Memory,
-    pub contents: &'a mut Contents,
-    pub last_was_error: &'a mut bool,
-    /// Where the session is to be seen.
-    pub vital: &'a Vital,
-    /// The statement was cancelled because it took longer than this.
-    pub timed_out: Option<Duration>,
-}
-
-impl Watcher for FromServer<'_> {
-    fn has_to_wait(&self, _: Header, _: &[u8]) -> bool {
-        false
-    }
-
-    fn begins(&mut self, header: Header) -> Handling {
-        if self.pipeline.answers_own().is_some() {
-            return Handling::Hold;
-        }
-        *self.last_was_error = header.tag == backend::tag::ERROR_RESPONSE;
-        if header.tag == backend::tag::READY_FOR_QUERY && header.body_bytes == 1 {
-            return Handling::Hold;
-        }
-        if header.tag == backend::tag::NOTIFICATION_RESPONSE && self.guard.fitting().is_some() {
-            return Handling::Hold;
-        }
-        self.pipeline.server_sent(header.tag);
-        if self.pipeline.skips_check() {
-            self.memory.goes_on(None);
-        }
-        let wanders = self.memory.wanders();
-        let is_looked_at = match header.tag {
-            backend::tag::PARAMETER_STATUS => true,
-            backend::tag::ERROR_RESPONSE => wanders || self.guard.minds_errors() || self.timed_out.is_some(),
-            backend::tag::COMMAND_COMPLETE => self.memory.watches_commands,
-            backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => self.pipeline.awaits_step(),
-            // However long: PostgreSQL has bounds for parameters and columns.
-            backend::tag::PARAMETER_DESCRIPTION if self.pipeline.awaits_description() => {
-                return Handling::Hold;
-            }
-            backend::tag::ROW_DESCRIPTION | backend::tag::NO_DATA => match self.pipeline.awaits_portal() {
-                Some(false) => {
-                    self.pipeline.stepped();
-                    false
-                }
-                Some(true) => return Handling::Hold,
-                None if self.memory.parameters.is_some() => return Handling::Hold,
-                None => false,
-            },
-            _ => false,
-        };
-        if is_looked_at && header.body_bytes <= LOOKED_AT_BYTES_MAX { Handling::Hold } else { Handling::Pass }
-    }
-
-    fn whole(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        let body = &message[Header::BYTES..];
-        if let Some(own) = self.pipeline.answers_own() {
-            return self.own(own, header, body, out);
-        }
-        match header.tag {
-            backend::tag::NOTIFICATION_RESPONSE => {
-                if let Some(fitting) = self.guard.fitting() {
-                    fitting.put_notification(Notification::from_body(body)?, out);
-                }
-                return Ok(());
-            }
-            backend::tag::ERROR_RESPONSE => {
-                if self.error(body, out) {
-                    return Ok(());
-                }
-            }
-            backend::tag::PARAMETER_STATUS => {
-                self.setting(body)?;
-                self.memory.reported = Arc::clone(&self.contents.reported);
-            }
-            backend::tag::COMMAND_COMPLETE => self.command(parse_command_complete(body)?),
-            backend::tag::PARSE_COMPLETE | backend::tag::CLOSE_COMPLETE => {
-                return self.stepped(header, message, out);
-            }
-            backend::tag::PARAMETER_DESCRIPTION => {
-                self.memory.parameters = Some(Bytes::copy_from_slice(body));
-                if self.pipeline.awaits_check() {
-                    return Ok(());
-                }
-            }
-            backend::tag::ROW_DESCRIPTION | backend::tag::NO_DATA => {
-                if self.described(body)? {
-                    return Ok(());
-                }
-            }
-            _ => {
-                let skipped = self.pipeline.server_ready(parse_ready_for_query(body)?);
-                skipped.into_iter().for_each(|step| self.skipped(step));
-            }
-        }
-        out.extend_from_slice(message);
-        Ok(())
-    }
-
-    fn beginning(
-        &mut self,
-        _: Header,
-        (beginning, _): (&[u8], Option<u8>),
-        out: &mut BytesMut,
-    ) -> Result<(), WireError> {
-        out.extend_from_slice(beginning);
-        Ok(())
-    }
-
-    fn piece(&mut self, _: &[u8], _: bool) -> Result<(), Stopped> {
-        Ok(())
-    }
-
-    fn waits(&self) -> bool {
-        false
-    }
-}
-
-impl FromServer<'_> {
-    /// Writes an error as the client is to have it; false where it is so
-    /// already.
-    fn error(&mut self, body: &[u8], out: &mut BytesMut) -> bool {
-        if self.memory.wanders() && error_fields(body).is_ok_and(|fields| fields.contains(&STALE_ROUTINE)) {
-            self.memory.changed_definitions = true;
-        }
-        if let Some(limit) = self.timed_out
-            && error_fields(body).is_ok_and(|fields| fields.contains(&CANCELED))
-        {
-            put_error(out, &Refusal::statement_timeout(limit).statement_fields());
-            return true;
-        }
-        if self.memory.wanders() && error_fields(body).is_ok_and(|fields| is_outdated(&fields)) {
-            put_error_fields(out, &CHANGED_RESULT);
-            return true;
-        }
-        if let Some(rule) = self.guard.refused_by(body) {
-            put_error(out, &Refusal::statement(rule).statement_fields());
-            return true;
-        }
-        self.guard.put_error(body, out)
-    }
-
-    fn setting(&mut self, body: &[u8]) -> Result<(), WireError> {
-        let (name, value) = parse_parameter_status(body)?;
-        if let Some(fitting) = self.guard.fitting() {
-            fitting.setting(name, value);
-        }
-        if name == APPLICATION_NAME {
-            self.vital.is_called(value);
-        }
-        Arc::make_mut(&mut self.contents.reported).take(name, value);
-        Ok(())
-    }
-
-    fn command(&mut self, command: &[u8]) {
-        if matches!(command, b"DISCARD ALL" | b"DEALLOCATE ALL") {
-            self.memory.forget_all();
-            self.contents.kept.clear();
-        } else if command == b"DEALLOCATE" && !self.pipeline.deallocates() {
-            self.memory.pin("deallocated");
-        }
-    }
-
-    /// The answer to a message about prepared statements.
-    fn stepped(&mut self, header: Header, message: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        let is_parse = header.tag == backend::tag::PARSE_COMPLETE;
-        match self.pipeline.stepped() {
-            Some(Step::Plain | Step::Unnamed(_)) => out.extend_from_slice(message),
-            Some(Step::Parse(..)) if is_parse => out.extend_from_slice(message),
-            Some(Step::Again) if is_parse => {
-                // It had none after all: by a name of the front's the backend has
-                // another text now than others expect.
-                self.memory.pin("statement_again");
-                out.extend_from_slice(message);
-            }
-            Some(Step::Close(_)) if !is_parse => out.extend_from_slice(message),
-            Some(Step::Hidden) => {}
-            Some(Step::Given(_) | Step::GivenUnnamed) if is_parse => {}
-            Some(Step::KnownAlready(_)) if !is_parse => put_parse_complete(out),
-            Some(Step::Dropped(_)) if !is_parse => {}
-            _ => return Err(WireError::Malformed("an answer to what was not asked")),
-        }
-        Ok(())
-    }
-
-    /// What a statement takes is known, and now what it gives. Whether it was
-    /// the front that asked.
-    fn described(&mut self, rows: &[u8]) -> Result<bool, WireError> {
-        let shape = Shape::new(self.memory.parameters.take().as_deref(), rows)?;
-        match self.pipeline.stepped() {
-            Some(Step::Check(statement)) => {
-                self.contents.kept.described(&statement, shape);
-                self.memory.goes_on(Some(shape));
-                Ok(true)
-            }
-            Some(Step::Describe(Some((statement, name))) | Step::DescribePortal(Some((statement, name)))) => {
-                self.contents.kept.described(&statement, shape);
-                self.memory.tell(&name, &statement, shape);
-                Ok(false)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// The server has not looked at it, behind an error, or it is the error.
-    fn skipped(&mut self, step: Step) {
-        match step {
-            Step::Parse(statement, name) => {
-                self.contents.kept.remove(&statement);
-                self.memory.forget(&name);
-            }
-            Step::KnownAlready(name) => drop(self.memory.forget(&name)),
-            Step::Close(gone) => self.memory.recall(*gone),
-            Step::Deallocated(gone) => {
-                if gone.on_backend {
-                    self.contents.kept.keeps_still(&gone.statement);
-                }
-                self.memory.recall(*gone);
-            }
-            Step::Given(statement) => self.contents.kept.remove(&statement),
-            // What was sent behind it, and is not skipped, changes it too.
-            Step::Unnamed(before) => match self.pipeline.behind() {
-                Behind::Nothing => self.memory.unnamed = before.map(|before| *before).unwrap_or_default(),
-                Behind::Step(later) => *later = before,
-                Behind::Query => {}
-            },
-            Step::GivenUnnamed => match self.pipeline.behind() {
-                Behind::Nothing => self.memory.unnamed.is_there = false,
-                Behind::Step(Some(later)) => later.is_there = false,
-                Behind::Step(None) | Behind::Query => {}
-            },
-            Step::Dropped(dropped) => self.contents.kept.keeps(dropped),
-            Step::Plain
-            | Step::Hidden
-            | Step::Again
-            | Step::Describe(_)
-            | Step::DescribePortal(_)
-            | Step::Check(_) => {}
-        }
-    }
-
-    /// An answer to what the front itself has asked.
-    fn own(&mut self, own: Own, header: Header, body: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-        match (own, header.tag) {
-            (_, backend::tag::PARAMETER_STATUS) => self.setting(body)?,
-            (Own::Restore | Own::Forget, backend::tag::ERROR_RESPONSE) => {
-                return Err(WireError::Malformed("it does not take the session's settings"));
-            }
-            (Own::Ask, backend::tag::ERROR_RESPONSE) => self.memory.answer = None,
-            (Own::Ask, backend::tag::DATA_ROW) => {
-                let taken = self.memory.answer.as_mut().map(|answer| answer.take_row(body)).transpose()?;
-                if taken == Some(false) {
-                    self.memory.answer = None;
-                }
-            }
-            (_, backend::tag::READY_FOR_QUERY) => {
-                let _ = self.pipeline.server_ready(parse_ready_for_query(body)?);
-                match own {
-                    Own::Restore => self.contents.settings = Arc::clone(&self.memory.settings),
-                    Own::Ask => self.contents.settings = self.memory.answered(),
-                    Own::Forget => {}
-                }
-                self.tell_news(out);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Tells the client what the backend reports otherwise than the last one.
-    pub fn tell_news(&mut self, out: &mut BytesMut) {
-        if *self.contents.reported != *self.memory.reported {
-            self.contents.reported.put_news(&self.memory.reported, out);
-        }
-        self.memory.reported = Arc::clone(&self.contents.reported);
     }
 }
