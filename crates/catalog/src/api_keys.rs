@@ -69,6 +69,23 @@ impl CatalogClient {
             .map_err(db)?;
         Ok(row.as_ref().map(key_of))
     }
+
+    /// Which of these keys hold no more.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn ended_api_keys(&self, ids: &[Uuid]) -> Result<Vec<Uuid>, Problem> {
+        let rows = self
+            .raw()
+            .query(
+                "select one from unnest($1::uuid[]) as asked (one)
+                 where not exists (select from api_keys k where k.id = one and k.revoked_at is null)",
+                &[&ids],
+            )
+            .await
+            .map_err(db)?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
 }
 
 impl Change<'_> {
@@ -102,12 +119,14 @@ impl Change<'_> {
     pub async fn revoke_api_key(&self, id: ApiKeyId) -> Result<bool, Problem> {
         let changed = self
             .raw()
-            .execute(
-                "update api_keys set revoked_at = $2 where id = $1 and revoked_at is null",
+            .query(
+                "with revoked as (
+                     update api_keys set revoked_at = $2 where id = $1 and revoked_at is null returning id)
+                 select pg_notify('insula_access', id::text) from revoked",
                 &[&id.as_uuid(), &self.at()],
             )
             .await
             .map_err(db)?;
-        Ok(changed > 0)
+        Ok(!changed.is_empty())
     }
 }

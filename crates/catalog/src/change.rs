@@ -13,6 +13,9 @@ use time::OffsetDateTime;
 use crate::db;
 use crate::idempotency::RepeatableRequest;
 
+pub(crate) const AUDIT: &str = "insert into audit (at, actor, action, tenant_id, subject, detail, request_id)
+     values ($1, $2, $3, $4, $5, $6, $7)";
+
 /// Who makes a change, when, and on which request.
 #[derive(Debug, Clone)]
 pub struct Author {
@@ -51,6 +54,11 @@ impl CatalogClient {
         &self.object
     }
 
+    /// The connection, with the statements that it has prepared.
+    pub(crate) fn prepared(&self) -> &Object {
+        &self.object
+    }
+
     /// Begins a change.
     ///
     /// # Errors
@@ -70,6 +78,11 @@ pub struct Change<'c> {
 
 impl Change<'_> {
     pub(crate) fn raw(&self) -> &tokio_postgres::Transaction<'_> {
+        &self.transaction
+    }
+
+    /// The transaction, with the statements that its connection has prepared.
+    pub(crate) fn prepared(&self) -> &Transaction<'_> {
         &self.transaction
     }
 
@@ -102,10 +115,10 @@ impl Change<'_> {
         subject: &str,
         detail: &Value,
     ) -> Result<(), Problem> {
+        let insert = self.transaction.prepare_cached(AUDIT).await.map_err(db)?;
         self.transaction
             .execute(
-                "insert into audit (at, actor, action, tenant_id, subject, detail, request_id)
-                 values ($1, $2, $3, $4, $5, $6, $7)",
+                &insert,
                 &[
                     &self.author.at,
                     &self.author.actor,

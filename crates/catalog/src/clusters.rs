@@ -303,7 +303,14 @@ impl Change<'_> {
         let statement = format!(
             "select c.name, c.region, c.tenant_id is null and c.status = 'active' as shared,
                     c.{column} as capacity,
-                    (select count(*) from placements p where p.cluster = c.name and p.isolation = $2) as used
+                    (select count(*) from placements p where p.cluster = c.name and p.isolation = $2)
+                    -- Both ends of an open move have the tenant's room.
+                    + (select count(*) from moves m
+                       join placements p on p.tenant_id = m.tenant_id
+                       cross join lateral (values (m.source), (m.target)) as e (place)
+                       where m.status in ('running', 'moved', 'rolling_back', 'completing')
+                           and e.place->>'cluster' = c.name and e.place->>'isolation' = $2
+                           and (p.cluster, p.isolation) is distinct from (c.name, $2)) as used
              from clusters c where c.region = $1 order by c.name"
         );
         let rows =

@@ -8,8 +8,10 @@ mod blueprint;
 mod change;
 mod clusters;
 mod geography;
+mod holds;
 mod idempotency;
 mod logins;
+mod moves;
 mod offers;
 mod operators;
 mod rollouts;
@@ -31,14 +33,19 @@ pub use blueprint::{BlueprintDrift, BlueprintRecord};
 pub use change::{Author, CatalogClient, Change};
 pub use clusters::{Capacity, ClusterRecord, ClusterStatus, SealedSecret};
 pub use geography::Region;
+pub use holds::{Acknowledged, HoldOf, HoldWatch, ReleasedHold, report_holds};
 pub use idempotency::{Answer, GivenAnswer, RepeatableRequest};
 pub use logins::LoginRecord;
+pub use moves::{Cutover, CutoverTry, MoveRecord};
 pub use operators::OperatorToken;
 pub use rollouts::{RolloutPlacementRecord, RolloutRecord};
-pub use routes::{RouteFeed, follow_routes};
+pub use routes::follow_routes;
 pub use schema_failures::{NewSchemaFailure, SchemaFailureRecord};
 pub use schema_versions::{SchemaVersionRecord, TableKeys};
 pub use tenants::{NewTenant, TenantFilter, TenantRecord};
+
+/// Says that a key or a token was revoked. Only a wake-up.
+pub const ACCESS_CHANNEL: &str = "insula_access";
 
 /// The catalog's own schema, oldest first.
 pub const MIGRATIONS: &[Migration] = &[
@@ -64,6 +71,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "database_terms",
         sql: include_str!("../migrations/0010_database_terms.sql"),
     },
+    Migration { version: 11, name: "holds", sql: include_str!("../migrations/0011_holds.sql") },
+    Migration { version: 12, name: "moves", sql: include_str!("../migrations/0012_moves.sql") },
+    Migration {
+        version: 13,
+        name: "move_target_open",
+        sql: include_str!("../migrations/0013_move_target_open.sql"),
+    },
+    Migration { version: 15, name: "config", sql: insula_config_store::TABLES },
+    Migration { version: 16, name: "config_rollouts", sql: insula_config_store::ROLLOUTS },
+    Migration { version: 18, name: "config_bounds", sql: insula_config_store::BOUNDS },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

@@ -73,6 +73,23 @@ impl CatalogClient {
             .map_err(db)?;
         Ok(rows.into_iter().map(token_of).collect())
     }
+
+    /// Which of these tokens hold no more.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn ended_operator_tokens(&self, ids: &[Uuid]) -> Result<Vec<Uuid>, Problem> {
+        let rows = self
+            .raw()
+            .query(
+                "select one from unnest($1::uuid[]) as asked (one)
+                 where not exists (select from operator_tokens t where t.id = one and t.revoked_at is null)",
+                &[&ids],
+            )
+            .await
+            .map_err(db)?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
 }
 
 impl Change<'_> {
@@ -114,12 +131,15 @@ impl Change<'_> {
     pub async fn revoke_operator_token(&self, id: Uuid) -> Result<bool, Problem> {
         let changed = self
             .raw()
-            .execute(
-                "update operator_tokens set revoked_at = $2 where id = $1 and revoked_at is null",
+            .query(
+                "with revoked as (
+                     update operator_tokens set revoked_at = $2
+                     where id = $1 and revoked_at is null returning id)
+                 select pg_notify('insula_access', id::text) from revoked",
                 &[&id, &self.at()],
             )
             .await
             .map_err(db)?;
-        Ok(changed > 0)
+        Ok(!changed.is_empty())
     }
 }

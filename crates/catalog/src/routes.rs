@@ -9,15 +9,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{try_join3, try_join5};
 use insula_domain::{DatabaseTerms, LoginId, TenantId};
 use insula_problem::Problem;
-use insula_route_map::{ClusterEndpoint, LoginRoute, Route, RouteMap, Rows, Update};
-use insula_sql_store::Listener;
-use tokio_postgres::types::Json;
-use tokio_postgres::{IsolationLevel, Row, Transaction};
+use insula_route_map::{ClusterEndpoint, Hold, LoginRoute, Route, RouteMap, Rows, Update};
+use insula_sql_store::{Connector, Listener};
+use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::holds::front_name;
 use crate::rows::{parsed, parsed_opt, unsigned};
 use crate::schema_versions::TableKeys;
 use crate::tenants::placement_of;
@@ -29,10 +31,26 @@ const RECONCILE: Duration = Duration::from_secs(30);
 /// The wait before another try when the catalog is away.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Has the server notice within about ten seconds that this side is gone,
+/// also where the machine is: until then it counts as a front that is told.
+const NOTICE_LOSS: &str =
+    "set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3";
+
 /// Keeps a route map true to the catalog until it is told to stop. With the
-/// catalog away the map stays as it is, and catches up when it is back.
-pub async fn follow_routes(catalog: Catalog, map: Arc<RouteMap>, shutdown: CancellationToken) {
-    let mut feed = RouteFeed { catalog, map, seen: None };
+/// catalog away the map stays as it is, and catches up when it is back. As long
+/// as the front with this number, where it is for one, is told of changes it is
+/// to be seen among the catalog's sessions.
+pub async fn follow_routes(
+    catalog: Catalog,
+    map: Arc<RouteMap>,
+    front: Option<Uuid>,
+    shutdown: CancellationToken,
+) {
+    let connector = match front {
+        Some(front) => catalog.connector().named(&front_name(front)),
+        None => catalog.connector().clone(),
+    };
+    let mut feed = RouteFeed { connector, map, seen: None };
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -49,20 +67,14 @@ pub async fn follow_routes(catalog: Catalog, map: Arc<RouteMap>, shutdown: Cance
 
 /// Reads the catalog into a route map.
 #[derive(Debug)]
-pub struct RouteFeed {
-    catalog: Catalog,
+struct RouteFeed {
+    connector: Connector,
     map: Arc<RouteMap>,
     /// Transactions before this one were all seen.
     seen: Option<i64>,
 }
 
 impl RouteFeed {
-    /// A feed that has seen nothing.
-    #[must_use]
-    pub fn new(catalog: Catalog, map: Arc<RouteMap>) -> Self {
-        Self { catalog, map, seen: None }
-    }
-
     /// Follows until something fails.
     async fn follow(&mut self) -> Problem {
         match self.follow_connected().await {
@@ -73,52 +85,28 @@ impl RouteFeed {
 
     async fn follow_connected(&mut self) -> Result<std::convert::Infallible, Problem> {
         let mut listener =
-            Listener::open(self.catalog.connector(), &["insula_routes"]).await.map_err(Problem::internal)?;
+            Listener::open(&self.connector, &["insula_routes"]).await.map_err(Problem::internal)?;
+        listener.client().batch_execute(NOTICE_LOSS).await.map_err(db)?;
+        let reading = Reading::prepare(listener.client()).await?;
         let mut reconcile = tokio::time::interval(RECONCILE);
         loop {
             tokio::select! {
-                _ = reconcile.tick() => self.read_whole().await?,
+                _ = reconcile.tick() => self.read(listener.client(), &reading, None).await?,
                 notice = listener.next() => {
                     if notice.is_none() {
                         return Err(Problem::internal("the listening connection ended"));
                     }
                     listener.drain();
-                    self.read_changes().await?;
+                    self.read(listener.client(), &reading, self.seen).await?;
                 }
             }
         }
     }
 
-    /// Reads everything.
-    ///
-    /// # Errors
-    /// Where the catalog is away.
-    pub async fn read_whole(&mut self) -> Result<(), Problem> {
-        self.read(None).await
-    }
-
-    /// Reads what has changed since the last look.
-    ///
-    /// # Errors
-    /// Where the catalog is away.
-    pub async fn read_changes(&mut self) -> Result<(), Problem> {
-        self.read(self.seen).await
-    }
-
-    async fn read(&mut self, since: Option<i64>) -> Result<(), Problem> {
-        let mut object = insula_sql_store::get(&self.catalog.pool())
-            .await
-            .map_err(|error| insula_sql_store::pool_problem(insula_sql_store::Store::Catalog, error))?;
-        // One snapshot for all that is read.
-        let transaction = object
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await
-            .map_err(db)?;
-        let (update, seen) = read_update(&transaction, since).await?;
-        transaction.commit().await.map_err(db)?;
+    /// Reads everything, or what has changed since a transaction. After an error
+    /// the connection is of no use any more.
+    async fn read(&mut self, client: &Client, reading: &Reading, since: Option<i64>) -> Result<(), Problem> {
+        let (update, seen) = reading.update(client, since).await?;
         let applied = self.map.apply(update);
         for refused in &applied.refused {
             tracing::error!(%refused, "a route was refused");
@@ -128,86 +116,117 @@ impl RouteFeed {
     }
 }
 
-async fn read_update(transaction: &Transaction<'_>, since: Option<i64>) -> Result<(Update, i64), Problem> {
-    let row = transaction
-        .query_one(
-            "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-                    (select last_value from catalog_revision)",
-            &[],
-        )
-        .await
-        .map_err(db)?;
-    let (seen, revision): (i64, i64) = (row.get(0), row.get(1));
-    let tenants = transaction
-        .query(
-            "select t.id, t.slug, t.parent, t.status, t.key_generation, t.revision, plan.database_connections,
-                    plan.database_weight, plan.database_backends, plan.database_backends_warm,
-                    plan.statement_timeout_ms, plan.idle_in_transaction_timeout_ms,
-                    p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch
-             from tenants t
-             join tiers on tiers.name = t.tier join plans plan on plan.name = tiers.plan
-             left join placements p on p.tenant_id = t.id
-             where case when $1::bigint is null then t.status <> 'deleted' else t.changed_xid >= $1 end",
-            &[&since],
-        )
-        .await
-        .map_err(db)?;
-    let logins = transaction
-        .query(
-            "select id, name, tenant_id, verifier, read_only, descendants, pool_mode, revision,
-                 revoked_at is not null as gone
-             from logins
-             where case when $1::bigint is null then revoked_at is null else changed_xid >= $1 end",
-            &[&since],
-        )
-        .await
-        .map_err(db)?;
-    let endpoints = transaction
-        .query(
-            "select name, host, port, tls, system_identifier, revision from clusters
-             where $1::bigint is null or changed_xid >= $1",
-            &[&since],
-        )
-        .await
-        .map_err(db)?;
-    let keys = certain_keys(transaction).await?;
-    let removed_logins = logins
-        .iter()
-        .filter(|row| row.get("gone"))
-        .map(|row| LoginId::from(row.get::<_, Uuid>("id")))
-        .collect();
-    let rows = Rows {
-        tenants: tenants.iter().map(route_of).collect::<Result<_, _>>()?,
-        logins: logins
-            .iter()
-            .filter(|row| !row.get::<_, bool>("gone"))
-            .map(login_of)
-            .collect::<Result<_, _>>()?,
-        endpoints: endpoints.iter().map(endpoint_of).collect::<Result<_, _>>()?,
-        keys: Some(keys),
-    };
-    let update = match since {
-        None => Update::Whole { revision, rows },
-        Some(_) => Update::Delta { revision, rows, removed_logins },
-    };
-    Ok((update, seen))
+const TENANTS: &str =
+    "select t.id, t.slug, t.parent, t.tier, t.region, t.status, t.key_generation, t.revision, plan.database_connections,
+         plan.database_weight, plan.database_backends, plan.database_backends_warm,
+         plan.statement_timeout_ms, plan.idle_in_transaction_timeout_ms,
+         p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch, p.hold_id, p.hold_ms
+     from tenants t
+     join tiers on tiers.name = t.tier join plans plan on plan.name = tiers.plan
+     left join placements p on p.tenant_id = t.id";
+
+const LOGINS: &str = "select id, name, tenant_id, verifier, read_only, descendants, pool_mode, revision,
+         revoked_at is not null as gone
+     from logins";
+
+const CLUSTERS: &str = "select name, host, port, tls, system_identifier, revision from clusters";
+
+/// The questions by which routes are read, prepared on a connection.
+#[derive(Debug)]
+struct Reading {
+    head: Statement,
+    whole: [Statement; 3],
+    /// Of these each takes the transaction since which things have changed.
+    changes: [Statement; 3],
+    keys: Statement,
 }
 
-/// The primary keys of tables in all versions that a pool may have: the newest
-/// that is everywhere, and those after it.
-async fn certain_keys(transaction: &Transaction<'_>) -> Result<TableKeys, Problem> {
-    let rows = transaction
-        .query(
-            "select keys from schema_versions
-             where published_at is not null and version >= coalesce(
-                 (select max(version) from schema_versions where rolled_out_at is not null), 1)",
-            &[],
+impl Reading {
+    async fn prepare(client: &Client) -> Result<Self, Problem> {
+        let all = |conditions: [&str; 3]| {
+            let texts = [TENANTS, LOGINS, CLUSTERS];
+            std::array::from_fn(|at| format!("{} where {}", texts[at], conditions[at]))
+        };
+        let whole = all(["t.status <> 'deleted'", "revoked_at is null", "true"]);
+        let changes = all(["t.changed_xid >= $1", "changed_xid >= $1", "changed_xid >= $1"]);
+        Ok(Self {
+            head: client
+                .prepare(
+                    "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+                         (select last_value from catalog_revision)",
+                )
+                .await
+                .map_err(db)?,
+            whole: prepare(client, whole).await?,
+            changes: prepare(client, changes).await?,
+            // In all versions that a pool may have: the newest that is everywhere,
+            // and those after it.
+            keys: client
+                .prepare(
+                    "select keys from schema_versions
+                     where published_at is not null and version >= coalesce(
+                         (select max(version) from schema_versions where rolled_out_at is not null), 1)",
+                )
+                .await
+                .map_err(db)?,
+        })
+    }
+
+    /// What has changed since, or all there is, and the oldest transaction that
+    /// was still under way. One snapshot for all that is read, and one answer to
+    /// wait for: the questions are sent together.
+    async fn update(&self, client: &Client, since: Option<i64>) -> Result<(Update, i64), Problem> {
+        let parameter: Option<&(dyn ToSql + Sync)> = since.as_ref().map(|since| since as _);
+        let parameters = parameter.as_slice();
+        let [tenants, logins, endpoints] = if since.is_some() { &self.changes } else { &self.whole };
+        let (_, (head, tenants, logins, endpoints, keys), _) = try_join3(
+            client.batch_execute("begin isolation level repeatable read read only"),
+            try_join5(
+                client.query_one(&self.head, &[]),
+                client.query(tenants, parameters),
+                client.query(logins, parameters),
+                client.query(endpoints, parameters),
+                client.query(&self.keys, &[]),
+            ),
+            client.batch_execute("commit"),
         )
         .await
         .map_err(db)?;
+        let (seen, revision): (i64, i64) = (head.get(0), head.get(1));
+        let removed_logins = logins
+            .iter()
+            .filter(|row| row.get("gone"))
+            .map(|row| LoginId::from(row.get::<_, Uuid>("id")))
+            .collect();
+        let rows = Rows {
+            tenants: tenants.iter().map(route_of).collect::<Result<_, _>>()?,
+            logins: logins
+                .iter()
+                .filter(|row| !row.get::<_, bool>("gone"))
+                .map(login_of)
+                .collect::<Result<_, _>>()?,
+            endpoints: endpoints.iter().map(endpoint_of).collect::<Result<_, _>>()?,
+            keys: Some(certain_keys(&keys)),
+        };
+        let update = match since {
+            None => Update::Whole { revision, rows },
+            Some(_) => Update::Delta { revision, rows, removed_logins },
+        };
+        Ok((update, seen))
+    }
+}
+
+async fn prepare(client: &Client, texts: [String; 3]) -> Result<[Statement; 3], Problem> {
+    let [one, two, three] = &texts;
+    let prepared = try_join3(client.prepare(one), client.prepare(two), client.prepare(three)).await;
+    prepared.map(<[Statement; 3]>::from).map_err(db)
+}
+
+/// The primary keys of tables in which all versions agree.
+fn certain_keys(rows: &[Row]) -> TableKeys {
     let versions: Option<Vec<TableKeys>> =
         rows.iter().map(|row| row.get::<_, Option<Json<TableKeys>>>(0).map(|keys| keys.0)).collect();
-    Ok(agreed(&versions.unwrap_or_default()))
+    agreed(&versions.unwrap_or_default())
 }
 
 /// The keys in which all versions agree that have a table, or a view, of the
@@ -238,11 +257,17 @@ fn route_of(row: &Row) -> Result<Route, Problem> {
         tenant: row.get::<_, Uuid>("id").into(),
         slug: parsed(row, "slug")?,
         parent: row.get::<_, Option<Uuid>>("parent").map(TenantId::from),
+        tier: parsed(row, "tier")?,
+        region: parsed(row, "region")?,
         status: parsed(row, "status")?,
         placement: placement_of(row)?,
         role_key_generation: unsigned("key_generation", row.get::<_, i32>("key_generation"))?,
         max_connections: limit("database_connections")?,
         terms,
+        hold: row
+            .get::<_, Option<Uuid>>("hold_id")
+            .zip(milliseconds("hold_ms")?)
+            .map(|(id, within)| Hold { id, within }),
         revision: row.get("revision"),
     })
 }

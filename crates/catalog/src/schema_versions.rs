@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join;
 use insula_domain::SchemaVersion;
 use insula_problem::Problem;
 use time::OffsetDateTime;
@@ -37,7 +38,10 @@ pub struct SchemaVersionRecord {
 /// the tenants that are behind, against the opening of a tenant.
 const LOCK: i64 = 0x1A5_0002;
 
-const NEWEST: &str = "select coalesce(max(version), 0) from schema_versions where published_at is not null";
+pub(crate) const HOLD_NEWEST: &str = "select pg_advisory_xact_lock_shared($1)";
+
+pub(crate) const NEWEST: &str =
+    "select coalesce(max(version), 0) from schema_versions where published_at is not null";
 
 impl CatalogClient {
     /// All versions, the oldest first; the drafts, which are the newest, where
@@ -100,8 +104,13 @@ impl Change<'_> {
     /// # Errors
     /// Where the catalog is away.
     pub async fn hold_newest_schema_version(&self) -> Result<SchemaVersion, Problem> {
-        self.raw().execute("select pg_advisory_xact_lock_shared($1)", &[&LOCK]).await.map_err(db)?;
-        let row = self.raw().query_one(NEWEST, &[]).await.map_err(db)?;
+        let held = self.prepared();
+        let (hold, newest) =
+            try_join(held.prepare_cached(HOLD_NEWEST), held.prepare_cached(NEWEST)).await.map_err(db)?;
+        // The second one begins, and looks, when the first one has its lock.
+        let (_, row) = try_join(self.raw().execute(&hold, &[&LOCK]), self.raw().query_one(&newest, &[]))
+            .await
+            .map_err(db)?;
         Ok(SchemaVersion(row.get(0)))
     }
 

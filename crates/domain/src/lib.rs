@@ -9,6 +9,7 @@ mod app_tables;
 mod capacity;
 mod ids;
 mod isolation;
+mod moves;
 mod names;
 mod own_objects;
 mod placement;
@@ -26,6 +27,9 @@ pub use app_tables::AppTables;
 pub use capacity::{ClusterRoom, NoCluster, choose_cluster};
 pub use ids::{ApiKeyId, LoginId, OperationId, SchemaVersion, TenantId};
 pub use isolation::{Isolation, UnknownIsolation};
+pub use moves::{
+    LongTransactions, MoveEnd, MovePhase, MoveProgress, MoveStatus, MoveTerms, UnknownMoveStatus, WayBack,
+};
 pub use names::{DatabaseName, RoleName, SchemaName};
 pub use own_objects::{OwnObject, in_the_way};
 pub use placement::{Epoch, Placement};

@@ -1,7 +1,8 @@
 //! A region store: one in each region, with what belongs to the tenants whose
 //! home is there. This crate has the only SQL on it. Today it knows which
 //! tenants are at home, and what PostgreSQL said of rows that a version of the
-//! app schema did not fit; their users, configuration, usage and audit join them.
+//! app schema did not fit; their users, usage and audit join them. Their
+//! configuration is in it too, which has a crate of its own.
 
 mod schema_failures;
 
@@ -17,6 +18,7 @@ use insula_sql_store::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use insula_config_store::Leaving;
 pub use schema_failures::RowFailure;
 
 /// The region store's own schema, oldest first.
@@ -27,6 +29,9 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "schema_failures",
         sql: include_str!("../migrations/0002_schema_failures.sql"),
     },
+    Migration { version: 3, name: "config", sql: insula_config_store::TABLES },
+    Migration { version: 5, name: "config_rollouts", sql: insula_config_store::ROLLOUTS_AND_CLIENTS },
+    Migration { version: 6, name: "config_bounds", sql: insula_config_store::BOUNDS },
 ];
 
 /// The way to the store of one region.
@@ -112,30 +117,50 @@ impl RegionStore {
     /// # Errors
     /// Where the store is away.
     pub async fn open_home(&self, tenant: TenantId, at: OffsetDateTime) -> Result<(), Problem> {
-        self.object()
-            .await?
-            .execute(
-                "insert into homes (tenant_id, opened_at) values ($1, $2) on conflict do nothing",
-                &[&tenant.as_uuid(), &at],
-            )
-            .await
-            .map_err(db)?;
-        Ok(())
+        let object = self.object().await?;
+        let sql = "insert into homes (tenant_id, opened_at) values ($1, $2) on conflict do nothing";
+        object.execute(sql, &[&tenant.as_uuid(), &at]).await.map_err(db)?;
+        insula_config_store::open_home(&object, tenant, at).await.map_err(db)
+    }
+
+    /// Has a place for a tenant that is to come here by a move. Its configuration
+    /// is neither read nor written here before it has come.
+    ///
+    /// # Errors
+    /// Where the store is away.
+    pub async fn expect_home(&self, tenant: TenantId, at: OffsetDateTime) -> Result<(), Problem> {
+        let object = self.object().await?;
+        let sql = "insert into homes (tenant_id, opened_at) values ($1, $2) on conflict do nothing";
+        object.execute(sql, &[&tenant.as_uuid(), &at]).await.map_err(db)?;
+        insula_config_store::expect_home(&object, tenant, at).await.map_err(db)
     }
 
     /// Removes all that the region keeps of a tenant; again changes nothing.
     ///
     /// # Errors
-    /// Where the store is away.
-    pub async fn close_home(&self, tenant: TenantId) -> Result<(), Problem> {
-        let object = self.object().await?;
+    /// Where it is a move's end that is removed and the tenant's configuration
+    /// is open here, or is what a later move has made of it; where the store is
+    /// away.
+    pub async fn leave_home(&self, tenant: TenantId, leaving: Leaving) -> Result<(), Problem> {
+        let mut object = self.object().await?;
+        let transaction = object.transaction().await.map_err(db)?;
+        if !insula_config_store::begin_leaving(&transaction, tenant, leaving).await.map_err(db)? {
+            return Err(Problem::internal("the configuration of a tenant is not what would be removed"));
+        }
         // The home first: what else is kept of a tenant is only taken while it has one.
         for statement in
             ["delete from homes where tenant_id = $1", "delete from schema_failures where tenant_id = $1"]
         {
-            object.execute(statement, &[&tenant.as_uuid()]).await.map_err(db)?;
+            transaction.execute(statement, &[&tenant.as_uuid()]).await.map_err(db)?;
         }
-        Ok(())
+        transaction.commit().await.map_err(db)?;
+        insula_config_store::remove_left(&object, tenant).await.map_err(db)
+    }
+
+    /// The way to open a connection outside the pool.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     /// The tenants that are at home here.

@@ -77,6 +77,30 @@ impl std::fmt::Debug for UrlParts {
 pub struct Connector {
     pub(crate) config: Config,
     pub(crate) tls: Option<MakeRustlsConnect>,
+    trust: Option<Arc<ClientConfig>>,
+}
+
+/// What a connection needs that is made without the driver, which does not
+/// speak PostgreSQL's replication protocol.
+#[derive(Clone)]
+pub struct Dial {
+    /// Hosts, or absolute paths of sockets' folders, each with its port; to be
+    /// tried in this order.
+    pub hosts: Vec<(String, u16)>,
+    /// The role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Vec<u8>>,
+    /// The database.
+    pub database: String,
+    /// What to trust, where the connection is to be encrypted.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dial({}@{:?}/{})", self.user, self.hosts, self.database)
+    }
 }
 
 impl std::fmt::Debug for Connector {
@@ -99,7 +123,7 @@ impl Connector {
             config.application_name("insula");
         }
         config.keepalives_idle(Duration::from_secs(30));
-        let tls = match config.get_ssl_mode() {
+        let trust = match config.get_ssl_mode() {
             SslMode::Disable => None,
             // Nobody is in between, and PostgreSQL has no TLS there.
             _ if is_socket(&config) => {
@@ -112,10 +136,32 @@ impl Connector {
             }
             _ => {
                 config.ssl_mode(SslMode::Require);
-                Some(MakeRustlsConnect::new(tls_config(ca_file)?))
+                Some(Arc::new(tls_config(ca_file)?))
             }
         };
-        Ok(Self { config, tls })
+        let tls = trust.as_ref().map(|trust| MakeRustlsConnect::new(ClientConfig::clone(trust)));
+        Ok(Self { config, tls, trust })
+    }
+
+    /// What a connection without the driver needs.
+    #[must_use]
+    pub fn dial(&self) -> Dial {
+        let ports = self.config.get_ports();
+        let host = |(number, host): (usize, &Host)| {
+            let host = match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(folder) => folder.to_string_lossy().into_owned(),
+            };
+            (host, ports.get(number).or(ports.first()).copied().unwrap_or(5432))
+        };
+        let user = self.config.get_user().unwrap_or("postgres").to_owned();
+        Dial {
+            hosts: self.config.get_hosts().iter().enumerate().map(host).collect(),
+            password: self.config.get_password().map(<[u8]>::to_vec),
+            database: self.config.get_dbname().unwrap_or(&user).to_owned(),
+            tls: self.trust.clone(),
+            user,
+        }
     }
 
     /// What a URL says, apart: one host or folder of a socket, a user and a password.
@@ -161,6 +207,14 @@ impl Connector {
         other
     }
 
+    /// The same, with another name among the server's sessions.
+    #[must_use]
+    pub fn named(&self, application_name: &str) -> Self {
+        let mut other = self.clone();
+        other.config.application_name(application_name);
+        other
+    }
+
     /// Host and port, without user and password, for messages.
     #[must_use]
     pub fn host(&self) -> String {
@@ -177,7 +231,8 @@ impl Connector {
     /// # Errors
     /// Where the server refuses or does not answer in time.
     pub async fn connect(&self) -> Result<Client, ConnectError> {
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await;
+        // In a box: whoever connects far below would outgrow a thread's stack.
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.open())).await;
         match opened {
             Ok(result) => result.map_err(|source| ConnectError::Refused { host: self.host(), source }),
             Err(_) => Err(ConnectError::TimedOut { host: self.host() }),

@@ -9,7 +9,7 @@ mod listen;
 mod migrate;
 mod pool;
 
-pub use connect::{ConnectError, Connector, UrlParts, connect};
+pub use connect::{ConnectError, Connector, Dial, UrlParts, connect};
 pub use database::{EnsureDatabaseError, ensure_database};
 pub use error::{Store, is_unavailable, pool_problem, sql_problem};
 pub use listen::{Listener, Notice};

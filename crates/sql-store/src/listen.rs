@@ -25,7 +25,7 @@ pub struct Notice {
 #[derive(Debug)]
 pub struct Listener {
     // Dropping the client ends the connection.
-    _client: Client,
+    client: Client,
     notices: mpsc::Receiver<Notice>,
 }
 
@@ -53,7 +53,13 @@ impl Listener {
         for channel in channels {
             client.batch_execute(&format!("listen {channel}")).await.map_err(refused)?;
         }
-        Ok(Self { _client: client, notices })
+        Ok(Self { client, notices })
+    }
+
+    /// The connection, on which questions can be asked as well.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The next notification; none when the connection has ended.

@@ -31,7 +31,8 @@ const GET_TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// Where the server is away, or answers on none, or all are in use.
 pub async fn get(pool: &Pool) -> Result<Object, PoolError> {
-    let got = tokio::time::timeout(GET_TIMEOUT, pool.get()).await;
+    // In a box: it may have to connect, in what is deep down already.
+    let got = tokio::time::timeout(GET_TIMEOUT, Box::pin(pool.get())).await;
     got.unwrap_or_else(|_| {
         let full = pool.status().available == 0 && pool.status().size >= pool.status().max_size;
         Err(PoolError::Timeout(if full { TimeoutType::Wait } else { TimeoutType::Recycle }))

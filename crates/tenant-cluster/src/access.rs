@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use insula_domain::{ClusterName, DatabaseName};
 use insula_problem::{Code, Problem};
-use insula_sql_store::{Connector, Object, Pool, PoolSize, Store, pool, pool_problem};
+use insula_sql_store::{Connector, Dial, Object, Pool, PoolSize, Store, pool, pool_problem};
 use tokio_postgres::Client;
+
+use crate::moving::Seat;
 
 /// Connections kept for each shared database.
 const POOL_SIZE: PoolSize = PoolSize(4);
@@ -54,6 +56,84 @@ impl DerefMut for Connection {
     }
 }
 
+/// Where the connections come from over which something is removed from a
+/// server: from its pools, where nobody else can mean it, or from a seat, which
+/// ends them as soon as somebody else has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Through<'a> {
+    /// Its pools.
+    Pools(&'a ClusterAccess),
+    /// A seat on it.
+    Seat(&'a Seat),
+}
+
+impl<'a> From<&'a ClusterAccess> for Through<'a> {
+    fn from(access: &'a ClusterAccess) -> Self {
+        Self::Pools(access)
+    }
+}
+
+impl<'a> From<&'a Seat> for Through<'a> {
+    fn from(seat: &'a Seat) -> Self {
+        Self::Seat(seat)
+    }
+}
+
+/// A connection to a server's maintenance database.
+#[derive(Debug)]
+pub enum Maintenance<'a> {
+    /// From its pool.
+    Pooled(Box<Connection>),
+    /// That of a seat.
+    Seat(&'a Client),
+}
+
+impl Deref for Maintenance<'_> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Seat(client) => client,
+        }
+    }
+}
+
+impl<'a> Through<'a> {
+    /// The database in which roles and databases are made.
+    ///
+    /// # Errors
+    /// `placement_unavailable` where the cluster is away.
+    pub async fn maintenance(self) -> Result<Maintenance<'a>, Problem> {
+        match self {
+            Self::Pools(access) => Ok(Maintenance::Pooled(Box::new(access.maintenance().await?))),
+            Self::Seat(seat) => Ok(Maintenance::Seat(seat)),
+        }
+    }
+
+    /// A database that tenants share.
+    ///
+    /// # Errors
+    /// `placement_unavailable` where the cluster is away; where the seat was taken.
+    pub async fn shared(self, database: &DatabaseName) -> Result<Connection, Problem> {
+        match self {
+            Self::Pools(access) => access.shared(database).await,
+            Self::Seat(seat) => seat.beside(database).await,
+        }
+    }
+
+    /// Any database.
+    ///
+    /// # Errors
+    /// As [`Self::shared`].
+    pub async fn own(self, database: &DatabaseName) -> Result<Connection, Problem> {
+        match self {
+            Self::Pools(access) => access.own(database).await,
+            Self::Seat(seat) => seat.beside(database).await,
+        }
+    }
+}
+
 impl ClusterAccess {
     /// Nothing is opened yet. The connector's database does not matter.
     #[must_use]
@@ -88,7 +168,22 @@ impl ClusterAccess {
     /// # Errors
     /// `placement_unavailable` where the cluster is away.
     pub async fn own(&self, database: &DatabaseName) -> Result<Connection, Problem> {
-        self.open(&self.connector.with_database(database.as_str())).await
+        self.named(database.as_str()).await
+    }
+
+    /// A connection to a database that the server itself has named.
+    pub(crate) async fn named(&self, database: &str) -> Result<Connection, Problem> {
+        self.open(&self.connector.with_database(database)).await
+    }
+
+    /// The same, with a name of its own among the server's sessions.
+    pub(crate) async fn called(&self, name: &str, database: &DatabaseName) -> Result<Connection, Problem> {
+        self.open(&self.connector.with_database(database.as_str()).named(name)).await
+    }
+
+    /// What a connection to a database needs that the driver does not make.
+    pub(crate) fn dial(&self, database: &DatabaseName) -> Dial {
+        self.connector.with_database(database.as_str()).dial()
     }
 
     /// A connection that is not the administrator's.

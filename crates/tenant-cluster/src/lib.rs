@@ -8,6 +8,7 @@ mod admission;
 pub mod blueprint;
 mod fence;
 mod inspect;
+pub mod moving;
 mod neighbours;
 mod own;
 mod prepare;
@@ -21,7 +22,7 @@ mod survey;
 use insula_problem::Problem;
 use insula_sql_store::{Store, sql_problem};
 
-pub use access::{ClusterAccess, Connection};
+pub use access::{ClusterAccess, Connection, Maintenance, Through};
 pub use admission::{Rule, admits_tenants_from_anywhere, read_rules};
 pub use fence::{end_idle_holders, fence, unfence};
 pub use inspect::{Inspection, inspect};

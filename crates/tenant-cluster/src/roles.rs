@@ -7,7 +7,7 @@ use insula_problem::Problem;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::access::ClusterAccess;
+use crate::access::Through;
 use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE, make_role};
 use crate::{db, literal};
 
@@ -19,7 +19,7 @@ pub const TENANTS: &str = "insula_tenants";
 const DROP_TRIES: u32 = 5;
 
 /// Held while roles are made.
-const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('insula roles', 0))";
+pub(crate) const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('insula roles', 0))";
 
 /// A role to be made.
 #[derive(Debug, Clone)]
@@ -181,9 +181,10 @@ pub async fn set_passwords(client: &Client, roles: &TenantRoles) -> Result<(), P
 ///
 /// # Errors
 /// As there.
-pub async fn drop_roles(access: &ClusterAccess, tenant: TenantId) -> Result<(), Problem> {
+pub async fn drop_roles(through: impl Into<Through<'_>>, tenant: TenantId) -> Result<(), Problem> {
+    let through = through.into();
     for name in [RoleName::of_tenant(tenant), RoleName::read_only_of_tenant(tenant)] {
-        drop_role(access, &name).await?;
+        drop_role(through, &name).await?;
     }
     Ok(())
 }
@@ -194,12 +195,13 @@ pub async fn drop_roles(access: &ClusterAccess, tenant: TenantId) -> Result<(), 
 ///
 /// # Errors
 /// Where the cluster is away, or others give the role rights all the time.
-pub async fn drop_role(access: &ClusterAccess, name: &RoleName) -> Result<(), Problem> {
-    let maintenance = access.maintenance().await?;
+pub async fn drop_role(through: impl Into<Through<'_>>, name: &RoleName) -> Result<(), Problem> {
+    let through = through.into();
+    let maintenance = through.maintenance().await?;
     let mut tries = 1;
     loop {
         for database in databases_with(&maintenance, name).await? {
-            let client = access.own(&database).await?;
+            let client = through.own(&database).await?;
             let drop = format!("set lock_timeout = '10s'; drop owned by {name} cascade");
             client.batch_execute(&drop).await.map_err(db)?;
         }

@@ -6,7 +6,7 @@ use insula_domain::{DatabaseName, RoleName, SchemaName, SchemaVersion, TenantId}
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
-use crate::access::ClusterAccess;
+use crate::access::Through;
 use crate::db;
 use crate::own::drop_with_content;
 use crate::roles::drop_role;
@@ -41,18 +41,19 @@ pub async fn create_schema(client: &Client, schema: &SchemaName, tenant: TenantI
 /// # Errors
 /// Where the cluster is away.
 pub async fn drop_schemas(
-    access: &ClusterAccess,
+    through: impl Into<Through<'_>>,
     database: &DatabaseName,
     app: &SchemaName,
     own: Option<&SchemaName>,
 ) -> Result<(), Problem> {
+    let through = through.into();
     {
-        let client = access.shared(database).await?;
+        let client = through.shared(database).await?;
         for schema in own.into_iter().chain([app]) {
             drop_with_content(&client, schema).await?;
         }
     }
-    drop_role(access, &owner_of(app)).await
+    drop_role(through, &owner_of(app)).await
 }
 
 /// Makes the tenant's database as a clone of the template of a version. It

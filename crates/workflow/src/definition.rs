@@ -222,7 +222,9 @@ impl<D, I> Workflow<D, I> {
         Shape { steps: self.steps.iter().enumerate().map(step).collect(), point_of_no_return: commit }
     }
 
-    fn outline(&self) -> Outline {
+    /// The workflow as people read it.
+    #[must_use]
+    pub fn outline(&self) -> Outline {
         let commit = self.commit_step();
         let step = |(index, step): (usize, &Step<D, I>)| OutlineStep {
             name: step.name,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use insula_catalog::{LoginRecord, TenantRecord};
 use insula_domain::{Isolation, LoginId, Placement, SchemaVersion, TenantId, TenantStatus};
 use insula_problem::Problem;
+use insula_region_store::Leaving;
 use insula_route_map::Snapshot;
 use insula_tenant_cluster::schema::{self, HeldPool};
 use insula_workflow::{Kind, Run, Step, StepError, Workflow};
@@ -164,7 +165,7 @@ async fn home(run: Create) -> Result<(), StepError> {
 async fn close_home(run: Create) -> Result<(), StepError> {
     let tenant = record(&run).await?;
     let store = run.deps().regions.of(&tenant.region).map_err(retried)?;
-    store.close_home(tenant.id).await.map_err(retried)
+    store.leave_home(tenant.id, Leaving::Gone).await.map_err(retried)
 }
 
 /// The commit. Silos are opened at the newest version: one that was published

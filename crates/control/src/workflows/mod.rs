@@ -2,9 +2,13 @@
 //! first the list of its steps, which is to be read like a table of contents,
 //! then what the steps do. Every do and every undo can be repeated.
 
+pub mod clear;
 pub mod create;
+pub mod move_back;
+pub mod moving;
 pub mod own_objects;
 pub mod purge;
+pub mod retire;
 pub mod rollout;
 pub mod suspend;
 
@@ -28,6 +32,10 @@ pub fn registry(control: &Arc<Control>) -> Result<Registry, InvalidWorkflow> {
     registry.add(suspend::resume_workflow(), control)?;
     registry.add(purge::workflow(), control)?;
     registry.add(rollout::workflow(), control)?;
+    registry.add(moving::workflow(), control)?;
+    registry.add(move_back::workflow(), control)?;
+    registry.add(retire::workflow(), control)?;
+    registry.add(clear::workflow(), control)?;
     registry.add(own_objects::of_tier_workflow(), control)?;
     registry.add(own_objects::of_tenant_workflow(), control)?;
     Ok(registry)
@@ -49,7 +57,7 @@ async fn rest(stopping: &CancellationToken, pauses: u32) {
 /// Whether a failed step is worth another try: what is away comes back, and
 /// what is wrong inside us may be a race; what the request asks for in vain
 /// stays in vain.
-fn retried(problem: Problem) -> StepError {
+pub(crate) fn retried(problem: Problem) -> StepError {
     let problem = for_operators(problem);
     match problem.code() {
         Code::Unavailable

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use insula_domain::{AppTables, Isolation, TenantStatus};
+use insula_region_store::Leaving;
 use insula_workflow::{Kind, Retry, Run, Step, StepError, Workflow};
 use serde_json::json;
 
@@ -80,7 +81,7 @@ async fn home(run: Purge) -> Result<(), StepError> {
         let pool = AppTables::Pool(placement.cluster.clone());
         store.forget_anybodys_failure(&pool).await.map_err(retried)?;
     }
-    store.close_home(tenant.id).await.map_err(retried)
+    store.leave_home(tenant.id, Leaving::Gone).await.map_err(retried)
 }
 
 async fn bury(run: Purge) -> Result<(), StepError> {

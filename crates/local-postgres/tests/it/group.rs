@@ -1,9 +1,10 @@
 //! Several servers of one process.
 
 use insula_local_postgres::{ServerSpec, ServerStatus, Servers, StartError};
+use insula_testkit::unused_port;
 use nix::sys::signal::Signal;
 
-use crate::support::{PASSWORD, folder, free_port, installation, query, runs, send, spec};
+use crate::support::{PASSWORD, folder, installation, query, runs, send, spec};
 
 fn named(folder: &std::path::Path, name: &str) -> ServerSpec {
     let mut named = spec(folder);
@@ -27,7 +28,7 @@ async fn servers_start_together_and_stop_together() {
     assert_eq!(servers.superuser_url("c", "postgres").await, None);
 
     let mut again = specs[0].clone();
-    again.port = free_port();
+    again.port = unused_port();
     assert_eq!(servers.start(again).await.unwrap().port, specs[0].port, "what runs stays as it is");
     servers.stop("b").await;
     assert!(runs(pids[0]) && !runs(pids[1]));

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use insula_local_postgres::ServerSpec;
+use insula_testkit::unused_port;
 use nix::sys::signal::Signal;
 
-use crate::support::{ask, entries, folder, free_port, query, runs, send, spec, start, until};
+use crate::support::{ask, entries, folder, query, runs, send, spec, start, until};
 
 const TASK: &str = "INSULA_TEST_VICTIM";
 
@@ -88,7 +89,7 @@ fn watchdogs(root: &Path) -> Vec<u32> {
 #[tokio::test]
 async fn a_server_ends_when_its_parent_is_killed_and_keeps_its_rows() {
     let root = folder();
-    let victim = victim_with_server(root.path(), free_port(), "durable");
+    let victim = victim_with_server(root.path(), unused_port(), "durable");
     query(&victim.url, "create table t as select 42 as n").await.unwrap();
     assert!(runs(victim.postmaster), "canary: it runs while its parent lives");
     assert_eq!(watchdogs(root.path()).len(), 1);
@@ -105,7 +106,7 @@ async fn a_server_ends_when_its_parent_is_killed_and_keeps_its_rows() {
 #[tokio::test]
 async fn a_new_start_right_after_the_kill_waits_for_the_old_server_to_end() {
     let root = folder();
-    let port = free_port();
+    let port = unused_port();
     let victim = victim_with_server(root.path(), port, "durable");
     kill(victim.process);
     let server = start(&ServerSpec { port, ..spec(root.path()) }).await;
@@ -120,7 +121,7 @@ async fn a_new_start_right_after_the_kill_waits_for_the_old_server_to_end() {
 #[tokio::test]
 async fn a_server_that_outlived_parent_and_watchdog_is_stopped_by_the_next_start() {
     let root = folder();
-    let victim = victim_with_server(root.path(), free_port(), "durable");
+    let victim = victim_with_server(root.path(), unused_port(), "durable");
     query(&victim.url, "create table t as select 42 as n").await.unwrap();
     watchdogs(root.path()).into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
     until("the watchdog is gone", || watchdogs(root.path()).is_empty()).await;
@@ -142,7 +143,7 @@ async fn a_server_that_outlived_parent_and_watchdog_is_stopped_by_the_next_start
 #[tokio::test]
 async fn backends_that_outlived_their_postmaster_are_ended_before_a_start() {
     let root = folder();
-    let victim = victim_with_server(root.path(), free_port(), "durable");
+    let victim = victim_with_server(root.path(), unused_port(), "durable");
     let busy = "do $$ begin loop perform 1; end loop; end $$";
     let url = victim.url.clone();
     let session = tokio::spawn(async move { query(&url, busy).await });
@@ -171,7 +172,7 @@ async fn a_throwaway_folder_goes_with_its_server() {
     let inner = root.path().join("inner");
     fs::create_dir(&inner).unwrap();
     fs::set_permissions(&inner, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-    let victim = victim_with_server(&inner, free_port(), "throwaway");
+    let victim = victim_with_server(&inner, unused_port(), "throwaway");
     assert!(inner.exists(), "canary: it is there while the parent lives");
     kill(victim.process);
     until("the folder is gone", || !inner.exists()).await;
@@ -182,7 +183,7 @@ async fn a_throwaway_folder_goes_with_its_server() {
 #[tokio::test]
 async fn a_parent_that_is_killed_during_initdb_leaves_a_folder_that_can_be_made() {
     let root = folder();
-    let victim = spawn(root.path(), free_port(), "durable");
+    let victim = spawn(root.path(), unused_port(), "durable");
     let half = root.path().join(format!("pg.new-{}", victim.id()));
     until("initdb is at work", || half.join("PG_VERSION").exists()).await;
     kill(victim);

@@ -2,12 +2,12 @@
 //! enter, servers without durability, queries, and bounded waiting.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use insula_local_postgres::{Installation, Server, ServerSpec};
+use insula_testkit::unused_port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -27,13 +27,9 @@ pub fn folder() -> TempDir {
     tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o711)).tempdir().unwrap()
 }
 
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A server for tests: in `pg` of the folder, not durable, not started again.
 pub fn spec(folder: &Path) -> ServerSpec {
-    let mut spec = ServerSpec::new("test", folder.join("pg"), free_port(), PASSWORD);
+    let mut spec = ServerSpec::new("test", folder.join("pg"), unused_port(), PASSWORD);
     spec.durable = false;
     spec.restart_when_dead = false;
     spec

@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use insula_local_postgres::{Server, ServerStatus, StartError};
+use insula_testkit::unused_port;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-use crate::support::{ask, entries, folder, free_port, installation, runs, send, spec, start, until};
+use crate::support::{ask, entries, folder, installation, runs, send, spec, start, until};
 
 async fn refused(spec: &insula_local_postgres::ServerSpec) -> StartError {
     Server::start(&installation(), spec.clone()).await.unwrap_err()
@@ -181,7 +182,7 @@ async fn one_folder_has_one_owner() {
     let spec = spec(root.path());
     let server = start(&spec).await;
     let mut second = spec.clone();
-    second.port = free_port();
+    second.port = unused_port();
     let error = refused(&second).await;
     assert!(
         matches!(error, StartError::InUse { pid: Some(pid), .. } if pid == std::process::id()),

@@ -92,6 +92,29 @@ pub async fn apply_pool_data(client: &mut Client, role: &RoleName) -> Result<Sch
     Ok(version)
 }
 
+/// Brings a tenant into the pool that comes with rows of its own: it gets none
+/// of the template's. Which version the pool has.
+///
+/// # Errors
+/// Where the role is not there, a version is being applied for longer than a
+/// few seconds, or the cluster is away.
+pub async fn enrol_without_rows(client: &mut Client, role: &RoleName) -> Result<SchemaVersion, Problem> {
+    let tenant = role.tenant().ok_or_else(|| Problem::internal("only tenants are brought into a pool"))?;
+    let pool = hold_pool(client).await?;
+    pool.transaction
+        .execute(
+            "insert into insula.pool_tenants (tenant_id, role_oid, version)
+             select $1, oid, $3 from pg_roles where rolname = $2
+             on conflict (tenant_id) do update set role_oid = excluded.role_oid, version = excluded.version",
+            &[&tenant.as_uuid(), &role.as_str(), &pool.version.0],
+        )
+        .await
+        .map_err(db)?;
+    let version = pool.version_of(role).await?;
+    pool.transaction.commit().await.map_err(db)?;
+    Ok(version)
+}
+
 /// Tries whether a tenant could begin with the template's rows, and leaves
 /// nothing of it: a row that was there before a constraint which is not
 /// validated stays, and cannot be written again.

@@ -34,7 +34,7 @@ pub use audit::{Finding, audit_silo};
 pub use audit_pool::audit_pool;
 pub use concurrent::apply_plain;
 pub use copy_targets::COPY_SCHEMA;
-pub use data::{HeldPool, apply_pool_data, hold_pool, pool_versions, try_new_tenant};
+pub use data::{HeldPool, apply_pool_data, enrol_without_rows, hold_pool, pool_versions, try_new_tenant};
 pub use failure::{RowsDoNotFit, said_by_server};
 pub use fingerprint::{SchemaFingerprint, fingerprint};
 pub use harden::harden_database;

@@ -1,0 +1,69 @@
+//! What is measured of moves. No label names a tenant.
+
+use std::time::Duration;
+
+use insula_catalog::MoveRecord;
+use insula_domain::{MoveStatus, WayBack};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use time::OffsetDateTime;
+
+use super::way_back;
+
+const MOVES: &str = "insula_moves_total";
+const OPEN: &str = "insula_moves_open";
+const WAYS_BACK: &str = "insula_moves_ways_back";
+const PAUSE: &str = "insula_move_pause_seconds";
+const ROWS: &str = "insula_move_rows_total";
+const TAKEN_BACK: &str = "insula_move_cutovers_taken_back_total";
+
+/// Says what the metrics are, once the recorder of the process is there.
+pub fn describe() {
+    describe_counter!(MOVES, "Moves that have come to a status, by status");
+    describe_gauge!(OPEN, "Moves that have not ended, by status");
+    describe_gauge!(
+        WAYS_BACK,
+        "Moves that are done and not ended, by how it stands with the way back: kept, waiting, closed"
+    );
+    describe_histogram!(PAUSE, Unit::Seconds, "Longest wait of a client at a cutover, as the fronts saw it");
+    describe_counter!(ROWS, "Rows that moves have copied");
+    describe_counter!(TAKEN_BACK, "Tries at a cutover that were taken back");
+    describe_histogram!("insula_move_act_seconds", Unit::Seconds, "Time of an act of a cutover, by act");
+}
+
+/// A move has come to a status.
+pub fn is(status: MoveStatus) {
+    counter!(MOVES, "status" => status.as_str()).increment(1);
+}
+
+/// A cutover has come through.
+pub fn paused(longest: Duration) {
+    histogram!(PAUSE).record(longest.as_secs_f64());
+}
+
+/// Rows were copied.
+pub fn copied(rows: u64) {
+    counter!(ROWS).increment(rows);
+}
+
+/// A try at a cutover was taken back.
+pub fn taken_back() {
+    counter!(TAKEN_BACK).increment(1);
+}
+
+/// How many moves have not ended, and how it stands with the way back of those
+/// that can be taken back.
+pub fn open(records: &[MoveRecord], now: OffsetDateTime) {
+    for status in MoveStatus::ALL.into_iter().filter(|status| status.is_open()) {
+        let count = records.iter().filter(|record| record.status == status).count();
+        gauge!(OPEN, "status" => status.as_str()).set(as_value(count));
+    }
+    for way in WayBack::ALL {
+        let count = records.iter().filter(|record| way_back::of(record, now) == Some(way)).count();
+        gauge!(WAYS_BACK, "state" => way.as_str()).set(as_value(count));
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+fn as_value(count: usize) -> f64 {
+    count as f64
+}

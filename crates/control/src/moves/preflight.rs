@@ -1,0 +1,197 @@
+//! What would stop a move or slow it down.
+
+use insula_api::MoveObstacle;
+use insula_catalog::TenantRecord;
+use insula_domain::{ClusterName, Isolation, MoveEnd, in_the_way};
+use insula_problem::{Code, Problem};
+use insula_tenant_cluster::moving::{self, Place, ReplicationRoom};
+use insula_tenant_cluster::{ClusterAccess, own_objects as objects_of};
+
+use crate::{Control, own_objects};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Look {
+    /// What there is to move, and what of the server is in the way.
+    pub inventory: moving::Inventory,
+    /// All that is in the way.
+    pub obstacles: Vec<MoveObstacle>,
+}
+
+impl std::ops::Deref for Look {
+    type Target = moving::Inventory;
+
+    fn deref(&self) -> &moving::Inventory {
+        &self.inventory
+    }
+}
+
+/// Where a tenant is to go: not yet to a cluster while none is chosen, and later
+/// to one that is made for it.
+#[derive(Debug, Clone, Copy)]
+pub struct To<'a> {
+    /// The isolation model.
+    pub isolation: Isolation,
+    /// The cluster.
+    pub cluster: Option<&'a ClusterName>,
+}
+
+impl<'a> From<&'a MoveEnd> for To<'a> {
+    fn from(end: &'a MoveEnd) -> Self {
+        Self { isolation: end.isolation, cluster: end.cluster.as_ref() }
+    }
+}
+
+/// Looks at the tenant where it is, and at the room on both servers.
+///
+/// # Errors
+/// Where a cluster is away.
+pub async fn look(control: &Control, tenant: &TenantRecord, to: To<'_>) -> Result<Look, Problem> {
+    let placement =
+        tenant.placement.clone().ok_or_else(|| Problem::internal("a tenant without a placement"))?;
+    let access = control.clusters.access(&placement.cluster).await?;
+    let place = Place { access, placement, tenant: tenant.id };
+    let inventory = moving::survey(&place, to.isolation).await?;
+    let mut obstacles: Vec<_> = inventory
+        .obstacles
+        .iter()
+        .map(|found| MoveObstacle {
+            stops: found.blocks,
+            kind: found.kind.clone(),
+            object: found.object.clone(),
+            detail: found.detail.clone(),
+        })
+        .collect();
+    let here = &place.placement.cluster;
+    match to.cluster {
+        Some(there) if there == here => obstacles.extend(room(&place.access, OF_BOTH).await?),
+        Some(there) => {
+            obstacles.extend(room(&place.access, OF_SOURCE).await?);
+            obstacles.extend(room(&control.clusters.access(there).await?, OF_TARGET).await?);
+        }
+        None => obstacles.extend(room(&place.access, OF_SOURCE).await?),
+    }
+    obstacles.extend(own(control, tenant, to.isolation).await?);
+    Ok(Look { inventory, obstacles })
+}
+
+/// Looks, and refuses where something stops the move.
+///
+/// # Errors
+/// `move_blocked` with all that stops it; or where a cluster is away.
+pub async fn check(control: &Control, tenant: &TenantRecord, to: To<'_>) -> Result<Look, Problem> {
+    let look = look(control, tenant, to).await?;
+    let stops: Vec<_> = look.obstacles.iter().filter(|obstacle| obstacle.stops).collect();
+    let Some(first) = stops.first() else { return Ok(look) };
+    let more = match stops.len() - 1 {
+        0 => String::new(),
+        more => format!(" And {more} more: insula tenant move {} --dry-run.", tenant.slug),
+    };
+    let detail =
+        format!("The move of {} is stopped by {}. {}{more}", tenant.slug, first.object, first.detail);
+    Err(Problem::new(Code::MoveBlocked, detail))
+}
+
+/// What a move needs of a server while it goes on.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    slots: i64,
+    origins: i64,
+    senders: i64,
+}
+
+/// The stream there and one more to compare, each with its sender, and the origin
+/// of the way back.
+const OF_SOURCE: Needs = Needs { slots: 2, origins: 1, senders: 2 };
+
+/// The way back, and the origin of the stream there.
+const OF_TARGET: Needs = Needs { slots: 1, origins: 1, senders: 1 };
+
+/// Where both are one: it is compared before the way back is made.
+const OF_BOTH: Needs = Needs { slots: 2, origins: 2, senders: 2 };
+
+async fn room(access: &ClusterAccess, needs: Needs) -> Result<Option<MoveObstacle>, Problem> {
+    let room = moving::replication_room(access).await?;
+    Ok(lack(&room, needs).map(|rule| MoveObstacle {
+        stops: true,
+        kind: "no_replication_room".to_owned(),
+        object: access.name().to_string(),
+        detail: format!("On the cluster {}, {rule}: other moves may be under way.", access.name()),
+    }))
+}
+
+/// Which setting of a server leaves no room.
+fn lack(room: &ReplicationRoom, needs: Needs) -> Option<String> {
+    if room.wal_level != "logical" {
+        return Some("wal_level must be logical".to_owned());
+    }
+    let counted = [
+        (room.free_slots, needs.slots, "max_replication_slots", "slots"),
+        (room.free_origins, needs.origins, "max_replication_slots", "origins"),
+        (room.free_senders, needs.senders, "max_wal_senders", "senders"),
+    ];
+    let short = counted.into_iter().find(|(free, needed, ..)| free < needed);
+    short.map(|(_, needed, setting, what)| format!("{setting} must leave {needed} {what} free"))
+}
+
+/// What the tenant has made itself: it is not part of the app schema.
+async fn own(
+    control: &Control,
+    tenant: &TenantRecord,
+    target: Isolation,
+) -> Result<Vec<MoveObstacle>, Problem> {
+    let Some((space, client)) = own_objects::space(control, tenant).await? else { return Ok(Vec::new()) };
+    let made = objects_of(&client, &space.own).await?.objects;
+    let without_place = in_the_way(&made, target).len();
+    let obstacle = |(index, object): (usize, &insula_domain::OwnObject)| MoveObstacle {
+        stops: true,
+        kind: "own_object".to_owned(),
+        object: format!("{}.{}", space.own, object.name),
+        detail: if index < without_place {
+            format!(
+                "The {} {} is the tenant's own, and where tenants share tables nobody has any: drop it first.",
+                object.kind, object.name
+            )
+        } else {
+            format!(
+                "The {} {} is the tenant's own, and only the app schema's tables are moved: drop it, and make it \
+                 again afterwards.",
+                object.kind, object.name
+            )
+        },
+    };
+    Ok(made.iter().enumerate().map(obstacle).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(slots: i64, origins: i64, senders: i64) -> ReplicationRoom {
+        ReplicationRoom {
+            wal_level: "logical".to_owned(),
+            free_slots: slots,
+            free_origins: origins,
+            free_senders: senders,
+        }
+    }
+
+    #[test]
+    fn a_server_has_to_have_room_for_what_is_made_there() {
+        for (needs, enough) in
+            [(OF_SOURCE, room(2, 1, 2)), (OF_TARGET, room(1, 1, 1)), (OF_BOTH, room(2, 2, 2))]
+        {
+            assert_eq!(lack(&enough, needs), None, "{needs:?}");
+            let without = [
+                ReplicationRoom { free_slots: enough.free_slots - 1, ..enough.clone() },
+                ReplicationRoom { free_origins: enough.free_origins - 1, ..enough.clone() },
+                ReplicationRoom { free_senders: enough.free_senders - 1, ..enough.clone() },
+                ReplicationRoom { wal_level: "replica".to_owned(), ..enough },
+            ];
+            let named = ["max_replication_slots", "max_replication_slots", "max_wal_senders", "wal_level"];
+            for (without, named) in without.iter().zip(named) {
+                assert!(lack(without, needs).is_some_and(|rule| rule.starts_with(named)), "{without:?}");
+            }
+        }
+    }
+}

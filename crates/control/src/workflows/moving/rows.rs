@@ -1,0 +1,289 @@
+//! The rows of a move: copied from a snapshot, followed, compared, and the way
+//! back for what is written at the target later.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_domain::{MovePhase, MoveProgress, OperationId};
+use insula_problem::{Code, Problem};
+use insula_tenant_cluster::moving::{
+    self as cluster, CopyOptions, CopyProgress, Differs, Place, Seat, Stream, StreamSpec, Throttle,
+};
+use insula_tenant_move::Moving;
+use insula_workflow::StepError;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::away::{UNDO, is_at_hand};
+use super::{Hand, LOOK, OfMove, PATIENCE, at_length, furnish, hand, tables_at};
+use crate::Control;
+use crate::moves::ends::place;
+use crate::moves::seats::Seats;
+use crate::moves::{measure, remove};
+use crate::workflows::retried;
+
+/// How long others' transactions may keep a slot from being made.
+const SLOT_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many tables, or parts of one, are copied and compared at a time.
+const AT_ONCE: usize = 4;
+
+/// How far behind a standby of either end may be, in bytes of the log, while
+/// rows are copied.
+const STANDBY_LAG_MAX: i64 = 64 << 20;
+
+/// How far behind the target may be when a cutover is tried: a marker comes
+/// through within this.
+const CURRENT_WITHIN: Duration = Duration::from_millis(250);
+
+/// The snapshot ends with the process: an attempt that was broken off begins anew.
+pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
+    let control = run.deps();
+    let begun = tokio::time::Instant::now();
+    let hand = hand(&run).await?;
+    hand.phase(MovePhase::Copy);
+    let (source, target) = (hand.source(control).await?, hand.target(control).await?);
+    hand.moving.end_stream().await;
+    let seats = Seats::take(&run, &source, &target).await?;
+    cluster::remove_stream(seats.source(), seats.target(), hand.forward()).await.map_err(retried)?;
+    if run.attempt() > 1 {
+        let seat = seats.target_seat();
+        remove::space(seat, &hand.tenant, &hand.record.target).await.map_err(retried)?;
+        Box::pin(furnish(control, &hand, &target, seat)).await.map_err(retried)?;
+    }
+    let (stop, progress) = (CancellationToken::new(), Arc::new(CopyProgress::default()));
+    let (pause, paused) = watch::channel(false);
+    let work = async {
+        let tables = tables_at(&source).await?;
+        cluster::publish(seats.source(), hand.forward(), &tables).await?;
+        // The origin first: whoever makes it ends all that goes by the stream's name.
+        cluster::create_origin(seats.target(), hand.forward()).await?;
+        let exported = cluster::create_slot(seats.source(), hand.forward(), SLOT_WITHIN).await?;
+        drop(seats);
+        let bytes_per_second = hand.record.terms.copy_bytes_per_second;
+        let how = CopyOptions {
+            parallel: AT_ONCE,
+            throttle: Throttle { bytes_per_second, pause: Some(paused) },
+            ..CopyOptions::default()
+        };
+        // Making a slot may have taken long, and the target may be where the tenant is by now, if another worker has
+        // the run: the seat first, from which all of the copy is made, and then the question whose the run is.
+        let mut seat = Seat::take_at(&target).await?;
+        let ours = run.heartbeat().await;
+        ours.map_err(|_| {
+            Problem::new(Code::Unavailable, "It is not known whether another worker has the move.")
+        })?;
+        tracing::debug!(after = ?begun.elapsed(), "a copy begins");
+        let (from, to) = ((&source, &*exported.snapshot), (&target, &mut seat));
+        let copying = cluster::copy(from, to, &tables, how, &progress, &stop);
+        tokio::select! {
+            copied = tell_copy(&hand.moving, &progress, copying) => copied,
+            never = heed_standbys([&source, &target], &pause) => match never {},
+        }
+    };
+    let copied = at_length(&run, &hand.moving, &stop, work).await?;
+    measure::copied(copied.rows);
+    Ok(copied.rows)
+}
+
+/// Has a copy pause while a standby of either server is far behind: what reads
+/// there, or takes over, is not to be of long ago. A server that does not say so
+/// has none.
+async fn heed_standbys(ends: [&Place; 2], pause: &watch::Sender<bool>) -> Infallible {
+    loop {
+        let mut furthest = 0;
+        for end in ends {
+            furthest = furthest.max(cluster::standby_lag(&end.access).await.unwrap_or(0));
+        }
+        let is_far = furthest > STANDBY_LAG_MAX;
+        if pause.send_replace(is_far) != is_far {
+            tracing::info!(bytes = furthest, is_far, "a copy heeds the standbys");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Passes a copy's progress on to the move's.
+async fn tell_copy<T>(moving: &Moving, copied: &CopyProgress, work: impl Future<Output = T>) -> T {
+    let told = |progress: &mut MoveProgress| {
+        progress.rows = copied.rows();
+        progress.bytes = copied.bytes();
+        progress.tables_done = u32::try_from(copied.tables()).unwrap_or(u32::MAX);
+    };
+    tell_again(moving, told, work).await
+}
+
+/// Passes a comparison's progress on to the move's.
+async fn tell_compared<T>(moving: &Moving, compared: &CopyProgress, work: impl Future<Output = T>) -> T {
+    tell_again(moving, |progress| progress.rows_verified = compared.rows(), work).await
+}
+
+async fn tell_again<T>(
+    moving: &Moving,
+    told: impl Fn(&mut MoveProgress),
+    work: impl Future<Output = T>,
+) -> T {
+    let tell = || moving.tell(&told);
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                tell();
+                return done;
+            }
+            _ = looks.tick() => tell(),
+        }
+    }
+}
+
+pub(super) async fn end_stream(run: OfMove) -> Result<(), StepError> {
+    let control = run.deps();
+    let hand = hand(&run).await?;
+    hand.moving.end_stream().await;
+    if hand.record.target.cluster.is_none() {
+        return Ok(());
+    }
+    let source = hand.source(control).await?;
+    cluster::drop_slot(&source.access, hand.forward()).await.map_err(retried)?;
+    cluster::unpublish(&source, hand.forward()).await.map_err(retried)?;
+    if !is_at_hand(&run, &hand, &hand.record.target, UNDO).await? {
+        return Ok(());
+    }
+    let target = hand.target(control).await?;
+    cluster::drop_origin(&target.access, hand.forward()).await.map_err(retried)
+}
+
+/// The stream to the target, running in this process.
+pub(super) async fn stream(control: &Control, hand: &Hand) -> Result<Arc<Stream>, Problem> {
+    let source = place(control, &hand.record, &hand.record.source).await?;
+    let target = place(control, &hand.record, &hand.record.target).await?;
+    let tables = tables_at(&source).await?;
+    let spec = StreamSpec {
+        source,
+        target,
+        name: hand.forward(),
+        tables,
+        skip_origins: vec![hand.back()],
+        patience: PATIENCE,
+    };
+    hand.moving.stream(|| spec).await
+}
+
+/// Until a marker comes through quickly.
+pub(super) async fn follow(run: OfMove) -> Result<(), StepError> {
+    let control = run.deps();
+    let hand = hand(&run).await?;
+    hand.phase(MovePhase::Follow);
+    let stop = CancellationToken::new();
+    let work = async {
+        let stream = stream(control, &hand).await?;
+        let source = place(control, &hand.record, &hand.record.source).await?;
+        let client = source.connect().await?;
+        let mut progress = stream.progress();
+        loop {
+            let begun = tokio::time::Instant::now();
+            let id = OperationId::generate(control.clock.as_ref(), control.entropy.as_ref()).to_string();
+            let marker = stream.marker(&id);
+            cluster::write_marker(&client, &id).await?;
+            let reached = marker.reached();
+            tokio::pin!(reached);
+            loop {
+                tokio::select! {
+                    done = &mut reached => {
+                        done.map_err(Problem::from)?;
+                        break;
+                    }
+                    changed = progress.changed() => {
+                        if changed.is_ok() {
+                            let now = progress.borrow_and_update().clone();
+                            hand.moving.tell(|told| {
+                                told.rows_applied = now.rows;
+                                told.lag_bytes = now.lag_bytes();
+                            });
+                        }
+                    }
+                }
+            }
+            if begun.elapsed() <= CURRENT_WITHIN {
+                return Ok(());
+            }
+        }
+    };
+    at_length(&run, &hand.moving, &stop, work).await
+}
+
+/// Both ends at one place of the source's log, in snapshots: the tenant works
+/// on, and the stream goes on as soon as both are taken.
+pub(super) async fn verify(run: OfMove) -> Result<u64, StepError> {
+    let control = run.deps();
+    let hand = hand(&run).await?;
+    hand.phase(MovePhase::Verify);
+    let (source, target) = (hand.source(control).await?, hand.target(control).await?);
+    let (stop, progress) = (CancellationToken::new(), Arc::new(CopyProgress::default()));
+    let work = async {
+        let stream = stream(control, &hand).await?;
+        let tables = tables_at(&source).await?;
+        let hold = stream.hold().await.map_err(Problem::from)?;
+        let of_source = cluster::temporary_slot(&source, hand.forward(), SLOT_WITHIN).await?;
+        hold.at(of_source.consistent_point).await.map_err(Problem::from)?;
+        let of_target = cluster::export_snapshot(&target).await?;
+        drop(hold);
+        let (one, other) = ((&source, Some(&*of_source.snapshot)), (&target, Some(of_target.snapshot())));
+        let comparing = cluster::verify(one, other, &tables, &progress, &stop);
+        tell_compared(&hand.moving, &progress, comparing).await
+    };
+    let verified = at_length(&run, &hand.moving, &stop, work).await?;
+    hand.moving.tell(|told| {
+        told.rows_verified = verified.rows;
+        told.checksum = Some(verified.checksum.clone());
+    });
+    if let Some(first) = verified.differences.first() {
+        let differs = match first.what {
+            Differs::OnlySource => "only at the source",
+            Differs::OnlyTarget => "only at the target",
+            Differs::Different => "with other values",
+        };
+        let detail = format!(
+            "The ends differ in {} rows: {} {} ({}). The move is undone, and the tenant stays where it is.",
+            verified.differences.len(),
+            first.table,
+            first.key,
+            differs
+        );
+        return Err(StepError::fail(Problem::new(Code::MoveDiverged, detail)));
+    }
+    Ok(verified.rows)
+}
+
+/// Before the hold: making a slot waits for transactions of others.
+pub(super) async fn reverse(run: OfMove) -> Result<(), StepError> {
+    let control = run.deps();
+    let hand = hand(&run).await?;
+    hand.phase(MovePhase::Reverse);
+    let (source, target) = (hand.source(control).await?, hand.target(control).await?);
+    let seats = Seats::take(&run, &source, &target).await?;
+    let work = async {
+        cluster::remove_stream(seats.target(), seats.source(), hand.back()).await?;
+        let tables = tables_at(&target).await?;
+        cluster::publish(seats.target(), hand.back(), &tables).await?;
+        cluster::create_origin(seats.source(), hand.back()).await?;
+        cluster::create_slot(seats.target(), hand.back(), SLOT_WITHIN).await.map(drop)
+    };
+    at_length(&run, &hand.moving, &CancellationToken::new(), work).await
+}
+
+pub(super) async fn end_reverse(run: OfMove) -> Result<(), StepError> {
+    let control = run.deps();
+    let hand = hand(&run).await?;
+    let source = hand.source(control).await?;
+    // The stream has never run: nothing was applied by its origin.
+    cluster::drop_origin(&source.access, hand.back()).await.map_err(retried)?;
+    if !is_at_hand(&run, &hand, &hand.record.target, UNDO).await? {
+        return Ok(());
+    }
+    let target = hand.target(control).await?;
+    cluster::drop_slot(&target.access, hand.back()).await.map_err(retried)?;
+    cluster::unpublish(&target, hand.back()).await.map_err(retried)
+}

@@ -1,0 +1,186 @@
+//! The cutover of a move, either way: tried until it comes through.
+
+use std::time::Duration;
+
+use insula_domain::MovePhase;
+use insula_domain::MoveStatus;
+use insula_problem::{Code, Problem};
+use insula_tenant_cluster::moving::{Way, raise_sequences, sequences};
+use insula_tenant_move::cutover::{Outcome, cut_over, take_back};
+use insula_tenant_move::{Live, Moving, Task};
+use insula_workflow::StepError;
+
+use super::rows::stream;
+use super::{Hand, OfMove, cancelled, hand};
+use crate::Control;
+use crate::moves::measure;
+use crate::workflows::move_back::stream_back;
+use crate::workflows::{rest, retried};
+
+/// For how long a cutover is tried that something always holds up: then the move
+/// is undone, rather than holding the tenant every few seconds for ever.
+const TRIED_WITHIN: Duration = Duration::from_secs(3600);
+
+/// At which attempt at the cutover without servers that answer the move is
+/// undone: half a minute after the first, as before the cutover
+/// ([`Retry::BRISK`](insula_workflow::Retry::BRISK)).
+const TRIED_AWAY: u32 = 10;
+
+/// How many numbers of a sequence the tenant may draw until it is held, without
+/// a shared sequence having to be raised again.
+const NUMBERS_AHEAD: u32 = 10_000;
+
+/// Tries until it comes through; between two tries the tenant is served where
+/// it is.
+pub(super) async fn cutover(run: OfMove) -> Result<(), StepError> {
+    let control = run.deps();
+    let hand = hand(&run).await?;
+    if hand.record.status != MoveStatus::Running {
+        return Ok(());
+    }
+    hand.phase(MovePhase::Cutover);
+    let task = Task {
+        workflow: "tenant.move",
+        id: hand.record.id,
+        tenant: hand.tenant.id,
+        slug: hand.tenant.slug.to_string(),
+        source: hand.source(control).await?,
+        epoch: hand.record.source.epoch,
+        target: hand.target(control).await?,
+        to: hand.record.target.clone(),
+        version: hand.record.schema_version,
+        hold: Duration::from_millis(hand.record.terms.hold_ms.into()),
+        long_transactions: hand.record.terms.long_transactions,
+        status: MoveStatus::Moved,
+        window: Some(Duration::from_secs(hand.record.terms.rollback_window_s.into())),
+    };
+    switch(&run, &hand, task, Way::Forward).await
+}
+
+/// Tries a cutover until it comes through.
+pub(in crate::workflows) async fn switch(
+    run: &OfMove,
+    hand: &Hand,
+    task: Task,
+    way: Way,
+) -> Result<(), StepError> {
+    let control = run.deps();
+    let moving = &hand.moving;
+    let (hold, status) = (task.hold, task.status);
+    let (begun, mut tries) = (tokio::time::Instant::now(), 0);
+    let forsakes = is_known_to_nobody(control, &task, way).await.map_err(retried)?;
+    loop {
+        if run.stopping().is_cancelled() {
+            return Err(StepError::stopped());
+        }
+        run.heartbeat().await?;
+        let stream = match way {
+            Way::Forward => stream(control, hand).await,
+            Way::Back => stream_back(control, &hand.record, moving).await,
+        };
+        let ready = match stream {
+            Ok(stream) => raise_shared(&task).await.map(|()| stream),
+            Err(problem) => Err(problem),
+        };
+        let stream = match ready {
+            Ok(stream) => stream,
+            Err(problem) => return Box::pin(not_ready(run, moving, task, forsakes, problem)).await,
+        };
+        let live = Live::new(control.move_tools(), task.clone(), Some(stream)).forsaking_target(forsakes);
+        let outcome = moving.telling(&control.catalog, Box::pin(cut_over(&live, hold))).await;
+        tries += 1;
+        moving.tell(|progress| progress.cutovers = tries);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(problem) => return Box::pin(not_ready(run, moving, task, forsakes, problem)).await,
+        };
+        match outcome {
+            Outcome::Committed => {
+                measure::is(status);
+                told_pause(control, moving, &live).await;
+                return Ok(());
+            }
+            Outcome::Cancelled => return Err(StepError::fail(cancelled())),
+            Outcome::TakenBack(problem) if is_final(&problem) || begun.elapsed() > TRIED_WITHIN => {
+                return Err(StepError::fail(problem));
+            }
+            Outcome::TakenBack(problem) => {
+                measure::taken_back();
+                let why = problem.detail().to_owned();
+                moving.tell(|progress| progress.held_up_by = Some(why));
+                moving.telling(&control.catalog, rest(run.stopping(), tries)).await;
+            }
+        }
+    }
+}
+
+/// Sequences that the target shares with others are raised before anybody is
+/// held: another tenant's open transaction may keep one from being raised.
+async fn raise_shared(task: &Task) -> Result<(), Problem> {
+    if !task.target.is_pool_form() {
+        return Ok(());
+    }
+    let (source, target) = (task.source.connect().await?, task.target.connect().await?);
+    let numbers = sequences(&source, &task.source).await?;
+    raise_sequences(&target, &task.target, &numbers, NUMBERS_AHEAD).await.map(drop)
+}
+
+/// Whether what stood in the way of a try will stand in that of the next ones.
+fn is_final(problem: &Problem) -> bool {
+    matches!(
+        problem.code(),
+        Code::SchemaBehind | Code::SchemaChanged | Code::MoveDiverged | Code::MoveBlocked
+    )
+}
+
+/// No try can be made: one of a worker that died is taken back, so that the
+/// tenant is served meanwhile, and if this is the end. It is where a server has
+/// been away for too long.
+async fn not_ready(
+    run: &OfMove,
+    moving: &Moving,
+    task: Task,
+    forsakes: bool,
+    problem: Problem,
+) -> Result<(), StepError> {
+    let control = run.deps();
+    let is_end = run.attempt() >= TRIED_AWAY;
+    let live = Live::new(control.move_tools(), task, None).forsaking_target(forsakes);
+    let why = problem.detail().to_owned();
+    moving.telling(&control.catalog, async { moving.tell(|told| told.held_up_by = Some(why)) }).await;
+    match take_back(&live, problem).await.map_err(retried)? {
+        Outcome::Committed => Ok(()),
+        Outcome::Cancelled => Err(StepError::fail(cancelled())),
+        Outcome::TakenBack(problem) if is_end => Err(StepError::fail(problem)),
+        Outcome::TakenBack(problem) => Err(retried(problem)),
+    }
+}
+
+/// Whether no front, however long it has heard of nothing, can have a way to the
+/// target: the tenant has never been served from that cluster. Then it is no
+/// danger where a target that cannot be reached any more was opened to it.
+async fn is_known_to_nobody(control: &Control, task: &Task, way: Way) -> Result<bool, Problem> {
+    let cluster = task.target.access.name();
+    if way == Way::Back || cluster == task.source.access.name() {
+        return Ok(false);
+    }
+    let client = control.catalog.client().await?;
+    client.was_served_from(task.tenant, cluster, task.id).await.map(|was| !was)
+}
+
+/// What the fronts have measured; that they have not said it stops nothing.
+async fn told_pause(control: &Control, moving: &Moving, live: &Live) {
+    let measured = live.pause().await;
+    moving
+        .telling(&control.catalog, async {
+            moving.tell(|progress| {
+                progress.held_up_by = None;
+                if let Ok(Some(pause)) = measured {
+                    measure::paused(pause.longest);
+                    progress.pause_us = u64::try_from(pause.longest.as_micros()).ok();
+                    progress.clients_waited = Some(pause.clients);
+                }
+            });
+        })
+        .await;
+}

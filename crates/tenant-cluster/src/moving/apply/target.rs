@@ -1,0 +1,446 @@
+//! The applier's session at the target: changes go to it one behind the other,
+//! in one open transaction, and each answer is looked at before the commit.
+//! What waits for its answer is bounded.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use insula_pg_wire::Message;
+use insula_pg_wire::backend::tag;
+use insula_sql_store::Dial;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::super::pgoutput::Cell;
+use super::super::wire::{Wire, WireFault, server_error};
+use super::super::{Lsn, Place, StreamName};
+use super::fault::StreamFault;
+use super::statements::{Operation, TargetTable};
+
+/// Statements without an answer, at most.
+const WAITING_MAX: usize = 4_096;
+
+/// Bytes of values in statements without an answer, at most, but for one row.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// Statements that are kept prepared, at most: tables with many large columns
+/// have as many kinds of updates as there are sets of columns left unchanged.
+const PREPARED_MAX: usize = 1_000;
+
+/// How long a former applier is waited for to be gone.
+const FENCE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The pause from one look to the next.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the session begins with. Rows are found by their keys, whatever the
+/// planner believes of tables that were empty a minute ago; constraints'
+/// triggers do not fire for a replica, neither those of foreign keys nor those
+/// that check deferrable keys at the end (`TriggerEnabled` in
+/// `src/backend/commands/trigger.c`), so that rows may come in any order.
+const SETTINGS: &str = "set session_replication_role = replica; set synchronous_commit = on;
+    set enable_seqscan = off; set plan_cache_mode = force_generic_plan";
+
+/// Who is let in.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Whether it is a new applier, for which whoever applies the stream is
+    /// ended; for one that comes back, only what is left of itself is.
+    pub takes_over: bool,
+    /// The processes that have served the applier, the newest last.
+    formers: Vec<i32>,
+}
+
+/// So many former processes are remembered: more cannot linger.
+const FORMERS_MAX: usize = 16;
+
+impl Entry {
+    /// The entry of a new applier.
+    pub fn new() -> Self {
+        Self { takes_over: true, formers: Vec::new() }
+    }
+
+    /// Whether the applier was served by a process.
+    pub fn was(&self, pid: i32) -> bool {
+        self.formers.contains(&pid)
+    }
+
+    /// Notes a process that serves the applier.
+    pub fn note(&mut self, pid: i32) {
+        if self.formers.len() >= FORMERS_MAX {
+            self.formers.remove(0);
+        }
+        self.formers.push(pid);
+    }
+}
+
+#[derive(Debug)]
+enum Expected {
+    /// Its answer says nothing.
+    Any,
+    /// The end of a transaction.
+    Ready,
+    /// One row is changed.
+    Row { table: usize, change: &'static str, key: Vec<Cell>, bytes: usize },
+}
+
+/// The session.
+#[derive(Debug)]
+pub(super) struct Target {
+    wire: Wire,
+    /// How another connection to it is opened.
+    dial: Dial,
+    /// When it last answered, or was asked something while nothing was due.
+    heard: Instant,
+    tables: Arc<[TargetTable]>,
+    prepared: HashMap<(usize, Operation), usize>,
+    expected: VecDeque<Expected>,
+    waiting_bytes: usize,
+    unasked: bool,
+    open: bool,
+    /// Rows of the open transaction.
+    pub rows: u64,
+}
+
+impl Target {
+    /// Opens the session, the only one of the stream, and says how far the
+    /// stream was applied.
+    pub async fn open(
+        place: &Place,
+        name: StreamName,
+        tables: Arc<[TargetTable]>,
+        entry: &mut Entry,
+    ) -> Result<(Self, Option<Lsn>), StreamFault> {
+        let name = name.to_string();
+        let dial = place.access.dial(&place.placement.database);
+        let mut wire =
+            Wire::open(&dial, &[("client_encoding", "UTF8"), ("application_name", name.as_str())]).await?;
+        entry.note(wire.pid());
+        wire.simple(&place.session()).await?;
+        wire.simple(&format!("set application_name = {name}; {SETTINGS}")).await?;
+        let until = Instant::now() + FENCE_WITHIN;
+        loop {
+            fence(&mut wire, &name, entry).await?;
+            match wire.simple(&format!("select pg_replication_origin_session_setup('{name}')")).await {
+                Ok(_) => break,
+                Err(fault) if fault.sqlstate() == Some("55006") && Instant::now() < until => {
+                    sleep(PAUSE).await;
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        let rows = wire.simple("select pg_replication_origin_session_progress(true)").await?;
+        let progress = rows.into_iter().flatten().flatten().next();
+        let progress = progress.and_then(|text| text.parse().ok());
+        let mut target = Self {
+            wire,
+            dial,
+            heard: Instant::now(),
+            tables,
+            prepared: HashMap::new(),
+            expected: VecDeque::new(),
+            waiting_bytes: 0,
+            unasked: false,
+            open: false,
+            rows: 0,
+        };
+        target.prepare_own().await?;
+        Ok((target, progress))
+    }
+
+    async fn prepare_own(&mut self) -> Result<(), StreamFault> {
+        let out = self.wire.out();
+        put_parse(out, "begin", "begin");
+        put_parse(out, "commit", "commit");
+        put_parse(
+            out,
+            "progress",
+            "select pg_replication_origin_xact_setup($1, timestamptz '2000-01-01 00:00:00+00' \
+             + $2 * interval '1 microsecond')",
+        );
+        put_message(out, b'S', |_| ());
+        self.wire.answer().await?;
+        Ok(())
+    }
+
+    /// Whether a transaction is open.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether no more should be given to it before it has answered.
+    pub fn is_full(&self) -> bool {
+        self.expected.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+    }
+
+    /// Whether answers are to come.
+    pub fn is_waiting(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
+    /// Whether the server still answers somebody, where an answer has been due
+    /// for so long: one statement may take its time, but a server that is frozen
+    /// or cut off takes no new connection either.
+    pub async fn is_there(&mut self, silent: Duration) -> Result<(), StreamFault> {
+        if !self.is_waiting() || self.heard.elapsed() < silent {
+            return Ok(());
+        }
+        match Wire::open(&self.dial, &[]).await {
+            // Only a server that works refuses.
+            Ok(_) | Err(WireFault::Server(_)) => {
+                self.heard = Instant::now();
+                Ok(())
+            }
+            Err(fault) => Err(StreamFault::Away(format!("the target says nothing any more: {fault}"))),
+        }
+    }
+
+    /// Has the server answer what it has.
+    pub fn ask(&mut self) {
+        if std::mem::take(&mut self.unasked) {
+            put_message(self.wire.out(), b'H', |_| ());
+        }
+    }
+
+    /// How many columns a table has.
+    pub fn width(&self, table: usize) -> usize {
+        self.tables[table].width()
+    }
+
+    /// Adds a row.
+    pub fn insert(&mut self, table: usize, new: &[Cell]) {
+        let key = self.key_of(table, new);
+        let values = new.iter().collect::<Vec<_>>();
+        self.row(table, Operation::Insert, "insert", &values, key);
+    }
+
+    /// Changes a row. The key is that of the row as it was, where it is given.
+    pub fn update(&mut self, table: usize, old: Option<&[Cell]>, new: &[Cell]) {
+        let unchanged: Vec<usize> = new
+            .iter()
+            .enumerate()
+            .filter(|(_, cell)| **cell == Cell::Unchanged)
+            .map(|(number, _)| number)
+            .collect();
+        let key = self.key_of(table, old.unwrap_or(new));
+        let rekeyed = old.is_some() && key != self.key_of(table, new);
+        let set = self.tables[table].set(rekeyed, &unchanged);
+        let values: Vec<&Cell> = set.iter().map(|number| &new[*number]).chain(&key).collect();
+        self.row(table, Operation::Update { rekeyed, unchanged }, "update", &values, key.clone());
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, table: usize, old: &[Cell]) {
+        let key = self.key_of(table, old);
+        self.row(table, Operation::Delete, "delete", &key.iter().collect::<Vec<_>>(), key.clone());
+    }
+
+    /// Removes all of the tenant's rows of some tables.
+    pub fn truncate(&mut self, tables: &[usize]) {
+        self.begin();
+        let all = self.tables.clone();
+        let of = || tables.iter().map(|table| &all[*table]);
+        let shared: Vec<String> = of().filter_map(TargetTable::delete_all).collect();
+        let own = shared.is_empty() && !tables.is_empty();
+        let statements = if own { vec![TargetTable::truncate(of())] } else { shared };
+        for sql in statements {
+            put_parse(self.wire.out(), "", &sql);
+            self.execute("", &[], Expected::Any);
+        }
+    }
+
+    /// Ends the open transaction, with how far the source is applied then. Only
+    /// once every answer is there.
+    pub fn commit(&mut self, applied: Lsn, committed: i64) {
+        let (lsn, time) = (applied.to_string(), committed.to_string());
+        let values = [Cell::Text(lsn.into()), Cell::Text(time.into())];
+        self.execute("progress", &values.iter().collect::<Vec<_>>(), Expected::Any);
+        self.execute("commit", &[], Expected::Any);
+        put_message(self.wire.out(), b'S', |_| ());
+        self.expected.push_back(Expected::Ready);
+        self.unasked = false;
+    }
+
+    /// Takes the next message of the server, and those behind it that are here.
+    /// May be dropped and asked again without a loss.
+    pub async fn answer(&mut self) -> Result<(), StreamFault> {
+        let message = self.wire.message().await?;
+        self.heard = Instant::now();
+        self.take(&message)?;
+        while self.wire.has_message() {
+            let message = self.wire.message().await?;
+            self.take(&message)?;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye.
+    pub async fn end(mut self) {
+        put_message(self.wire.out(), b'X', |_| ());
+        // Whatever comes of it, the connection ends.
+        let _ = self.wire.flush().await;
+    }
+
+    fn take(&mut self, message: &Message) -> Result<(), StreamFault> {
+        match message.tag {
+            tag::COMMAND_COMPLETE => self.completed(&message.body),
+            tag::READY_FOR_QUERY => match self.expected.pop_front() {
+                Some(Expected::Ready) => {
+                    (self.open, self.rows) = (false, 0);
+                    Ok(())
+                }
+                _ => Err(WireFault::OutOfPlace('Z').into()),
+            },
+            tag::ERROR_RESPONSE => {
+                let error = server_error(&message.body).map_err(WireFault::from)?;
+                Err(match self.expected.front() {
+                    Some(Expected::Row { table, change, key, .. }) => {
+                        let name = &self.tables[*table].name;
+                        StreamFault::of_target(&error, change, name, &self.shown(*table, key))
+                    }
+                    _ => StreamFault::of_target(&error, "", &error.table, ""),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn completed(&mut self, body: &[u8]) -> Result<(), StreamFault> {
+        match self.expected.pop_front() {
+            Some(Expected::Any) => Ok(()),
+            Some(Expected::Row { table, change, key, bytes }) => {
+                self.waiting_bytes -= bytes;
+                if body.ends_with(b" 1\0") {
+                    return Ok(());
+                }
+                Err(StreamFault::Diverged {
+                    table: self.tables[table].name.clone(),
+                    change: change.to_owned(),
+                    key: self.shown(table, &key),
+                    found: String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned(),
+                })
+            }
+            _ => Err(WireFault::OutOfPlace('C').into()),
+        }
+    }
+
+    fn shown(&self, table: usize, key: &[Cell]) -> String {
+        let values = key.iter().map(|cell| match cell {
+            Cell::Text(text) => Some(&text[..]),
+            Cell::Null | Cell::Unchanged => None,
+        });
+        self.tables[table].shown_key(values)
+    }
+
+    fn key_of(&self, table: usize, row: &[Cell]) -> Vec<Cell> {
+        self.tables[table].key.iter().map(|number| row[*number].clone()).collect()
+    }
+
+    fn begin(&mut self) {
+        if !self.open {
+            self.open = true;
+            self.execute("begin", &[], Expected::Any);
+        }
+    }
+
+    fn row(
+        &mut self,
+        table: usize,
+        operation: Operation,
+        change: &'static str,
+        values: &[&Cell],
+        key: Vec<Cell>,
+    ) {
+        self.begin();
+        let bytes = values.iter().map(|cell| if let Cell::Text(text) = cell { text.len() } else { 0 }).sum();
+        self.waiting_bytes += bytes;
+        self.rows += 1;
+        let statement = self.statement(table, operation);
+        self.execute(&statement, values, Expected::Row { table, change, key, bytes });
+    }
+
+    /// The name of the operation's prepared statement.
+    fn statement(&mut self, table: usize, operation: Operation) -> String {
+        let asked = (table, operation);
+        if let Some(number) = self.prepared.get(&asked) {
+            return format!("s{number}");
+        }
+        let sql = self.tables[table].sql(&asked.1);
+        let number = self.prepared.len();
+        if number >= PREPARED_MAX {
+            put_parse(self.wire.out(), "", &sql);
+            return String::new();
+        }
+        self.prepared.insert(asked, number);
+        let name = format!("s{number}");
+        put_parse(self.wire.out(), &name, &sql);
+        name
+    }
+
+    fn execute(&mut self, statement: &str, values: &[&Cell], expected: Expected) {
+        let out = self.wire.out();
+        put_message(out, b'B', |out| {
+            out.put_u8(0); // the portal without a name
+            put_text(out, statement);
+            out.put_u16(0); // all values are texts
+            out.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
+            for value in values {
+                match value {
+                    Cell::Text(text) => {
+                        out.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+                        out.put_slice(text);
+                    }
+                    Cell::Null | Cell::Unchanged => out.put_i32(-1),
+                }
+            }
+            out.put_u16(0); // all results are texts
+        });
+        put_message(out, b'E', |out| out.put_slice(&[0; 5]));
+        if self.expected.is_empty() {
+            self.heard = Instant::now();
+        }
+        self.expected.push_back(expected);
+        self.unasked = true;
+    }
+}
+
+/// Ends other sessions that apply the stream, or finds that there are some.
+async fn fence(wire: &mut Wire, name: &str, entry: &Entry) -> Result<(), StreamFault> {
+    let others = format!(
+        "from pg_stat_activity where application_name = '{name}' and backend_type = 'client backend'
+           and usename = current_user and pid <> pg_backend_pid()"
+    );
+    let pids = wire.simple(&format!("select pid {others}")).await?;
+    for pid in pids.into_iter().flatten().flatten() {
+        if !entry.takes_over && !pid.parse().is_ok_and(|pid| entry.was(pid)) {
+            return Err(StreamFault::Superseded);
+        }
+        wire.simple(&format!("select pg_terminate_backend(pid, 5000) {others} and pid = {pid}")).await?;
+    }
+    Ok(())
+}
+
+fn put_parse(out: &mut BytesMut, name: &str, sql: &str) {
+    put_message(out, b'P', |out| {
+        put_text(out, name);
+        put_text(out, sql);
+        out.put_u16(0); // the server finds the parameters' types
+    });
+}
+
+/// A text without zero bytes: names of PostgreSQL have none.
+fn put_text(out: &mut BytesMut, text: &str) {
+    out.put_slice(text.as_bytes());
+    out.put_u8(0);
+}
+
+/// A message; its values together are shorter than 1 GiB, as the server has
+/// sent them.
+pub(super) fn put_message(out: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(tag);
+    let start = out.len();
+    out.put_u32(0);
+    body(out);
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+}
