@@ -6,6 +6,7 @@ mod bearer_key;
 mod channel_key;
 mod context_token;
 mod derived;
+mod envelope;
 mod master_key;
 pub mod scram;
 mod sealed;
@@ -16,6 +17,7 @@ pub use channel_key::ChannelKey;
 pub use context_token::{
     CONTEXT_TOKEN_LIFE_MAX_SECONDS, ContextClaims, ContextTokens, NewContext, TokenNotMinted, TokenRefused,
 };
+pub use envelope::envelope_generation;
 pub use master_key::{InvalidMasterKey, MasterKey, MasterKeys, UnknownKeyGeneration};
 pub use scram::ScramVerifier;
 pub use sealed::SealError;

@@ -1,0 +1,76 @@
+//! The configuration service: who may read and write which value, which of the
+//! values that are set a tenant sees, and who is told when that changes.
+//! [`Service`] has what can be asked; gRPC and HTTP are thin over it.
+
+mod acknowledged;
+mod caller;
+mod confidence;
+mod directory;
+mod fitting;
+pub mod flagd;
+pub mod grpc;
+pub mod http;
+mod hub;
+mod large;
+pub mod measure;
+mod reading;
+mod rollouts;
+mod service;
+mod tags;
+mod upkeep;
+mod validate;
+mod watching;
+mod wire;
+mod writing;
+
+pub use acknowledged::{Acknowledged, Clients};
+pub use caller::Caller;
+pub use directory::{Directory, Named};
+pub use fitting::Fitting;
+pub use hub::{Hub, Item};
+pub use reading::{Asked, Listed, Which, page};
+pub use rollouts::{NewRollout, Progress, Steer};
+pub use service::{Parts, RegionParts, Service};
+pub use tags::Tagged;
+pub use validate::{Proposed, Validator};
+pub use watching::{WatchAsked, Watcher};
+pub use wire::{Frame, entry};
+pub use writing::{NewOp, NewWrite, To};
+
+use std::time::Duration;
+
+/// What is bounded, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Watchers at once.
+    pub watchers: usize,
+    /// Watchers of one tenant at once.
+    pub watchers_per_tenant: usize,
+    /// Bytes that the values of watched scopes may take in memory, of each region.
+    pub values_bytes: usize,
+    /// Values of one scope.
+    pub values_per_scope: u32,
+    /// How often a watcher hears that nothing has changed.
+    pub heartbeat: Duration,
+    /// Calls under way at once, watches aside.
+    pub in_flight: usize,
+    /// How long a call may take, watches aside.
+    pub call_timeout: Duration,
+    /// The longest message that is read, in bytes.
+    pub message_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            watchers: 20_000,
+            watchers_per_tenant: 5_000,
+            values_bytes: 512 << 20,
+            values_per_scope: 20_000,
+            heartbeat: Duration::from_secs(10),
+            in_flight: 512,
+            call_timeout: Duration::from_secs(20),
+            message_bytes: 20 << 20,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The service: its parts, and what it keeps running.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use insula_access::Access;
+use insula_config_model::Lineage;
+use insula_config_store::{ConfigStore, Writer};
+use insula_domain::{Clock, Entropy, RegionName, TenantId};
+use insula_problem::{Code, Problem};
+use insula_route_map::RouteMap;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Bounds;
+use crate::acknowledged::Acknowledged;
+use crate::directory::{Directory, Named};
+use crate::hub::{Feed, Hub};
+use crate::large::Readers;
+use crate::tags::Tags;
+use crate::validate::Validator;
+
+/// How long changes of tenants are gathered before watched ones are looked at.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How often the number of watched tenants is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// What the service is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who calls.
+    pub access: Arc<Access>,
+    /// Where tenants are; fed by somebody else.
+    pub routes: Arc<RouteMap>,
+    /// The stores of the regions that this process serves.
+    pub regions: BTreeMap<RegionName, ConfigStore>,
+    /// What the provider has.
+    pub provider: ConfigStore,
+    /// Who has a say on values before they are written.
+    pub validators: Vec<Arc<dyn Validator>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+    /// What is bounded.
+    pub bounds: Bounds,
+}
+
+/// What there is for a region.
+#[derive(Debug)]
+pub struct RegionParts {
+    /// Its values.
+    pub store: ConfigStore,
+    /// Writes them.
+    pub writer: Writer,
+    /// Tells of changes.
+    pub hub: Arc<Hub>,
+    /// Keeps what clients say.
+    pub(crate) acknowledged: Acknowledged,
+}
+
+/// The configuration service of a process.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) access: Arc<Access>,
+    pub(crate) directory: Directory,
+    pub(crate) regions: BTreeMap<RegionName, RegionParts>,
+    pub(crate) provider: (ConfigStore, Writer),
+    pub(crate) tags: Arc<Tags>,
+    pub(crate) validators: Vec<Arc<dyn Validator>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) bounds: Bounds,
+    /// A client has refused a version.
+    pub(crate) refused: Notify,
+    /// Those who are being sent large values.
+    pub(crate) readers: Arc<Readers>,
+    /// Watchers by tenant.
+    pub(crate) watchers: Mutex<HashMap<TenantId, usize>>,
+    /// Cancelled when the process stops: watchers go elsewhere.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Service {
+    /// Puts the parts together. Nothing follows anything before
+    /// [`Service::run`]; the writers' tasks begin here.
+    #[must_use]
+    pub fn new(parts: Parts, stop: CancellationToken) -> Arc<Self> {
+        let tags = Arc::new(Tags::default());
+        let directory = Directory::new(parts.routes);
+        let regions = parts.regions.into_iter().map(|(region, store)| {
+            let hub = Hub::new(region.clone(), store.clone(), tags.clone(), directory.clone(), parts.bounds);
+            let acknowledged = Acknowledged::new(store.clone());
+            (region, RegionParts { writer: store.writer(), store, hub, acknowledged })
+        });
+        let writer = parts.provider.writer();
+        Arc::new(Self {
+            access: parts.access,
+            regions: regions.collect(),
+            directory,
+            provider: (parts.provider, writer),
+            tags,
+            validators: parts.validators,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            bounds: parts.bounds,
+            refused: Notify::new(),
+            readers: Arc::default(),
+            watchers: Mutex::default(),
+            stop,
+        })
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// Where tenants are.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What is bounded.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> time::OffsetDateTime {
+        self.clock.now()
+    }
+
+    /// The table of tags that holds now.
+    #[must_use]
+    pub fn tags(&self) -> Arc<insula_config_model::TagTable> {
+        self.tags.table()
+    }
+
+    /// The parts of a region.
+    ///
+    /// # Errors
+    /// `unavailable` where this process does not serve it.
+    pub fn region(&self, region: &RegionName) -> Result<&RegionParts, Problem> {
+        self.regions.get(region).ok_or_else(|| {
+            Problem::new(Code::Unavailable, format!("This process does not serve the region {region}."))
+        })
+    }
+
+    /// What a tenant sees, and by what it is seen now: where that changes
+    /// meanwhile, by what it is then.
+    pub(crate) async fn feed(
+        &self,
+        lineage: impl Fn() -> Result<Lineage, Problem>,
+    ) -> Result<(Lineage, Feed), Problem> {
+        loop {
+            let now = lineage()?;
+            match self.region(&now.region)?.hub.subscribe(&now).await {
+                Err(_) if lineage()? != now => {}
+                ended => return ended.map(|feed| (now, feed)),
+            }
+        }
+    }
+
+    /// The store that has what is set in a scope.
+    pub(crate) fn store_of(&self, named: &Named) -> Result<&ConfigStore, Problem> {
+        match named {
+            Named::Tenant(lineage) => self.region(&lineage.region).map(|region| &region.store),
+            Named::Provider(_) => Ok(&self.provider.0),
+        }
+    }
+
+    /// Whether changes can be followed in every region.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.directory.routes().is_ready() && self.regions.values().all(|region| region.hub.known().is_some())
+    }
+
+    /// Follows what changes, until it is told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for region in self.regions.values() {
+            tasks.spawn(region.hub.clone().run(region.writer.committed(), stop.clone()));
+            tasks.spawn(self.clone().replicate(region.store.clone(), stop.clone()));
+        }
+        let (access, ended) = (self.access.clone(), stop.clone());
+        tasks.spawn(async move { access.follow(ended).await });
+        tasks.spawn(self.clone().follow_tenants(stop.clone()));
+        tasks.spawn(self.clone().tidy(stop.clone()));
+        tasks.spawn(self.clone().roll_out(stop.clone()));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn follow_tenants(self: Arc<Self>, stop: CancellationToken) {
+        let mut changed = self.directory.routes().changed();
+        let mut measure = tokio::time::interval(MEASURE_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(GATHER).await;
+                    self.regions.values().for_each(|region| region.hub.look_at_tenants());
+                }
+                _ = measure.tick() => self.measure(),
+            }
+        }
+    }
+
+    fn measure(&self) {
+        for (name, region) in &self.regions {
+            #[allow(clippy::cast_precision_loss)] // a count of tenants is far below 2^52
+            metrics::gauge!(crate::measure::TOPICS, "region" => name.to_string())
+                .set(region.hub.topics() as f64);
+        }
+    }
+
+    /// How many watchers a tenant has here now.
+    pub(crate) fn watchers_of(&self, tenant: TenantId) -> usize {
+        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.get(&tenant).copied().unwrap_or(0)
+    }
+
+    /// Counts a watcher in.
+    pub(crate) fn seat(self: &Arc<Self>, tenant: TenantId) -> Result<Counted, Problem> {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = watchers.values().sum();
+        let own = watchers.entry(tenant).or_default();
+        if all >= self.bounds.watchers || *own >= self.bounds.watchers_per_tenant {
+            let detail = "As many watchers as may be are connected already.";
+            return Err(Problem::new(Code::Overloaded, detail).retry_after(5));
+        }
+        *own += 1;
+        metrics::gauge!(crate::measure::WATCHERS).increment(1.0);
+        Ok(Counted { service: self.clone(), tenant })
+    }
+}
+
+/// A watcher that is counted.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    service: Arc<Service>,
+    tenant: TenantId,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut watchers = self.service.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = watchers.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                watchers.remove(&self.tenant);
+            }
+        }
+        metrics::gauge!(crate::measure::WATCHERS).decrement(1.0);
+    }
+}

@@ -1,0 +1,12 @@
+//! The service on real PostgreSQL, asked by a real gRPC client.
+
+// These functions are for tests, and fail as tests do.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod doors;
+mod flags;
+mod isolation;
+mod reads;
+mod rollouts;
+mod support;
+mod watches;

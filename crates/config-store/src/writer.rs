@@ -1,0 +1,361 @@
+//! The writer: one task for each process and store. What waits is written in one
+//! database transaction; each is decided for itself on the state under the lock,
+//! so that one that is refused does not hinder the others.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use insula_config_model::{ConfigValue, Scope, Stored, Transaction, WRITES_MAX, WriteOp, Written};
+use insula_problem::{Code, Problem};
+use insula_sql_store::Store;
+use time::OffsetDateTime;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::ConfigStore;
+use crate::decide::{Answered, Change, Decided, What, token_place};
+use crate::line::{Line, Pace};
+use crate::log::{LogChange, LogRow};
+use crate::rows;
+use crate::state::{self, Ask, Ready, Remembered};
+
+/// How many transactions may wait.
+const WAITING_MAX: usize = 1_024;
+/// How many writes are done at once.
+const BATCH_WRITES: usize = 200;
+/// How many bytes are written at once, where there are several transactions.
+const BATCH_BYTES: usize = 8 << 20;
+/// How long one batch may take.
+const BATCH_WITHIN: Duration = Duration::from_secs(10);
+/// How long a caller waits, those before it included.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// Batches that may wait to be heard of; whoever is slower reads the log.
+const COMMITTED_MAX: usize = 256;
+const NOTE_BYTES_MAX: usize = 500;
+const TOKEN_BYTES_MAX: usize = 200;
+
+type Answer = oneshot::Sender<Result<Vec<Written>, Problem>>;
+
+struct Waiting {
+    transaction: Transaction,
+    bytes: usize,
+    answer: Answer,
+}
+
+/// Writes. Clones are the same writer, which ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    store: Store,
+    queue: mpsc::Sender<Waiting>,
+    committed: broadcast::Sender<Arc<Vec<LogRow>>>,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waiting({} writes)", self.transaction.writes.len())
+    }
+}
+
+impl ConfigStore {
+    /// Starts a writer. One for each process is enough, and the fastest.
+    #[must_use]
+    pub fn writer(&self) -> Writer {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let (committed, _) = broadcast::channel(COMMITTED_MAX);
+        let writer = Writer { store: self.store, queue, committed: committed.clone() };
+        tokio::spawn(Work { store: self.clone(), line: None, committed }.run(waiting));
+        writer
+    }
+}
+
+impl Writer {
+    /// Does all of the writes, or none. Values are as their authors gave them:
+    /// secrets in clear, large values by a reference to what was put before.
+    /// What was not answered, or by `unavailable`, may have been done: under a
+    /// token it can be asked for again.
+    ///
+    /// # Errors
+    /// `config_version_conflict`, `config_version_not_found`,
+    /// `config_key_not_found`, `config_label_invalid`, `config_moving`,
+    /// `config_quota_exceeded`,
+    /// `idempotency_key_reused`; `overloaded` where too many wait already, and
+    /// `unavailable` where the store is away.
+    pub async fn write(&self, transaction: Transaction) -> Result<Vec<Written>, Problem> {
+        let bytes = self.check(&transaction)?;
+        let (answer, answered) = oneshot::channel();
+        let full = || {
+            Problem::new(
+                Code::Overloaded,
+                "Too many changes of configuration wait already. Try again shortly.",
+            )
+            .retry_after(1)
+        };
+        self.queue.try_send(Waiting { transaction, bytes, answer }).map_err(|_| full())?;
+        match tokio::time::timeout(ANSWER_WITHIN, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(unknown()),
+        }
+    }
+
+    /// The changes that this writer commits, batch by batch, as soon as they
+    /// are. Other processes write too, and whoever lags is told so: where a
+    /// batch does not begin behind the last revision that is known, the log is
+    /// to be read.
+    #[must_use]
+    pub fn committed(&self) -> broadcast::Receiver<Arc<Vec<LogRow>>> {
+        self.committed.subscribe()
+    }
+
+    fn check(&self, transaction: &Transaction) -> Result<usize, Problem> {
+        let invalid = |text: String| Err(Problem::new(Code::InvalidRequest, text));
+        let writes = &transaction.writes;
+        if writes.is_empty() || writes.len() > WRITES_MAX {
+            return invalid(format!("There are 1 to {WRITES_MAX} writes at once, not {}.", writes.len()));
+        }
+        let is_text = |text: &str, max: usize| text.len() <= max && !text.contains('\0');
+        if transaction
+            .token
+            .as_ref()
+            .is_some_and(|token| token.is_empty() || !is_text(token, TOKEN_BYTES_MAX))
+        {
+            return invalid(format!("A token has 1 to {TOKEN_BYTES_MAX} bytes."));
+        }
+        if !is_text(&transaction.author, NOTE_BYTES_MAX)
+            || writes.iter().any(|w| !is_text(&w.note, NOTE_BYTES_MAX))
+        {
+            return invalid(format!("A note has {NOTE_BYTES_MAX} bytes at the most."));
+        }
+        let is_ours = |scope: &Scope| scope.tenant().is_none() == (self.store == Store::Catalog);
+        if !writes.iter().all(|write| is_ours(&write.scope)) {
+            return Err(Problem::internal("a write of configuration came to a store of other scopes"));
+        }
+        let size = |op: &WriteOp| match op {
+            WriteOp::Put(ConfigValue::Json(bytes)) => bytes.len(),
+            WriteOp::Put(ConfigValue::Secret(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        Ok(writes.iter().map(|write| size(&write.op)).sum())
+    }
+}
+
+fn unknown() -> Problem {
+    let detail = "The store of the configuration did not answer. The change may have been made.";
+    Problem::new(Code::Unavailable, detail).retry_after(2)
+}
+
+/// A batch did not come through.
+struct Fault {
+    problem: Problem,
+    /// Nothing was committed.
+    is_clean: bool,
+}
+
+type Outcomes = Vec<Result<Vec<Written>, Problem>>;
+
+struct Work {
+    store: ConfigStore,
+    line: Option<Line>,
+    committed: broadcast::Sender<Arc<Vec<LogRow>>>,
+}
+
+impl Work {
+    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut held: Option<Waiting> = None;
+        loop {
+            let first = match held.take() {
+                Some(held) => held,
+                None => match queue.recv().await {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            let (mut writes, mut bytes) = (first.transaction.writes.len(), first.bytes);
+            let mut batch = vec![first];
+            while let Ok(next) = queue.try_recv() {
+                writes += next.transaction.writes.len();
+                bytes += next.bytes;
+                if writes > BATCH_WRITES || bytes > BATCH_BYTES {
+                    held = Some(next);
+                    break;
+                }
+                batch.push(next);
+            }
+            // Nobody waits for these any more.
+            batch.retain(|waiting| !waiting.answer.is_closed());
+            if batch.is_empty() {
+                continue;
+            }
+            // A mistake of ours in one batch must not be the end of all writing.
+            // Its connection is gone with it, and its callers are told by that.
+            if AssertUnwindSafe(self.batch(batch)).catch_unwind().await.is_err() {
+                self.line = None;
+                tracing::error!("writing a batch of configuration has panicked");
+            }
+        }
+    }
+
+    async fn batch(&mut self, batch: Vec<Waiting>) {
+        let (transactions, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.transaction, waiting.answer)).unzip();
+        let outcomes = match self.tried(&transactions).await {
+            Ok(outcomes) => outcomes,
+            // Something is wrong with one of them: the others need not suffer.
+            Err(fault)
+                if fault.is_clean && fault.problem.code() == Code::Internal && transactions.len() > 1 =>
+            {
+                self.one_by_one(&transactions, &answers).await
+            }
+            Err(fault) => {
+                tracing::warn!(error = %fault.problem.chain(), "changes of configuration were not written");
+                let (code, detail) = (fault.problem.code(), fault.problem.detail().to_owned());
+                let failed = || Problem::new(code, detail.clone()).retry_after(2);
+                transactions.iter().map(|_| Err(if fault.is_clean { failed() } else { unknown() })).collect()
+            }
+        };
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // Whoever has gone does not want to know.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    /// Each for itself. What nobody waits for any more is left: its author may
+    /// have written something newer since. With the store away it ends.
+    async fn one_by_one(&mut self, transactions: &[Transaction], answers: &[Answer]) -> Outcomes {
+        let (mut outcomes, mut away) = (Outcomes::new(), None);
+        for (transaction, answer) in transactions.iter().zip(answers) {
+            if answer.is_closed() {
+                outcomes.push(Err(unknown()));
+                continue;
+            }
+            if let Some((code, detail)) = &away {
+                outcomes.push(Err(Problem::new(*code, String::clone(detail)).retry_after(2)));
+                continue;
+            }
+            match self.tried(std::slice::from_ref(transaction)).await {
+                Ok(done) => outcomes.extend(done),
+                Err(fault) => {
+                    tracing::warn!(error = %fault.problem.chain(), "a change of configuration was not written");
+                    if fault.problem.code() != Code::Internal {
+                        away = Some((fault.problem.code(), fault.problem.detail().to_owned()));
+                    }
+                    outcomes.push(Err(if fault.is_clean { fault.problem } else { unknown() }));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Tries it, and once more where the connection had ended before anything was done.
+    async fn tried(&mut self, transactions: &[Transaction]) -> Result<Outcomes, Fault> {
+        let is_kept = self.line.as_ref().is_some_and(|line| !line.is_broken());
+        match self.once(transactions).await {
+            Err(fault) if fault.is_clean && is_kept && fault.problem.code() == Code::Unavailable => {
+                self.once(transactions).await
+            }
+            other => other,
+        }
+    }
+
+    async fn once(&mut self, transactions: &[Transaction]) -> Result<Outcomes, Fault> {
+        let line = self.line.take().filter(|line| !line.is_broken());
+        let work = async {
+            let line = match line {
+                Some(line) => line,
+                None => {
+                    let opened = Line::open(self.store.store, &self.store.connector, Pace::Brisk).await;
+                    opened.map_err(|problem| Fault { problem, is_clean: true })?
+                }
+            };
+            // Dropped where this fails: what was begun ends with the connection.
+            let outcomes = self.on(&line, transactions).await?;
+            Ok((line, outcomes))
+        };
+        let late = |_| Err(Fault { problem: unknown(), is_clean: false });
+        let (line, outcomes) = tokio::time::timeout(BATCH_WITHIN, work).await.unwrap_or_else(late)?;
+        self.line = Some(line);
+        Ok(outcomes)
+    }
+
+    async fn on(&self, line: &Line, transactions: &[Transaction]) -> Result<Outcomes, Fault> {
+        let clean = |problem| Fault { problem, is_clean: true };
+        let ambient = &self.store.ambient;
+        let found =
+            state::begin(line, &Ask::of(transactions), ambient, &self.store.quota).await.map_err(clean)?;
+        let (mut state, mut answered) = (found.state, found.answered);
+        let at = ambient.clock.now();
+        let mut outcomes: Outcomes = Vec::new();
+        let (mut ready, mut remembered) = (Vec::new(), Vec::new());
+        for transaction in transactions {
+            let token = token_place(transaction);
+            if let Some(before) = token.as_ref().and_then(|token| answered.get(token)) {
+                outcomes.push(ambient.repeated(transaction, before));
+                continue;
+            }
+            match state.decide(transaction) {
+                Ok(Decided { written, changes }) => {
+                    for change in changes {
+                        ready.push(self.ready(change, &transaction.author, at).map_err(clean)?);
+                    }
+                    if let Some(request) = token {
+                        let generation = ambient.keys.current_generation();
+                        let hash = ambient.hash(transaction, generation).map_err(clean)?;
+                        let done = Answered { hash, answer: written.clone() };
+                        remembered.push(Remembered { request: request.clone(), done: done.clone() });
+                        answered.insert(request, done);
+                    }
+                    outcomes.push(Ok(written));
+                }
+                Err(problem) => outcomes.push(Err(problem)),
+            }
+        }
+        let rows = log_rows(&ready, at);
+        let committed = state::commit(line, &ready, &remembered, at).await;
+        committed.map_err(|problem| Fault { is_clean: problem.code() == Code::Internal, problem })?;
+        if !rows.is_empty() {
+            // Nobody may be listening.
+            let _ = self.committed.send(Arc::new(rows));
+        }
+        Ok(outcomes)
+    }
+
+    fn ready(&self, mut change: Change, author: &str, at: OffsetDateTime) -> Result<Ready, Problem> {
+        let mut kept = None;
+        if let What::Version { version, value, .. } = &mut change.what {
+            let sealed = value.take().map(|value| self.store.ambient.seal(&change.place, *version, value));
+            *value = sealed.transpose().map_err(Problem::internal)?;
+            kept = Some(rows::kept(value.as_ref())?);
+        }
+        Ok(Ready { change, kept, author: author.to_owned(), at })
+    }
+}
+
+/// What was decided, as the log will have it.
+fn log_rows(ready: &[Ready], at: OffsetDateTime) -> Vec<LogRow> {
+    let row = |one: &Ready| {
+        let Change { revision, place: (scope, key), what } = &one.change;
+        let change = match what {
+            What::Version { version, value, note, history } => {
+                let stored = Stored {
+                    scope: scope.clone(),
+                    key: key.clone(),
+                    version: *version,
+                    revision: *revision,
+                    value: value.clone(),
+                    labels: BTreeSet::new(),
+                    author: one.author.clone(),
+                    at,
+                    note: note.clone(),
+                };
+                let (stored, history) = (Some(Box::new(stored)), *history);
+                LogChange::Version { key: key.clone(), version: *version, stored, history }
+            }
+            What::Label { label, version } => {
+                LogChange::Label { key: key.clone(), label: label.clone(), version: *version }
+            }
+        };
+        LogRow { revision: *revision, scope: scope.clone(), at, change }
+    };
+    ready.iter().map(row).collect()
+}

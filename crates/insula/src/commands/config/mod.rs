@@ -1,0 +1,280 @@
+//! `insula config …`
+
+mod changes;
+mod rollout;
+mod watch;
+
+use std::io::Read;
+use std::path::Path;
+
+use insula_api::{
+    ConfigEntry, ConfigExplained, ConfigTransacted, ConfigWritten, LabelConfig, RollbackConfig,
+    TransactConfig,
+};
+use insula_config_model::TagTable;
+use reqwest::Method;
+
+use crate::args::{ConfigCommand, Format, Place, Said};
+use crate::client::{Client, Failure, query, segment};
+use crate::output::{self, or_dash, time};
+
+/// The longest value that a table shows whole, in characters.
+const SHOWN_MAX: usize = 60;
+
+/// Runs the command.
+pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Put { key, value, file, string, media_type, idempotency_key, place, said } => {
+            let bytes = document(value, file.as_deref(), string)?;
+            let media_type = media_type.unwrap_or_else(|| "application/json".to_owned());
+            let mut headers = condition(&said);
+            headers.extend(idempotency_key.map(|key| ("idempotency-key", key)));
+            let path = path(client, &place, &format!("/{}", segment(&key)), &[("note", &said.note)]);
+            let body = (media_type.as_str(), bytes);
+            let done: ConfigWritten = client.send_bytes(Method::PUT, &path, Some(body), &headers).await?;
+            written(format, &done)
+        }
+        ConfigCommand::Get { key, version, label, own, reveal, raw, place } => {
+            let (version, own, reveal) =
+                (version.map(|version| version.to_string()), flag(own), flag(reveal));
+            let asked = [("version", &version), ("label", &label), ("own", &own), ("reveal", &reveal)];
+            let path = path(client, &place, &format!("/{}", segment(&key)), &asked);
+            let found: ConfigEntry = client.get(&path).await?;
+            if raw { print_raw(&found) } else { show(format, &found) }
+        }
+        ConfigCommand::List { prefix, own, reveal, place } => {
+            let (own, reveal) = (flag(own), flag(reveal));
+            let path = path(client, &place, "", &[("prefix", &prefix), ("own", &own), ("reveal", &reveal)]);
+            let entries: Vec<ConfigEntry> = client.list(&path).await?;
+            let columns = ["key", "value", "scope", "version", "author", "at"];
+            output::list(format, &entries, &columns, |entry| {
+                vec![
+                    entry.key.clone(),
+                    value(entry),
+                    entry.scope.clone(),
+                    entry.version.to_string(),
+                    entry.author.clone(),
+                    time(entry.at),
+                ]
+            })
+        }
+        ConfigCommand::Remove { key, place, said } => {
+            let path = path(client, &place, &format!("/{}", segment(&key)), &[("note", &said.note)]);
+            let done = client.send_bytes(Method::DELETE, &path, None, &condition(&said)).await?;
+            written(format, &done)
+        }
+        ConfigCommand::History { key, reveal, place } => {
+            let reveal = flag(reveal);
+            let path = path(client, &place, &format!("/{}/history", segment(&key)), &[("reveal", &reveal)]);
+            history(format, &client.list(&path).await?)
+        }
+        ConfigCommand::Rollback { key, to, label, place, said } => {
+            let request = RollbackConfig { version: to, label, note: said.note.clone().unwrap_or_default() };
+            let path = path(client, &place, &format!("/{}/rollback", segment(&key)), &[]);
+            let body = ("application/json", to_json(&request)?);
+            let done = client.send_bytes(Method::POST, &path, Some(body), &condition(&said)).await?;
+            written(format, &done)
+        }
+        ConfigCommand::Label { key, label, version, place } => {
+            let rest = format!("/{}/labels/{}", segment(&key), segment(&label));
+            let path = path(client, &place, &rest, &[]);
+            let done: ConfigWritten = match version {
+                Some(version) => client.send(Method::PUT, &path, &LabelConfig { version }).await?,
+                None => client.order(Method::DELETE, &path).await?,
+            };
+            written(format, &done)
+        }
+        ConfigCommand::Explain { key, place } => {
+            let path = path(client, &place, &format!("/{}/explain", segment(&key)), &[]);
+            explain(format, &client.get(&path).await?)
+        }
+        ConfigCommand::Watch { prefix, place, changes } => {
+            let path = path(client, &place, "", &[("prefix", &prefix)]);
+            watch::run(client, format, &path, changes).await
+        }
+        ConfigCommand::Transact { file, idempotency_key, place } => {
+            let text = read(&file)?;
+            let request: TransactConfig = serde_json::from_slice(&text)
+                .map_err(|error| Failure::local("invalid_request", format!("{}: {error}", file.display())))?;
+            let headers: Vec<_> = idempotency_key.map(|key| ("idempotency-key", key)).into_iter().collect();
+            let path = path(client, &place, "", &[]);
+            let body = ("application/json", to_json(&request)?);
+            let done: ConfigTransacted = client.send_bytes(Method::POST, &path, Some(body), &headers).await?;
+            output::list(format, &done.written, &["version", "revision"], |written| {
+                vec![written.version.to_string(), written.revision.to_string()]
+            })
+        }
+        ConfigCommand::Clients { key, limit, place } => {
+            let limit = limit.map(|limit| limit.to_string());
+            let path = path(client, &place, &format!("/{}/clients", segment(&key)), &[("limit", &limit)]);
+            rollout::clients(format, &client.get(&path).await?)
+        }
+        ConfigCommand::Rollout(command) => rollout::run(client, format, command).await,
+        ConfigCommand::Tags => tags(client, format).await,
+    }
+}
+
+fn flag(is_set: bool) -> Option<String> {
+    is_set.then(|| "true".to_owned())
+}
+
+/// The path of a place, with a query.
+fn path(client: &Client, place: &Place, rest: &str, asked: &[(&str, &Option<String>)]) -> String {
+    let (base, scope) = match (&place.tenant, &place.scope) {
+        (Some(tenant), _) => (format!("/v1/tenants/{}/config", segment(tenant)), None),
+        (None, Some(scope)) => ("/v1/config".to_owned(), Some(scope.clone())),
+        // A tenant's key says itself whose the values are.
+        (None, None) if client.is_tenant() => ("/v1/config".to_owned(), None),
+        (None, None) => ("/v1/config".to_owned(), Some("platform".to_owned())),
+    };
+    let mut all = vec![("scope", &scope)];
+    all.extend_from_slice(asked);
+    format!("{base}{rest}{}", query(&all))
+}
+
+fn condition(said: &Said) -> Vec<(&'static str, String)> {
+    match said.if_version {
+        None => Vec::new(),
+        Some(0) => vec![("if-none-match", "*".to_owned())],
+        Some(version) => vec![("if-match", format!("\"{version}\""))],
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: std::io::Error| Failure::local("file", format!("{}: {error}", file.display()));
+    if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable)?;
+        return Ok(bytes);
+    }
+    std::fs::read(file).map_err(unreadable)
+}
+
+fn document(value: Option<String>, file: Option<&Path>, is_text: bool) -> Result<Vec<u8>, Failure> {
+    let bytes = match (value, file) {
+        (Some(value), _) => value.into_bytes(),
+        (None, Some(file)) => read(file)?,
+        (None, None) => Vec::new(),
+    };
+    if !is_text {
+        return Ok(bytes);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Failure::local("file", "The text is not UTF-8."))?;
+    to_json(&text)
+}
+
+fn to_json<T: serde::Serialize>(document: &T) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(document).map_err(|error| Failure::local("invalid_request", error.to_string()))
+}
+
+fn written(format: Format, written: &ConfigWritten) -> Result<(), Failure> {
+    let fields = [("version", written.version.to_string()), ("revision", written.revision.to_string())];
+    output::one(format, written, &fields)
+}
+
+/// A value as people see it.
+pub(super) fn value(entry: &ConfigEntry) -> String {
+    match (&entry.value, &entry.blob) {
+        (Some(json), _) => shown(json.get()),
+        (None, Some(blob)) => format!("{} bytes of {}", blob.bytes, blob.media_type),
+        (None, None) if entry.sealed => "(sealed)".to_owned(),
+        (None, None) => "(removed)".to_owned(),
+    }
+}
+
+fn shown(text: &str) -> String {
+    if text.chars().count() <= SHOWN_MAX {
+        return text.to_owned();
+    }
+    format!("{}…", text.chars().take(SHOWN_MAX - 1).collect::<String>())
+}
+
+fn print_raw(entry: &ConfigEntry) -> Result<(), Failure> {
+    let Some(json) = &entry.value else {
+        let detail = format!("{} has no value that can be printed: {}.", entry.key, value(entry));
+        return Err(Failure::local("no_value", detail));
+    };
+    output::line(json.get());
+    Ok(())
+}
+
+fn show(format: Format, entry: &ConfigEntry) -> Result<(), Failure> {
+    let whole = entry.value.as_ref().map_or_else(|| value(entry), |json| json.get().to_owned());
+    let fields = [
+        ("key", entry.key.clone()),
+        ("value", whole),
+        ("scope", entry.scope.clone()),
+        ("version", entry.version.to_string()),
+        ("revision", entry.revision.to_string()),
+        ("labels", entry.labels.join(", ")),
+        ("author", entry.author.clone()),
+        ("at", time(entry.at)),
+        ("note", entry.note.clone()),
+    ];
+    output::one(format, entry, &fields)
+}
+
+fn history(format: Format, versions: &[ConfigEntry]) -> Result<(), Failure> {
+    output::list(format, versions, &["version", "value", "labels", "author", "at", "note"], |entry| {
+        vec![
+            entry.version.to_string(),
+            value(entry),
+            entry.labels.join(", "),
+            entry.author.clone(),
+            time(entry.at),
+            entry.note.clone(),
+        ]
+    })
+}
+
+fn explain(format: Format, explained: &ConfigExplained) -> Result<(), Failure> {
+    if format == Format::Json {
+        return output::json(explained);
+    }
+    let columns = ["scope", "seen", "version", "value", "author", "rollout"];
+    output::list(format, &explained.layers, &columns, |layer| {
+        let entry = layer.entry.as_ref();
+        let staged = layer.rollout.as_ref().map(|stage| {
+            let reached = if stage.reached { "among them" } else { "not yet here" };
+            format!("version {} for {} %, {reached}", stage.version, stage.percent)
+        });
+        vec![
+            layer.scope.clone(),
+            if layer.effective { "yes" } else { "-" }.to_owned(),
+            or_dash(entry.map(|entry| entry.version).as_ref()),
+            entry.map_or_else(|| "-".to_owned(), value),
+            or_dash(entry.map(|entry| &entry.author)),
+            or_dash(staged.as_ref()),
+        ]
+    })
+}
+
+async fn tags(client: &Client, format: Format) -> Result<(), Failure> {
+    let place = Place { tenant: None, scope: Some("platform".to_owned()) };
+    let found: Result<ConfigEntry, Failure> =
+        client.get(&path(client, &place, &format!("/{}", TagTable::KEY), &[])).await;
+    let table = match found {
+        Ok(entry) => {
+            entry.value.and_then(|json| TagTable::parse(json.get().as_bytes()).ok()).unwrap_or_default()
+        }
+        Err(Failure::Problem(problem)) if problem.code == "config_key_not_found" => TagTable::default(),
+        Err(failure) => return Err(failure),
+    };
+    if format == Format::Json {
+        return output::json(&table);
+    }
+    let rows: Vec<_> = table.iter().collect();
+    let columns = ["tag", "kind", "backend", "bytes", "history", "inherited", "aliases"];
+    output::list(format, &rows, &columns, |(prefix, tag)| {
+        let kind = serde_json::to_value(tag.kind).unwrap_or_default();
+        vec![
+            (*prefix).to_owned(),
+            kind.as_str().unwrap_or_default().to_owned(),
+            tag.backend.clone(),
+            tag.max_bytes.to_string(),
+            tag.history.to_string(),
+            tag.inherited.to_string(),
+            tag.aliases.join(", "),
+        ]
+    })
+}
