@@ -1,7 +1,7 @@
 # The ways into the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help up build deps test lint bench test-matrix clean
+.PHONY: help up build deps test lint bench test-matrix test-moves test-aws test-config clean
 CARGO ?= cargo
 INSULA := $(or $(CARGO_TARGET_DIR),target)/release/insula
 
@@ -32,10 +32,22 @@ bench: ## Run the benchmarks and print what they measure
 	@scripts/deps.sh bench
 	$(CARGO) bench --locked --package insula --bench '*' -- $(ARGS)
 	$(CARGO) bench --locked --package insula-pg-proxy --bench front
+	$(CARGO) bench --locked --package insula-config --bench reads
 
 test-matrix: deps ## Run the tests that face PostgreSQL on 15, 17 and 18
 	@scripts/test-matrix.sh $(ARGS)
 
+test-moves: deps ## Run moves between all models and regions, and all crashes of them (docs/TESTING.md)
+	$(CARGO) nextest run --locked --package insula --run-ignored all --no-fail-fast -E 'binary(moves) | binary(move_crashes)'
+
+test-aws: ## Build the backends on AWS and test them with emulators (docs/TESTING.md)
+	@scripts/deps.sh aws
+	$(CARGO) clippy --locked --package insula-config-aws --features aws --all-targets -- --deny warnings
+	$(CARGO) nextest run --locked --package insula-config-aws --features aws --no-fail-fast
+
+test-config: deps ## Kill the configuration service and its store under a thousand watchers
+	$(CARGO) nextest run --locked --package insula --run-ignored all --no-fail-fast -E 'binary(config_faults)'
+
 clean: ## Remove what was built, and the folders of the tests
 	$(CARGO) clean
-	rm -rf .matrix .venv
+	rm -rf .matrix .venv .venv-aws

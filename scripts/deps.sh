@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing to build and run Insula (`deps.sh run`), to test it
-# too (`deps.sh test`), or to measure it beside PgBouncer (`deps.sh bench`). What
-# is there is left alone, quietly and quickly. Where it cannot install, it names the packages and exits with 1.
+# too (`deps.sh test`), with emulators of AWS (`deps.sh aws`), or to measure it
+# beside PgBouncer, pgcopydb and etcd (`deps.sh bench`). What is there is left
+# alone, quietly and quickly. Where it cannot install, it names the packages and exits with 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -85,6 +86,26 @@ install_pgbouncer() {
     if have systemctl; then as_root systemctl disable --quiet --now pgbouncer || true; fi
 }
 
+# etcd's server and its tool, which keeps values of the configuration.
+have_etcd() { have etcd && have etcdctl; }
+
+# Debian's package starts one on port 2379, which nobody here wants. It starts
+# at once unless the policy says no, and stays away from then on.
+install_etcd() {
+    local policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        apt install --yes --no-install-recommends etcd-server etcd-client || return
+    else
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod +x "$policy"
+        local code=0
+        apt install --yes --no-install-recommends etcd-server etcd-client || code=$?
+        as_root rm -f "$policy"
+        [ "$code" -eq 0 ] || return "$code"
+    fi
+    if have systemctl; then as_root systemctl disable --quiet --now etcd || true; fi
+}
+
 install_packages() {
     local missing=("$@") package
     if ! have apt-get || { [ "$(id -u)" -ne 0 ] && ! have sudo; }; then
@@ -96,6 +117,8 @@ install_packages() {
     for package in "${missing[@]}"; do
         if [ "$package" = postgresql ]; then
             install_postgres || fail "apt-get install failed; please install: $package"
+        elif [ "$package" = etcd-server ]; then
+            install_etcd || fail "apt-get install failed; please install: $package etcd-client"
         elif [ "$package" = pgbouncer ]; then
             install_pgbouncer || fail "apt-get install failed; please install: $package"
         else
@@ -119,6 +142,20 @@ install_drivers() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --requirement "$list" ||
         fail "pip could not install $list into .venv"
     cp "$list" .venv/requirements.txt
+}
+
+# Emulators of AWS, in .venv-aws; made again when the list changes.
+install_emulators() {
+    local list=scripts/requirements-aws.txt
+    if [ -x .venv-aws/bin/python ] && cmp -s "$list" .venv-aws/requirements.txt; then
+        return
+    fi
+    say "installing the emulators of $list into .venv-aws"
+    rm -rf .venv-aws
+    python3 -m venv .venv-aws
+    .venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --no-input --requirement "$list" ||
+        fail "pip could not install $list into .venv-aws"
+    cp "$list" .venv-aws/requirements.txt
 }
 
 # The drivers and tools of Node for the tests, in .npm; made again when the list changes.
@@ -152,15 +189,25 @@ main() {
     have_postgres || missing+=(postgresql)
     have_libclang || missing+=(libclang-dev)
     if ! have cc || ! have ar; then missing+=(build-essential); fi
-    if [ "$purpose" = bench ] && ! have_pgbouncer; then missing+=(pgbouncer); fi
+    if [ "$purpose" = bench ]; then
+        have_pgbouncer || missing+=(pgbouncer)
+        have pgcopydb || missing+=(pgcopydb)
+        have_etcd || missing+=(etcd-server)
+    fi
     if [ "$purpose" = test ]; then
         have_venv || missing+=(python3 python3-venv)
+        have_etcd || missing+=(etcd-server)
         have node || missing+=(nodejs)
         have npm || missing+=(npm)
         # Elsewhere the tests do without.
         if have apt-get && ! have_jdbc; then missing+=(default-jdk-headless libpostgresql-jdbc-java); fi
     fi
+    if [ "$purpose" = aws ]; then have_venv || missing+=(python3 python3-venv); fi
     [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
+    if [ "$purpose" = aws ]; then
+        install_emulators
+        install_cargo_tool nextest "$NEXTEST_VERSION"
+    fi
     if [ "$purpose" = test ]; then
         install_drivers
         install_node_tools

@@ -2,8 +2,11 @@
 //! line, so that the two cannot disagree. Pure data; the rules are elsewhere.
 
 mod clusters;
+mod config;
+mod config_rollout;
 mod doctor;
 mod logins;
+mod moves;
 mod offers;
 mod operations;
 mod page;
@@ -12,11 +15,20 @@ mod schema;
 mod tenants;
 
 pub use clusters::{AddCluster, Cluster, ClusterCapacity, Region};
+pub use config::{
+    ConfigAct, ConfigBlob, ConfigEntry, ConfigEvent, ConfigExplained, ConfigLayer, ConfigTransacted,
+    ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig, TransactConfig,
+};
+pub use config_rollout::{
+    ConfigClientRun, ConfigClients, ConfigRollout, ConfigStage, ConfigVersionRuns, StartConfigRollout,
+    SteerConfigRollout,
+};
 pub use doctor::{DoctorReport, Finding, FindingKind, Note};
 pub use insula_problem::{FieldProblem, ProblemBody};
 pub use logins::{
     ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl, MintToken, MintedToken,
 };
+pub use moves::{Move, MoveObstacle, MovePlan, PlannedStep, StartMove};
 pub use offers::{PutPlan, PutTier, TierAfterPut};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;

@@ -15,6 +15,11 @@ pub struct PgList<T> {
     pub items: Vec<T>,
     /// How many there are in all.
     pub total: u64,
+    /// The process that this is told of, by its number on its machine.
+    pub process_id: u32,
+    /// Clients that the processes before it still serve, from which it has taken
+    /// over. They and what they have are not among the items.
+    pub draining_clients: u64,
 }
 
 /// What a client does.
@@ -144,6 +149,8 @@ pub struct PgTenant {
     pub clients: u32,
     /// Of them, those that wait for a backend.
     pub waiting: u32,
+    /// Whether its transactions wait at this moment because it is being moved.
+    pub held: bool,
     /// Backends, those that are being opened or closed among them.
     pub backends: u32,
     /// Of them, those that nobody uses.

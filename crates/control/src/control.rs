@@ -4,15 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use insula_access::Access;
 use insula_catalog::{Author, Catalog};
-use insula_credentials::{MasterKeys, ScramVerifier};
-use insula_domain::{Clock, Entropy};
+use insula_config_store::{Ambient, ConfigStore};
+use insula_credentials::MasterKeys;
+use insula_domain::{Clock, Entropy, RegionName};
+use insula_problem::Problem;
 use insula_region_store::RegionStores;
 use insula_route_map::{RouteMap, Snapshot};
+use insula_sql_store::Store;
+use insula_tenant_move::{Tools, UnderWay};
+use insula_workflow::CrashPoints;
 
 use crate::clusters::ClusterDirectory;
 use crate::front::FrontView;
-use crate::http::Throttle;
 use crate::operations::Operations;
 use crate::provisioner::ClusterProvisioner;
 use crate::schema::fleet::Versions;
@@ -29,8 +34,6 @@ pub struct ControlSettings {
     pub pg_address: String,
     /// Whether clients must use TLS with the front.
     pub pg_tls: bool,
-    /// How many wrong credentials a minute from one address, or for one operator; 0 is no limit.
-    pub failed_logins_per_minute: u32,
     /// How long an operation that ended is remembered.
     pub operation_retention: Duration,
     /// How long an idempotency key is remembered.
@@ -52,14 +55,16 @@ pub struct Control {
     pub provisioner: Option<Arc<dyn ClusterProvisioner>>,
     /// The runs of workflows.
     pub operations: Operations,
-    /// What the password of an operator who is not there is checked against.
-    pub nobody: ScramVerifier,
-    /// How many wrong credentials callers of the API may present.
-    pub throttle: Throttle,
+    /// Who calls.
+    pub access: Arc<Access>,
     /// The map of the front in this process, where it has one.
     pub routes: Option<Arc<RouteMap>>,
     /// That front, to be looked at.
     pub front: Option<FrontView>,
+    /// The moves that are under way in this process.
+    pub moves: UnderWay,
+    /// Where a test may end the process.
+    pub crash_points: Arc<dyn CrashPoints>,
     /// The versions of the app schema, read once.
     pub versions: Versions,
     /// The time.
@@ -71,6 +76,29 @@ pub struct Control {
 }
 
 impl Control {
+    /// The configuration of the tenants of a region.
+    ///
+    /// # Errors
+    /// `unavailable` where this process was not given the region's store.
+    pub fn configuration(&self, region: &RegionName) -> Result<ConfigStore, Problem> {
+        let connector = self.regions.of(region)?.connector().clone();
+        Ok(ConfigStore::new(Store::Region, connector, self.ambient()))
+    }
+
+    /// What the provider has configured.
+    #[must_use]
+    pub fn providers_configuration(&self) -> ConfigStore {
+        ConfigStore::new(Store::Catalog, self.catalog.connector().clone(), self.ambient())
+    }
+
+    fn ambient(&self) -> Ambient {
+        Ambient {
+            keys: Arc::clone(&self.keys),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+        }
+    }
+
     /// Waits until the front of this process knows what was committed, so that
     /// who is told that a tenant is open finds it open. Best effort: fronts of
     /// other processes are pushed to at the same time and are not waited for,
@@ -87,6 +115,17 @@ impl Control {
         };
         if tokio::time::timeout(FRONT_KNOWS, known).await.is_err() {
             tracing::warn!("the front of this process does not know yet what was committed");
+        }
+    }
+
+    /// What cutovers work with.
+    #[must_use]
+    pub fn move_tools(&self) -> Tools {
+        Tools {
+            catalog: self.catalog.clone(),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            crash_points: self.crash_points.clone(),
         }
     }
 

@@ -11,6 +11,7 @@ mod front;
 pub mod http;
 pub mod janitor;
 mod logins;
+pub mod moves;
 mod operations;
 mod own_objects;
 mod placements;

@@ -4,7 +4,7 @@ use insula_catalog::TenantRecord;
 use insula_credentials::ScramVerifier;
 use insula_domain::{Isolation, Placement, RoleName};
 use insula_problem::Problem;
-use insula_tenant_cluster::{self as cluster, ClusterAccess, NewRole, TenantRoles};
+use insula_tenant_cluster::{self as cluster, ClusterAccess, NewRole, TenantRoles, Through};
 
 use crate::Control;
 use crate::own_objects;
@@ -90,22 +90,36 @@ pub async fn drop_roles(control: &Control, tenant: &TenantRecord) -> Result<(), 
 /// # Errors
 /// Where the cluster is away.
 pub async fn create_space(control: &Control, tenant: &TenantRecord) -> Result<(), Problem> {
+    let (_, access) = must_be_placed(control, tenant).await?;
+    create_space_through(control, &access, tenant).await
+}
+
+/// The same over connections of which it is known whose they are.
+///
+/// # Errors
+/// Where the cluster is away, or a seat has been taken.
+pub async fn create_space_through(
+    control: &Control,
+    through: impl Into<Through<'_>>,
+    tenant: &TenantRecord,
+) -> Result<(), Problem> {
     let (placement, access) = must_be_placed(control, tenant).await?;
+    let through = through.into();
     match placement.isolation {
         Isolation::Pool => Ok(()),
         Isolation::Schema => {
-            let client = access.shared(&placement.database).await?;
+            let client = through.shared(&placement.database).await?;
             cluster::create_schema(&client, &placement.schema, tenant.id).await
         }
         Isolation::Database => {
             let forms = fleet::forms(control).await?;
             cluster::publish_template(&access, forms.newest(), &forms.plain).await?;
-            let maintenance = access.maintenance().await?;
+            let maintenance = through.maintenance().await?;
             cluster::create_database(&maintenance, &placement.database, forms.newest()).await?;
             cluster::open_database(&maintenance, &placement.database, tenant.id).await
         }
         Isolation::Cluster => {
-            let maintenance = access.maintenance().await?;
+            let maintenance = through.maintenance().await?;
             cluster::open_database(&maintenance, &placement.database, tenant.id).await
         }
     }
@@ -116,7 +130,7 @@ pub async fn create_space(control: &Control, tenant: &TenantRecord) -> Result<()
 /// # Errors
 /// Where the cluster is away.
 pub async fn drop_space(control: &Control, tenant: &TenantRecord) -> Result<(), Problem> {
-    remove_rows(control, tenant).await.map(|_| ())
+    remove_rows(control, tenant).await.map(drop)
 }
 
 /// Removes the tenant's rows, schema or database; how many rows of shared
@@ -125,20 +139,32 @@ pub async fn drop_space(control: &Control, tenant: &TenantRecord) -> Result<(), 
 /// # Errors
 /// Where the cluster is away.
 pub async fn remove_rows(control: &Control, tenant: &TenantRecord) -> Result<u64, Problem> {
-    let Some((placement, access)) = placed(control, tenant).await? else { return Ok(0) };
+    let Some((_, access)) = placed(control, tenant).await? else { return Ok(0) };
+    remove_rows_through(&access, tenant).await
+}
+
+/// The same over connections of which it is known whose they are.
+///
+/// # Errors
+/// Where the cluster is away, or a seat has been taken.
+pub async fn remove_rows_through(
+    through: impl Into<Through<'_>>,
+    tenant: &TenantRecord,
+) -> Result<u64, Problem> {
+    let (through, Some(placement)) = (through.into(), &tenant.placement) else { return Ok(0) };
     match placement.isolation {
         Isolation::Pool => {
-            let mut client = access.shared(&placement.database).await?;
+            let mut client = through.shared(&placement.database).await?;
             cluster::purge_pool_rows(&mut client, tenant.id).await
         }
         Isolation::Schema => {
             let own = tenant.own_schema();
-            cluster::drop_schemas(&access, &placement.database, &placement.schema, own.as_ref())
+            cluster::drop_schemas(through, &placement.database, &placement.schema, own.as_ref())
                 .await
                 .map(|()| 0)
         }
         Isolation::Database => {
-            let maintenance = access.maintenance().await?;
+            let maintenance = through.maintenance().await?;
             cluster::drop_database(&maintenance, &placement.database).await.map(|()| 0)
         }
         // It goes with the server.

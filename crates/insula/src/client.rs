@@ -12,6 +12,9 @@ use thiserror::Error;
 
 use crate::args::Connection;
 
+/// How long one stream of events may be; then it is begun again where it was.
+const EVENTS_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
 /// What `.insula/client.toml` holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +45,9 @@ pub enum Failure {
     /// A tenant's isolation was breached: printed already.
     #[error("")]
     Breached,
+    /// It was not, but not all of it was tried: printed already.
+    #[error("")]
+    Untried,
 }
 
 impl Failure {
@@ -164,6 +170,45 @@ impl Client {
         read(response).await
     }
 
+    /// Whether the credential is a tenant's own key.
+    pub fn is_tenant(&self) -> bool {
+        self.token.starts_with("isk_")
+    }
+
+    /// Sends bytes of a media type, with further headers, and reads the answer.
+    pub async fn send_bytes<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+        headers: &[(&'static str, String)],
+    ) -> Result<T, Failure> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        if let Some((media_type, bytes)) = body {
+            request = request.header("content-type", media_type).body(bytes);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        read(response).await
+    }
+
+    /// Begins a stream of server-sent events behind the last one that is known.
+    pub async fn events(&self, path: &str, last_id: Option<&str>) -> Result<reqwest::Response, Failure> {
+        let mut request = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
+            .header("accept", "text/event-stream")
+            .timeout(EVENTS_AT_MOST);
+        if let Some(id) = last_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         if error.is_builder() {
             return Failure::local(
@@ -191,11 +236,18 @@ async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, Fai
             Failure::local("unexpected_answer", format!("The answer is not as it should be: {error}."))
         });
     }
-    match serde_json::from_slice::<ProblemBody>(&bytes) {
-        Ok(problem) => Err(Failure::Problem(Box::new(problem))),
-        Err(_) => {
-            Err(Failure::local("unexpected_answer", format!("The server answered {status}. Is it Insula?")))
-        }
+    Err(problem(status, &bytes))
+}
+
+async fn refusal(response: reqwest::Response) -> Failure {
+    let status = response.status();
+    problem(status, &response.bytes().await.unwrap_or_default())
+}
+
+fn problem(status: StatusCode, bytes: &[u8]) -> Failure {
+    match serde_json::from_slice::<ProblemBody>(bytes) {
+        Ok(problem) => Failure::Problem(Box::new(problem)),
+        Err(_) => Failure::local("unexpected_answer", format!("The server answered {status}. Is it Insula?")),
     }
 }
 

@@ -1,15 +1,23 @@
 //! Ending the process at a point of a workflow, as `kill -9` would: the tests
 //! of the binary set `INSULA_CRASH_AT`, for example to
 //! `tenant.create:roles:inside`, and look what becomes of the run afterwards.
+//! With `INSULA_CRASH_PID` it is another process that ends there, once: a
+//! PostgreSQL server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use insula_workflow::{CrashPoint, CrashPoints, NoCrash};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-/// Ends the process at one point.
+/// Ends a process at one point.
 #[derive(Debug)]
 pub struct CrashAt {
     point: String,
+    /// Which one, where it is not this one.
+    other: Option<Pid>,
+    done: AtomicBool,
 }
 
 impl CrashAt {
@@ -17,8 +25,9 @@ impl CrashAt {
     pub fn from_environment() -> Arc<dyn CrashPoints> {
         match std::env::var("INSULA_CRASH_AT") {
             Ok(point) if !point.is_empty() => {
-                tracing::warn!(point, "this process will end itself at a point of a workflow");
-                Arc::new(Self { point })
+                tracing::warn!(point, "a process will be ended at a point of a workflow");
+                let other = std::env::var("INSULA_CRASH_PID").ok().and_then(|pid| pid.parse().ok());
+                Arc::new(Self { point, other: other.map(Pid::from_raw), done: AtomicBool::new(false) })
             }
             _ => Arc::new(NoCrash),
         }
@@ -27,9 +36,9 @@ impl CrashAt {
 
 impl CrashPoints for CrashAt {
     fn reached(&self, point: &CrashPoint<'_>) {
-        if point.to_string() == self.point {
-            // No destructor runs and nothing is flushed, as with SIGKILL.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        if point.to_string() == self.point && !self.done.swap(true, Ordering::SeqCst) {
+            // No destructor runs and nothing is flushed.
+            let _ = kill(self.other.unwrap_or_else(Pid::this), Signal::SIGKILL);
         }
     }
 }

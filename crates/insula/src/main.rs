@@ -23,8 +23,11 @@ use client::Failure;
 /// What `insula attack` ends with where a tenant's isolation was breached.
 const BREACHED: u8 = 3;
 
-/// 0 done, 1 failed with the reason on standard error, 3 breached; clap answers
-/// 2 for wrong usage.
+/// What it ends with where nothing was breached, and not all could be tried.
+const UNTRIED: u8 = 4;
+
+/// 0 done, 1 failed with the reason on standard error, 3 breached, 4 not tried
+/// as a whole; clap answers 2 for wrong usage.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Nothing has chosen another one before: this is the first line that runs.
@@ -43,6 +46,7 @@ fn failed(failure: &Failure) -> ExitCode {
     match failure {
         Failure::Told => {}
         Failure::Breached => return ExitCode::from(BREACHED),
+        Failure::Untried => return ExitCode::from(UNTRIED),
         Failure::Problem(problem) => {
             output::note(&format!("insula: {failure}"));
             for field in &problem.errors {
@@ -58,6 +62,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Up(arguments) => up::up(&arguments).await.map_err(|error| broken("up", &error)),
         Command::Serve(arguments) => serve::serve(&arguments).await.map_err(|error| broken("serve", &error)),
+        Command::Reload(file) => offline::reload(&file).await,
         Command::Settings(command) => offline::settings(command),
         Command::Operator(command) => offline::operator(command).await,
         Command::MasterKey(command) => offline::master_key(command).await,
@@ -67,13 +72,35 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
-        Command::Openapi => output::json(&insula_control::http::openapi()),
+        Command::Openapi => output::json(&openapi()),
         command => commands::run(&cli.connection, command).await,
     }
+}
+
+/// The whole HTTP API.
+fn openapi() -> utoipa::openapi::OpenApi {
+    let mut description = insula_control::http::openapi();
+    description.merge(insula_config_service::http::openapi());
+    description
 }
 
 /// A failure of a long-running command, with its causes: its reader is the
 /// operator of this machine.
 fn broken(code: &'static str, error: &anyhow::Error) -> Failure {
     Failure::local(code, format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    /// So that a change of the API is seen in review.
+    #[test]
+    fn the_committed_description_is_true() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        let made = serde_json::to_string_pretty(&super::openapi()).unwrap();
+        assert!(
+            committed.trim_end() == made,
+            "docs/openapi.json is not what the code makes: cargo run -p insula -- openapi > docs/openapi.json"
+        );
+    }
 }

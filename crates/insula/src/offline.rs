@@ -6,12 +6,13 @@ use std::sync::Arc;
 use insula_credentials::{MasterKeys, OperatorToken, Secret};
 use insula_domain::{Entropy, OsEntropy};
 use insula_settings::{Settings, process_environment};
+use nix::sys::signal::{Signal, kill};
 
 use crate::args::{MasterKeyCommand, OperatorCommand, SettingsCommand, SettingsFile};
 use crate::client::Failure;
 use crate::output;
 use crate::provisioner::write_whole;
-use crate::serve::{Insula, Operator, master_keys};
+use crate::serve::{Insula, Operator, handover, master_keys};
 
 fn load(file: &SettingsFile) -> Result<Settings, Failure> {
     Settings::load(file.config.as_deref(), process_environment())
@@ -32,6 +33,25 @@ pub fn settings(command: SettingsCommand) -> Result<(), Failure> {
         SettingsCommand::Show(file) => output::line(load(&file)?.to_redacted_toml().trim_end()),
         SettingsCommand::Schema => output::line(Settings::json_schema().trim_end()),
     }
+    Ok(())
+}
+
+/// `insula reload`: what SIGHUP does, for the process that has the ports of
+/// these settings. Settings that are not valid are told here, and not sent.
+pub async fn reload(file: &SettingsFile) -> Result<(), Failure> {
+    let settings = load(file)?;
+    let told = |error: std::io::Error| Failure::local("not_reloaded", error.to_string());
+    let Some(process) = handover::running(&settings).await.map_err(told)? else {
+        return Err(Failure::local(
+            "not_running",
+            format!(
+                "No process of these settings runs here: none answers in {}. `insula up` takes no settings over.",
+                settings.server.data_dir.display()
+            ),
+        ));
+    };
+    kill(process, Signal::SIGHUP).map_err(|error| told(error.into()))?;
+    output::line(&format!("process {process} reads its settings again: its log says what it takes over"));
     Ok(())
 }
 
@@ -93,8 +113,19 @@ pub async fn master_key(command: MasterKeyCommand) -> Result<(), Failure> {
             let done = insula_control::rekey::rekey(insula.control())
                 .await
                 .map_err(|problem| Failure::local("failed", problem.chain()))?;
-            output::line(&format!("{} clusters and {} tenants rekeyed", done.clusters, done.tenants));
-            Ok(())
+            output::line(&format!(
+                "{} clusters and {} tenants rekeyed, {} configured secrets sealed anew",
+                done.clusters, done.tenants, done.config_secrets
+            ));
+            if done.moving == 0 {
+                return Ok(());
+            }
+            let why = format!(
+                "{} tenants are on a move and keep the generation they have: the earlier keys are still needed. Rekey \
+                 again when these moves are over",
+                done.moving
+            );
+            Err(Failure::local("tenants_moving", why))
         }
     }
 }

@@ -104,8 +104,22 @@ pub fn time(at: time::OffsetDateTime) -> String {
     at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
-/// Follows an operation to its end and shows its steps as they go.
+/// Follows an operation to its end and shows its steps as they go; a failure
+/// where it does not succeed.
 pub async fn follow(client: &Client, operation: Operation, format: Format) -> Result<Operation, Failure> {
+    let operation = follow_to_any_end(client, operation, format).await?;
+    match operation.status {
+        OperationStatus::Succeeded => Ok(operation),
+        _ => Err(failed(&operation)),
+    }
+}
+
+/// The same, whichever its end is.
+pub async fn follow_to_any_end(
+    client: &Client,
+    operation: Operation,
+    format: Format,
+) -> Result<Operation, Failure> {
     let mut shown = Shown::new(format);
     let id = operation.id.to_string();
     let mut operation = operation;
@@ -118,18 +132,16 @@ pub async fn follow(client: &Client, operation: Operation, format: Format) -> Re
         (operation, progress) = client.operation(&id, progress).await?;
     }
     shown.finish(&operation);
-    match operation.status {
-        OperationStatus::Succeeded => Ok(operation),
-        status => Err(failed(&operation, status)),
-    }
+    Ok(operation)
 }
 
-fn failed(operation: &Operation, status: OperationStatus) -> Failure {
+/// The failure of an operation that did not succeed.
+pub fn failed(operation: &Operation) -> Failure {
     let (code, detail) = operation
         .error
         .as_ref()
         .map_or(("internal", "It says no reason."), |error| (error.code.as_str(), error.detail.as_str()));
-    let end = match status {
+    let end = match operation.status {
         OperationStatus::Undone => "Everything is as it was before.".to_owned(),
         _ => format!("It is stuck: when the cause is mended, insula operation resume {}.", operation.id),
     };

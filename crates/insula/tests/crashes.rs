@@ -26,13 +26,23 @@ const PURGE: [&str; 6] = ["fence", "rows", "roles", "cluster", "home", "bury"];
 /// it again.
 fn crash(world: &mut World, point: &str, arguments: &[&str]) {
     world.kill_9();
-    world.serve(&[("INSULA_CRASH_AT", point)]);
+    ready_to_crash(world, Some(point));
+    crash_then(world, point, arguments, None);
+}
+
+/// Starts a process that ends itself at the point.
+fn ready_to_crash(world: &mut World, point: Option<&str>) {
+    world.serve(&point.map(|point| ("INSULA_CRASH_AT", point)).into_iter().collect::<Vec<_>>());
     world.wait_ready();
+}
+
+/// Has the process carry out the command, at which it ends itself, and starts
+/// one that takes over and, where it is told so, ends at another point.
+fn crash_then(world: &mut World, point: &str, arguments: &[&str], next: Option<&str>) {
     // The command is cut off together with the server.
     let _ = world.run(arguments);
     assert!(world.ended(UNTIL_KILLED), "{point} was never reached: {}", world.log());
-    world.serve(&[]);
-    world.wait_ready();
+    ready_to_crash(world, next);
     world.doctor_is_content();
 }
 
@@ -52,9 +62,15 @@ async fn crash_everywhere(tier: &str, region: &str) {
     let mut world = World::start().await;
     world.apply_shop();
     let mut purges = points("tenant.purge", &PURGE, "").into_iter();
-    for create in points("tenant.create", &CREATE, "") {
+    let creates = points("tenant.create", &CREATE, "");
+    world.kill_9();
+    ready_to_crash(&mut world, creates.first().map(String::as_str));
+    for (number, create) in creates.iter().enumerate() {
         let slug = create.replace("tenant.", "").replace(':', "-");
-        crash(&mut world, &create, &["tenant", "create", &slug, "--tier", tier, "--region", region]);
+        // Who takes over is the one to crash next, at a step of the other workflow.
+        let purge = purges.next();
+        let arguments = ["tenant", "create", &slug, "--tier", tier, "--region", region];
+        crash_then(&mut world, create, &arguments, purge.as_deref());
         // Nothing is wrong with the tenant itself, so whoever takes over makes it.
         assert_eq!(status(&world, &slug).as_deref(), Some("active"), "{create}");
         let client = world.connect(&slug).await;
@@ -62,9 +78,14 @@ async fn crash_everywhere(tier: &str, region: &str) {
         drop(client);
         let own_server = usize::from(tier == "enterprise");
         assert_eq!(servers(&world).len(), own_server, "{create}: {:?}", left(&world));
-        match purges.next() {
-            Some(purge) => crash(&mut world, &purge, &["tenant", "delete", &slug]),
-            None => assert!(world.run(&["tenant", "delete", &slug]).ok),
+        let next = creates.get(number + 1).map(String::as_str);
+        match purge {
+            Some(purge) => crash_then(&mut world, &purge, &["tenant", "delete", &slug], next),
+            None => {
+                assert!(world.run(&["tenant", "delete", &slug]).ok);
+                world.kill_9();
+                ready_to_crash(&mut world, next);
+            }
         }
         world.doctor_is_content();
         assert_eq!(status(&world, &slug), None, "{create}");

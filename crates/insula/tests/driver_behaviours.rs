@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
+#[path = "drivers/with_sqlx.rs"]
+mod with_sqlx;
 #[path = "drivers/with_tokio_postgres.rs"]
 mod with_tokio_postgres;
 
@@ -43,8 +45,18 @@ struct Way {
 /// The names of all of them.
 const WAYS: [&str; 4] = ["direct", "pool", "database", "session"];
 
-const PROGRAMS: [&str; 9] =
-    ["psql", "pgbench", "psycopg", "asyncpg", "sqlalchemy", "pg", "postgresjs", "jdbc", "tokio_postgres"];
+const PROGRAMS: [&str; 10] = [
+    "psql",
+    "pgbench",
+    "psycopg",
+    "asyncpg",
+    "sqlalchemy",
+    "pg",
+    "postgresjs",
+    "jdbc",
+    "tokio_postgres",
+    "sqlx",
+];
 
 fn driver(name: &str) -> PathBuf {
     file("drivers").join(name)
@@ -163,6 +175,7 @@ async fn behaves(name: &str, url: &str, compiled: &Path) -> String {
         "postgresjs" => said(of_node("with_postgresjs.cjs", url)).await,
         "jdbc" => said(java(compiled, url)).await,
         "tokio_postgres" => with_tokio_postgres::behaves(url).await,
+        "sqlx" => with_sqlx::behaves(url).await,
         _ => panic!("there is no {name}"),
     }
 }
@@ -317,7 +330,8 @@ async fn drivers_read_nothing_wrong_from_a_table_that_has_changed() {
             commands.push(java);
         }
         let programs = timeout(PATIENCE, join_all(commands.into_iter().map(Begun::new)));
-        begun.push((name, programs.await.unwrap(), with_tokio_postgres::Prepared::new(url).await));
+        let prepared = (with_tokio_postgres::Prepared::new(url).await, with_sqlx::Prepared::new(url).await);
+        begun.push((name, programs.await.unwrap(), prepared));
     }
     change(&world, &ways).await;
     let mut wrong = String::new();
@@ -326,7 +340,8 @@ async fn drivers_read_nothing_wrong_from_a_table_that_has_changed() {
         for program in programs {
             said.push(timeout(PATIENCE, program.goes_on()).await.unwrap());
         }
-        said.insert(2, timeout(PATIENCE, prepared.changed()).await.unwrap());
+        said.insert(2, timeout(PATIENCE, prepared.0.changed()).await.unwrap());
+        said.push(timeout(PATIENCE, prepared.1.changed()).await.unwrap());
         let mut wanted = expected("changed", way);
         if !has_java {
             wanted = wanted

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{INSULA, World};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_shows_what_the_front_is_at() {
@@ -132,11 +132,27 @@ async fn settings_are_read_again_and_broken_ones_change_nothing() {
     assert!(log.contains("pg.max_backends_per_cluster") && log.contains("insula=loud"), "{log}");
     assert!(!log.contains("s3cret"));
 
+    // Who asks by the command line is told what is wrong, and nothing is sent.
+    let config = file.display().to_string();
+    world.run(&["reload", "--config", &config]).failed_with("invalid_settings");
+
     // The session has seen nothing of it all; and what is mended is taken again.
     session.batch_execute("select 1").await.unwrap();
     put(&changed.replace("= 10\n", "= 20\n"));
     reads(2);
     until(&world, "the mended one is taken over", || most(&world) == 15);
+    std::fs::write(&file, changed.replace("= 10\n", "= 40\n")).unwrap();
+    let said = world.run(&["reload", "--config", &config]);
+    assert!(said.ok && said.out.starts_with("process "), "{} {}", said.out, said.err);
+    reads(3);
+    until(&world, "it is taken over by the command", || most(&world) == 30);
+    assert!(!whole_log(&world).contains("did not take over"), "nobody was to");
+    session.batch_execute("select 1").await.unwrap();
+    let data = |folder: &std::path::Path| format!("data_dir = {:?}", folder.display().to_string());
+    let nobody = before.replace(&data(&world.folder), &data(&world.folder.join("elsewhere")));
+    let elsewhere = world.folder.join("elsewhere.toml");
+    std::fs::write(&elsewhere, nobody).unwrap();
+    world.run(&["reload", "--config", &elsewhere.display().to_string()]).failed_with("not_running");
 }
 
 /// A front on ports of its own, beside that of the world.
@@ -286,9 +302,17 @@ async fn a_restart_under_load_breaks_no_transaction_and_refuses_nobody() {
             .await
             .unwrap();
         assert!(running.0.try_wait().unwrap().is_none(), "it waits for the transaction");
+        // The new one tells of itself, and of whom the old one still serves.
+        let (pid, ask) = (next.0.id(), format!("http://127.0.0.1:{}", front.http));
+        let show = ["--url", &ask, "--token", world.token(), "pg", "show", "clients", "--limit", "1"];
+        let one = format!("process {pid}; 1 client of a process before it is not shown");
+        until(&world, "only the open one is left", || world.run(&show).err.contains(&one));
+        let shown = world.run(&[&show[..], &["-o", "json"]].concat()).json();
+        assert_eq!((&shown["process_id"], &shown["draining_clients"]), (&json!(pid), &json!(1)));
         open.batch_execute("commit").await.unwrap();
         ends_well(&world, std::mem::replace(&mut running, next));
         assert!(open.batch_execute("select 1").await.is_err(), "and then it is over");
+        until(&world, "nobody is left", || !world.run(&show).err.contains("before it"));
     }
     goes_on(100);
     assert_eq!((met.broken(), met.count(&met.refused)), (vec![], 0), "{}", world.log());

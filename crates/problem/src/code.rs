@@ -73,6 +73,15 @@ codes! {
     ResidencyViolation, "residency_violation", 409, "The tenant's data must stay in its region group";
     NoCapacity, "no_capacity", 409, "No cluster has room";
     MoveNotSupported, "move_not_supported", 409, "The tenant would have to move";
+    // Moves.
+    MoveNotFound, "move_not_found", 404, "There is no such move";
+    MoveOpen, "move_open", 409, "Another move of the tenant has not ended";
+    MoveBlocked, "move_blocked", 409, "Something is in the way of the move";
+    MoveStatusConflict, "move_status_conflict", 409, "The move's status does not allow this";
+    MoveToSamePlace, "move_to_same_place", 409, "The tenant is there already";
+    MoveDiverged, "move_diverged", 409, "The two ends of a move differ";
+    SchemaChanged, "schema_changed", 409, "The app schema has changed during a move";
+    SchemaBehind, "schema_behind", 409, "The placement is behind in the app schema";
     // Clusters.
     ClusterNameTaken, "cluster_name_taken", 409, "The cluster's name is taken";
     ClusterUnreachable, "cluster_unreachable", 409, "The cluster cannot be reached";
@@ -98,6 +107,21 @@ codes! {
     BlueprintBusy, "blueprint_busy", 409, "The blueprint is in use";
     NothingToCapture, "nothing_to_capture", 409, "Nothing was done on the blueprint";
     CaptureRefused, "capture_refused", 409, "What was done on the blueprint cannot be captured";
+    // Configuration.
+    ConfigKeyInvalid, "config_key_invalid", 400, "The configuration key is not valid";
+    ConfigTagUnknown, "config_tag_unknown", 400, "The key begins with no tag";
+    ConfigTagsInvalid, "config_tags_invalid", 400, "The table of tags cannot be used";
+    ConfigValueInvalid, "config_value_invalid", 400, "The value is not valid";
+    ConfigValueTooLarge, "config_value_too_large", 413, "The value is too large";
+    ConfigSchemaViolation, "config_schema_violation", 422, "The value does not fit its schema";
+    ConfigLabelInvalid, "config_label_invalid", 400, "The label is not valid";
+    ConfigVersionConflict, "config_version_conflict", 409, "The value has changed since it was read";
+    ConfigVersionNotFound, "config_version_not_found", 404, "There is no such version";
+    ConfigKeyNotFound, "config_key_not_found", 404, "There is no value under the key";
+    ConfigQuotaExceeded, "config_quota_exceeded", 429, "The configuration has no room for the value";
+    ConfigMoving, "config_moving", 503, "The tenant's configuration is being moved";
+    ConfigCompacted, "config_compacted", 410, "The log does not go back so far";
+    ConfigBackendUnavailable, "config_backend_unavailable", 503, "The backend of the tag cannot be reached";
     // Operations.
     OperationNotFound, "operation_not_found", 404, "There is no such operation";
     OperationNotStuck, "operation_not_stuck", 409, "The operation is not stuck";

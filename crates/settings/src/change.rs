@@ -9,13 +9,14 @@ use crate::sections::Settings;
 
 /// Keys of which a running process takes a new value over. All others hold from
 /// a start to the next.
-const TAKEN_AT_ONCE: [&str; 10] = [
+const TAKEN_AT_ONCE: [&str; 11] = [
     "log.filter",
     "metrics.enabled",
     "metrics.top_tenants",
     "pg.backend_idle",
     "pg.backend_wait",
     "pg.connect_timeout",
+    "pg.max_active_per_cluster",
     "pg.max_backends_per_cluster",
     "pg.max_backends_per_tenant",
     "pg.pool_mode",

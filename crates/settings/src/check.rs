@@ -37,7 +37,7 @@ impl Settings {
 
     fn check_server(&self, faults: &mut Vec<Fault>) {
         if self.server.roles.is_empty() {
-            faults.push(Fault::new("server.roles", "name at least one of control, pg-proxy, worker"));
+            faults.push(Fault::new("server.roles", "name at least one of control, pg-proxy, worker, config"));
         }
         if self.log.filter.trim().is_empty() {
             faults.push(Fault::new("log.filter", "expected a level, as in \"info\""));
@@ -53,9 +53,15 @@ impl Settings {
         if front && self.pg.listen.is_empty() {
             faults.push(Fault::new("pg.listen", "expected at least one address"));
         }
+        let config = self.server.roles.contains(&Role::Config);
+        if config && self.config.listen.is_empty() {
+            faults.push(Fault::new("config.listen", "expected at least one address"));
+        }
         let mut taken: BTreeSet<_> = BTreeSet::new();
         let pg = self.pg.listen.iter().filter(|_| front).map(|address| ("pg.listen", address));
-        for (key, address) in self.http.listen.iter().map(|address| ("http.listen", address)).chain(pg) {
+        let grpc = self.config.listen.iter().filter(|_| config).map(|address| ("config.listen", address));
+        let http = self.http.listen.iter().map(|address| ("http.listen", address));
+        for (key, address) in http.chain(pg).chain(grpc) {
             if address.port() != 0 && !taken.insert(address) {
                 faults.push(Fault::new(
                     key,
@@ -129,6 +135,13 @@ impl Settings {
             ("pg.max_sessions", self.pg.max_sessions.into()),
             ("pg.max_backends_per_cluster", self.pg.max_backends_per_cluster.into()),
             ("pg.max_backends_per_tenant", self.pg.max_backends_per_tenant.unwrap_or(1).into()),
+            ("config.max_connections", self.config.max_connections.into()),
+            ("config.max_streams_per_connection", self.config.max_streams_per_connection.into()),
+            ("config.max_watchers", self.config.max_watchers.into()),
+            ("config.max_watchers_per_tenant", self.config.max_watchers_per_tenant.into()),
+            ("config.max_in_flight", self.config.max_in_flight.into()),
+            ("config.max_message_bytes", self.config.max_message_bytes.into()),
+            ("config.values_bytes", self.config.values_bytes),
             ("catalog.pool_size", self.catalog.pool_size.into()),
             ("workflow.workers", self.workflow.workers.into()),
         ] {
@@ -139,6 +152,9 @@ impl Settings {
             ("http.request_timeout", self.http.request_timeout),
             ("pg.startup_timeout", self.pg.startup_timeout),
             ("pg.connect_timeout", self.pg.connect_timeout),
+            ("config.handshake_timeout", self.config.handshake_timeout),
+            ("config.call_timeout", self.config.call_timeout),
+            ("config.heartbeat", self.config.heartbeat),
             ("otel.timeout", self.otel.timeout),
             ("workflow.poll", self.workflow.poll),
         ] {

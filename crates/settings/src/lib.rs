@@ -23,6 +23,6 @@ pub use length::{HumanDuration, InvalidDuration};
 pub use role::{Role, UnknownRole};
 pub use secret::{REDACTED, SecretText};
 pub use sections::{
-    Catalog, Http, Keys, LocalProvisioner, Log, LogFormat, Metrics, Operator, Otel, Pg, Provisioner,
+    Catalog, Config, Http, Keys, LocalProvisioner, Log, LogFormat, Metrics, Operator, Otel, Pg, Provisioner,
     ProvisionerKind, Region, Server, Settings, Tenants, Tls, Workflow,
 };

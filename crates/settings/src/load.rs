@@ -48,6 +48,7 @@ impl Settings {
             server: layers.section("server", taken),
             http: layers.section("http", taken),
             pg: layers.section("pg", taken),
+            config: layers.section("config", taken),
             catalog: layers.section("catalog", taken),
             regions: layers.section("regions", taken),
             keys: layers.section("keys", taken),

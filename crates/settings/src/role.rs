@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Roles that later versions have, so that their names are answered clearly.
-const NOT_YET: [&str; 2] = ["gateway", "config"];
+const NOT_YET: [&str; 1] = ["gateway"];
 
 /// A role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -20,11 +20,13 @@ pub enum Role {
     PgProxy,
     /// Carries out the durable workflows.
     Worker,
+    /// The configuration service over gRPC.
+    Config,
 }
 
 impl Role {
     /// Every role that this version has.
-    pub const ALL: [Self; 3] = [Self::Control, Self::PgProxy, Self::Worker];
+    pub const ALL: [Self; 4] = [Self::Control, Self::PgProxy, Self::Worker, Self::Config];
 
     /// The word as it stands in the settings.
     #[must_use]
@@ -33,6 +35,7 @@ impl Role {
             Self::Control => "control",
             Self::PgProxy => "pg-proxy",
             Self::Worker => "worker",
+            Self::Config => "config",
         }
     }
 }
@@ -47,10 +50,10 @@ impl fmt::Display for Role {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UnknownRole {
     /// A role that is planned and not there.
-    #[error("this version of Insula has no role {0} yet; it has control, pg-proxy, worker")]
+    #[error("this version of Insula has no role {0} yet; it has control, pg-proxy, worker, config")]
     NotYet(String),
     /// No role at all.
-    #[error("there is no role {0:?}; there are control, pg-proxy, worker")]
+    #[error("there is no role {0:?}; there are control, pg-proxy, worker, config")]
     Unknown(String),
 }
 

@@ -1,6 +1,7 @@
 //! The sections of `insula.toml`, one struct each. Every field says what it
 //! is for, in which unit, and has a default where there is a sensible one.
 
+mod config;
 mod data;
 mod network;
 mod process;
@@ -8,6 +9,7 @@ mod process;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use config::Config;
 pub use data::{Catalog, Keys, LocalProvisioner, Provisioner, ProvisionerKind, Region, Tenants, Workflow};
 pub use network::{Http, Pg, Tls};
 pub use process::{Log, LogFormat, Metrics, Operator, Otel, Server};
@@ -24,6 +26,8 @@ pub struct Settings {
     pub http: Http,
     /// The PostgreSQL front.
     pub pg: Pg,
+    /// The configuration service over gRPC.
+    pub config: Config,
     /// The global catalog: a PostgreSQL database that all processes share.
     pub catalog: Catalog,
     /// The regions, each with its store.

@@ -196,7 +196,7 @@ pool_size = -1
         "workflow.lease (",
         "\"10\" is not a length of time",
         "server.roles (",
-        "no role gateway yet; it has control, pg-proxy, worker",
+        "no role gateway yet; it has control, pg-proxy, worker, config",
         "regions.0.name (",
         "region \"US\" is not valid",
         "regions.1.nme (",

@@ -6,6 +6,9 @@
 //! - [`TestServer`] is a server of the test's own, to be stopped and killed.
 //! - [`Crowd`] is clients that go on whatever is killed, and [`complaints`] holds
 //!   what they were told against what is there.
+//! - [`Bank`] is clients that must notice nothing of a move, and [`faults`] holds
+//!   what they were told against the books.
+//! - [`backend`] is what every backend of the configuration service must do.
 //! - **Roles, tablespaces and replication slots belong to the server, not to
 //!   the database**: tests run at the same time on one server, so whoever
 //!   makes them names them after something unique, such as a new tenant id, and
@@ -18,25 +21,37 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod author;
+pub mod backend;
+mod bank;
 mod clock;
 mod crowd;
 mod database;
+mod emulator;
 mod entropy;
+mod etcd;
 mod folder;
 mod ledger;
 mod port;
 mod postgres;
+mod program;
 mod server;
 mod url;
 
 pub use author::{Author, Definitions};
+pub use bank::{
+    BANK, Bank, Books, Entry, Fault, Gap, Hours, OPENING, Opening, Told, faults, longest_gap, pauses,
+    typical_gap,
+};
 pub use clock::ManualClock;
 pub use crowd::{Crowd, LEDGER, Member, Temper, ledger_rows};
 pub use database::TestDatabase;
+pub use emulator::{Emulator, emulator};
 pub use entropy::SeededEntropy;
+pub use etcd::etcd_url;
 pub use folder::passable_folder;
 pub use insula_local_postgres::TcpAccess;
 pub use ledger::{Complaint, Row, Story, complaints};
 pub use port::unused_port;
 pub use postgres::{TestPostgres, connect, installation, postgres};
+pub use program::TestProgram;
 pub use server::TestServer;

@@ -112,6 +112,37 @@ impl TestServer {
         server.stop().await;
     }
 
+    /// Stops all of its processes where they are: connections stay open, and
+    /// nothing is answered.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Lets its processes go on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let first = self.pid().expect("the server runs").to_string();
+        let is_its = |pid: &String| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            *pid == first || status.lines().any(|line| line.strip_prefix("PPid:\t") == Some(&first))
+        };
+        let processes = std::fs::read_dir("/proc").expect("a system with /proc").flatten();
+        let names = processes.filter_map(|process| process.file_name().into_string().ok());
+        for pid in names.filter(is_its).filter_map(|pid| pid.parse().ok()) {
+            // One may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
     /// Starts it again on the same port; one that runs is stopped first.
     ///
     /// # Panics

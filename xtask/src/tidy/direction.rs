@@ -28,9 +28,14 @@ const LAYERS: &[(&str, Layer)] = &[
     ("insula-gateway", Layer::Plane),
     ("insula-identity", Layer::Plane),
     ("insula-pg-proxy", Layer::Plane),
-    ("insula-tenant-move", Layer::Plane),
+    ("insula-tenant-move", Layer::Mechanism),
+    ("insula-access", Layer::Mechanism),
     ("insula-attack", Layer::Mechanism),
     ("insula-catalog", Layer::Mechanism),
+    ("insula-config", Layer::Mechanism),
+    ("insula-config-aws", Layer::Mechanism),
+    ("insula-config-etcd", Layer::Mechanism),
+    ("insula-config-store", Layer::Mechanism),
     ("insula-credentials", Layer::Mechanism),
     ("insula-local-postgres", Layer::Mechanism),
     ("insula-region-store", Layer::Mechanism),
@@ -42,6 +47,10 @@ const LAYERS: &[(&str, Layer)] = &[
     ("insula-workflow", Layer::Mechanism),
     ("insula-api", Layer::Pure),
     ("insula-app-schema", Layer::Pure),
+    ("insula-config-flags", Layer::Pure),
+    ("insula-config-model", Layer::Pure),
+    ("insula-config-proto", Layer::Pure),
+    ("insula-config-schema", Layer::Pure),
     ("insula-domain", Layer::Pure),
     ("insula-pg-wire", Layer::Pure),
     ("insula-pool-sql", Layer::Pure),
@@ -54,8 +63,13 @@ const LAYERS: &[(&str, Layer)] = &[
 const TOOLS: &[&str] = &["insula-testkit", "xtask"];
 
 /// The crates that may speak SQL.
-const SQL_CRATES: &[&str] =
-    &["insula-catalog", "insula-region-store", "insula-sql-store", "insula-tenant-cluster"];
+const SQL_CRATES: &[&str] = &[
+    "insula-catalog",
+    "insula-config-store",
+    "insula-region-store",
+    "insula-sql-store",
+    "insula-tenant-cluster",
+];
 
 /// What speaks SQL.
 const DRIVERS: &[&str] = &["deadpool-postgres", "diesel", "postgres", "sea-orm", "sqlx", "tokio-postgres"];

@@ -13,6 +13,7 @@ use insula_tenant_cluster::{self as cluster, ClusterAccess, Connection, Survey, 
 use super::Findings;
 use super::expected::differences;
 use crate::Control;
+use crate::moves::reaper;
 use crate::schema::audit;
 
 /// The part of the queue of notifications that may be in use: when it is full, transactions that notify fail.
@@ -59,6 +60,11 @@ pub async fn examine(
         .collect();
     roles(control, place, &survey, &settled, moving, findings);
     databases(place, record, &survey, &settled, moving, findings);
+    let streams = cluster::moving::replication_objects(&access).await?;
+    for (kind, name) in reaper::orphans(&streams, &reaper::open_moves(control).await?) {
+        let object = format!("{kind} {name}");
+        findings.add(Orphan, place, &object, "Its move has ended; the janitor removes it within minutes.");
+    }
     if record.tenant.is_none() {
         shared_databases(place, &access, &settled, moving, findings).await?;
     }

@@ -12,10 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use insula_api::{DoctorReport, Finding, FindingKind, Note};
 use insula_catalog::{CatalogClient, ClusterRecord, TenantRecord};
+use insula_config_store::HomeState;
 use insula_domain::{TenantId, TenantStatus};
 use insula_problem::Problem;
 
 use crate::Control;
+use crate::moves::left;
+
+/// How many moves that have left something are named.
+const LEFT_MAX: i64 = 100;
 
 /// The report in the making.
 #[derive(Debug, Default)]
@@ -62,6 +67,8 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
     let mut findings = Findings::default();
 
     operations::examine(control, &mut findings).await?;
+    // What has two places until its move has ended.
+    moving.extend(client.open_moves().await?.iter().map(|record| record.tenant));
     moving.extend(half_made(&client, &tenants, &moving, &mut findings).await?);
     for cluster in &clusters {
         let here: Vec<&TenantRecord> = tenants
@@ -75,7 +82,17 @@ pub async fn examine(control: &Control) -> Result<DoctorReport, Problem> {
             findings.add(FindingKind::Unreachable, cluster.name.as_str(), "cluster", &detail);
         }
     }
+    for record in client.moves_with_left(LEFT_MAX).await? {
+        let Some(left) = left::of(&record) else { continue };
+        let detail = format!(
+            "It has left what it had made there, because the server was away: {} The janitor removes it within a \
+             minute of the server's return.",
+            left.because
+        );
+        findings.add(FindingKind::Orphan, left.cluster.as_str(), &format!("move {}", record.id), &detail);
+    }
     homes(control, &tenants, &moving, &mut findings).await;
+    configuration(control, &tenants, &moving, &mut findings).await;
     provisioned(control, &clusters, &moving, &mut findings).await;
     Ok(DoctorReport {
         tenants: u32::try_from(tenants.len()).unwrap_or(u32::MAX),
@@ -157,6 +174,45 @@ async fn homes(
     }
 }
 
+/// What tenants have configured is open in the store of their own region, and
+/// nothing is kept of anybody else.
+async fn configuration(
+    control: &Control,
+    tenants: &[TenantRecord],
+    moving: &BTreeSet<TenantId>,
+    findings: &mut Findings,
+) {
+    for (region, _) in control.regions.iter() {
+        let place = format!("region store {region}");
+        let known = async {
+            let store = control.configuration(region)?;
+            Ok::<_, Problem>((store.homes().await?, store.strays().await?))
+        };
+        let (homes, strays) = match known.await {
+            Ok(known) => known,
+            Err(problem) => {
+                findings.add(FindingKind::Unreachable, &place, "configuration", &problem.chain());
+                continue;
+            }
+        };
+        let open: BTreeSet<TenantId> = homes
+            .iter()
+            .filter(|(_, home)| home.state == HomeState::Open)
+            .map(|(tenant, _)| *tenant)
+            .collect();
+        let is_here =
+            |tenant: &&TenantRecord| tenant.region == *region && tenant.status != TenantStatus::Provisioning;
+        let wanted: BTreeSet<TenantId> = tenants.iter().filter(is_here).map(|tenant| tenant.id).collect();
+        let kept: BTreeSet<TenantId> = homes.into_iter().map(|(tenant, _)| tenant).chain(strays).collect();
+        for tenant in wanted.union(&kept).filter(|tenant| !moving.contains(tenant)) {
+            let kind = if wanted.contains(tenant) { FindingKind::Missing } else { FindingKind::Orphan };
+            let holds = wanted.contains(tenant) && open.contains(tenant);
+            let object = format!("configuration of {tenant}");
+            findings.check(holds, kind, &place, &object, "Catalog and region store differ.");
+        }
+    }
+}
+
 /// Every server that the provisioner has started is registered.
 async fn provisioned(
     control: &Control,
@@ -185,7 +241,7 @@ async fn provisioned(
     let between = |name: &insula_domain::ClusterName| {
         moving.iter().any(|tenant| {
             let id = tenant.simple();
-            name.as_str().ends_with(&id[id.len() - 12..])
+            name.as_str().contains(&id[id.len() - 12..])
         })
     };
     for name in started.union(&registered).filter(|name| !between(name)) {

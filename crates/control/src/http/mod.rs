@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod keys;
 mod logins;
+mod moves;
 mod offers;
 mod operations;
 mod pages;
@@ -17,7 +18,6 @@ mod pg;
 mod repeats;
 mod schema;
 mod tenants;
-mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +36,7 @@ use utoipa_axum::routes;
 
 use crate::Control;
 
-pub use auth::Peer;
 pub use pages::{Check, Health};
-pub use throttle::Throttle;
 
 /// The bounds of a request.
 #[derive(Debug, Clone, Copy)]
@@ -51,22 +49,36 @@ pub struct HttpLimits {
     pub in_flight: usize,
 }
 
+/// What is served beside: routes whose problems are extensions of their
+/// answers, as here, and their description.
+#[derive(Default)]
+pub struct Beside {
+    /// The routes.
+    pub routes: Router,
+    /// What they are.
+    pub openapi: OpenApi,
+}
+
 /// The whole of HTTP that the control plane serves.
-pub fn router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Router {
-    let (admin, openapi) = admin_api().split_for_parts();
+pub fn router(control: &Arc<Control>, health: Health, limits: HttpLimits, beside: Beside) -> Router {
+    let (admin, mut openapi) = admin_api().split_for_parts();
+    openapi.merge(beside.openapi);
     let admin = admin
         .route_layer(from_fn_with_state(control.clone(), repeats::answer_again))
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .with_state(control.clone())
-        .merge(pages::router(openapi, health));
+        .merge(pages::router(openapi, health))
+        .merge(beside.routes);
     finished(admin, control, limits)
 }
 
 /// What a process without the control plane serves: health and metrics, and
 /// what its front is at.
-pub fn front_router(control: &Arc<Control>, health: Health, limits: HttpLimits) -> Router {
-    let (front, openapi) = front_api().split_for_parts();
-    finished(front.with_state(control.clone()).merge(pages::router(openapi, health)), control, limits)
+pub fn front_router(control: &Arc<Control>, health: Health, limits: HttpLimits, beside: Beside) -> Router {
+    let (front, mut openapi) = front_api().split_for_parts();
+    openapi.merge(beside.openapi);
+    let front = front.with_state(control.clone()).merge(pages::router(openapi, health)).merge(beside.routes);
+    finished(front, control, limits)
 }
 
 fn finished(router: Router, control: &Arc<Control>, limits: HttpLimits) -> Router {
@@ -115,6 +127,13 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(logins::mint_token))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
+        .routes(routes!(moves::move_tenant, moves::list_tenant_moves))
+        .routes(routes!(moves::plan_move))
+        .routes(routes!(moves::list_moves))
+        .routes(routes!(moves::show_move))
+        .routes(routes!(moves::complete_move))
+        .routes(routes!(moves::roll_move_back))
+        .routes(routes!(moves::cancel_move))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::show_operation))
         .routes(routes!(operations::resume_operation))

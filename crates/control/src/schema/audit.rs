@@ -87,7 +87,7 @@ pub async fn cluster(
         let (access, forms, expected) = (&access, &forms, expected.as_deref());
         async move {
             let findings = of_tenant(control, access, forms, expected, &tenant).await?;
-            Ok((tenant, findings))
+            Ok::<_, Problem>((tenant, findings))
         }
     });
     let audited: Vec<(TenantRecord, Option<Vec<Finding>>)> = audited.buffered(AT_ONCE).try_collect().await?;

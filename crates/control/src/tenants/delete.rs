@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::find::find;
 use crate::Control;
+use crate::moves::steer;
 use crate::workflows::purge::purge_kind;
 use crate::workflows::suspend::{TenantInput, suspend_kind};
 
@@ -50,6 +51,14 @@ pub async fn delete(
     let half_gone = tenant.status == TenantStatus::Deleting && tenant.purge_at.is_none();
     let half_made = tenant.status == TenantStatus::Provisioning || half_gone;
     let retention = if half_made { Duration::ZERO } else { retention };
+    if retention.is_zero()
+        && let Some(open) = change.open_move(id).await?
+    {
+        return Err(Problem::new(
+            Code::MoveOpen,
+            format!("A move of {} has not ended: insula move complete {}.", tenant.slug, open.id),
+        ));
+    }
     if tenant.status == TenantStatus::Active {
         change.set_status(id, TenantStatus::Active, TenantStatus::Suspended).await?;
     }
@@ -87,6 +96,11 @@ pub async fn begin_purge(control: &Control, due: &TenantRecord) -> Result<(), Pr
         tenant.status == TenantStatus::Deleting && tenant.purge_at.is_some_and(|at| at <= change.at());
     if !still_due {
         return Ok(());
+    }
+    if let Some(open) = change.open_move(tenant.id).await? {
+        // What is at its source is the tenant's too. The next look finds it done.
+        drop(change);
+        return steer::complete(control, control.worker(), open.id).await.map(drop);
     }
     change.set_purge_at(tenant.id, None).await?;
     change.audit("tenant.purge", Some(tenant.id), tenant.slug.as_str(), &json!({})).await?;

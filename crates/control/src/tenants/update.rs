@@ -61,14 +61,26 @@ pub async fn update(
     if matches!(tenant.status, TenantStatus::Deleting | TenantStatus::Deleted) {
         return Err(Problem::new(Code::TenantStatusConflict, format!("The tenant is {}.", tenant.status)));
     }
+    let goes_elsewhere =
+        residency != tenant.residency || tier.as_ref().is_some_and(|tier| tier.name != tenant.tier);
+    if goes_elsewhere && let Some(open) = change.open_move(tenant.id).await? {
+        return Err(Problem::new(
+            Code::MoveOpen,
+            format!(
+                "The residency and the tier of {} are part of the move {}. Complete it, roll it back or cancel it \
+                 first: insula move show {}.",
+                tenant.slug, open.id, open.id
+            ),
+        ));
+    }
     if let Some(tier) = &tier
         && tenant.isolation.is_some_and(|isolation| isolation != tier.isolation)
     {
         return Err(Problem::new(
             Code::MoveNotSupported,
             format!(
-                "The tier {} has the isolation model {}: the tenant has to be moved there.",
-                tier.name, tier.isolation
+                "The tier {} has the isolation model {}: insula tenant move {} --tier {} brings the tenant there.",
+                tier.name, tier.isolation, tenant.slug, tier.name
             ),
         ));
     }

@@ -2,8 +2,11 @@
 
 mod attack;
 mod clusters;
+mod config;
+mod config_rollout;
 mod credentials;
 mod keys;
+mod moves;
 mod offers;
 mod operations;
 mod pg;
@@ -15,8 +18,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use attack::AttackArgs;
 pub use clusters::{ClusterCommand, RegionCommand};
+pub use config::{ConfigCommand, Place, Said};
+pub use config_rollout::{ConfigRolloutCommand, Start};
 pub use credentials::{KeyCommand, LoginCommand};
 pub use keys::{MasterKeyCommand, OperatorCommand};
+pub use moves::{MoveCommand, MoveTenant, OpenTransactions};
 pub use offers::{Limit, PlanCommand, SetPlan, TierCommand};
 pub use operations::{AuditCommand, OperationCommand};
 pub use pg::{PgCommand, PgFilter, PgShow};
@@ -68,15 +74,26 @@ pub enum Command {
     Up(Up),
     /// Run roles of Insula in production, by settings.
     Serve(Serve),
+    /// Have the `serve` process of these settings read them again, and its certificates.
+    #[command(
+        after_help = "Example:\n  insula reload --config /etc/insula.toml\n\nWhat it takes over at once: docs/guides/production.md"
+    )]
+    Reload(SettingsFile),
     /// Check and show the settings of `serve`.
     #[command(subcommand)]
     Settings(SettingsCommand),
-    /// Create, show, suspend, resume and delete tenants.
+    /// Create, show, move, suspend, resume and delete tenants.
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Moves of living tenants: list, show, roll back, complete, cancel.
+    #[command(subcommand)]
+    Move(MoveCommand),
     /// Apply the app schema and see where it is.
     #[command(subcommand)]
     Schema(SchemaCommand),
+    /// Values of the configuration: set, show, watch, roll back.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Database logins of a tenant.
     #[command(subcommand)]
     Login(LoginCommand),
@@ -132,4 +149,14 @@ pub struct Wait {
     /// Do not wait for the end; print the operation.
     #[arg(long)]
     pub no_wait: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_can_be_read() {
+        super::Cli::command().debug_assert();
+    }
 }

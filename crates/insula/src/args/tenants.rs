@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::Wait;
+use super::{MoveTenant, Wait};
 
 #[derive(Debug, Subcommand)]
 pub enum TenantCommand {
@@ -45,7 +45,7 @@ pub enum TenantCommand {
         /// Its name for people.
         #[arg(long, value_name = "TEXT")]
         name: Option<String>,
-        /// A tier of the same isolation model.
+        /// A tier of the same isolation model; tenant move is for the others.
         #[arg(long)]
         tier: Option<String>,
         /// The tenant above it; an empty text for none.
@@ -74,6 +74,14 @@ pub enum TenantCommand {
         /// Slug or id.
         slug: String,
     },
+    /// Move a living tenant: to another isolation model, cluster or region.
+    ///
+    /// The tenant is used all the time; at the cutover its transactions wait for some milliseconds. Until the move is
+    /// completed it can be rolled back, and keeps what was written since.
+    #[command(
+        after_help = "Examples:\n  insula tenant move acme --tier standard --dry-run\n  insula tenant move acme --tier standard --watch\n  insula tenant move acme --region eu-west-1 --rollback-window 1d\n  insula tenant move acme --cluster us-east-1-b --copy-rate 20MB --long-transactions end"
+    )]
+    Move(Box<MoveTenant>),
     /// End a tenant's sessions and refuse new ones.
     #[command(after_help = "Example:\n  insula tenant suspend acme")]
     Suspend {

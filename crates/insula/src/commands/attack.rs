@@ -65,7 +65,7 @@ pub async fn run(client: &Client, format: Format, arguments: AttackArgs) -> Resu
     let removed = remove(client, &made).await;
     let lines = ran?;
     removed?;
-    show(format, &lines)
+    show(format, &lines, arguments.allow_untried)
 }
 
 /// A tenant whose sessions are let in.
@@ -182,9 +182,10 @@ impl Progress {
     }
 }
 
-fn show(format: Format, lines: &[Line]) -> Result<(), Failure> {
-    let count = |verdict: Verdict| lines.iter().filter(|line| line.outcome.verdict == verdict).count();
-    let [held, breached, untried] = [Verdict::Held, Verdict::Breached, Verdict::CouldNotBeTried].map(count);
+fn show(format: Format, lines: &[Line], allow_untried: bool) -> Result<(), Failure> {
+    let counts = [Verdict::Held, Verdict::Breached, Verdict::CouldNotBeTried]
+        .map(|verdict| lines.iter().filter(|line| line.outcome.verdict == verdict).count());
+    let [held, breached, untried] = counts;
     if format == Format::Json {
         output::json(&serde_json::json!({
             "items": lines, "held": held, "breached": breached, "could_not_be_tried": untried,
@@ -198,7 +199,24 @@ fn show(format: Format, lines: &[Line]) -> Result<(), Failure> {
         }
         output::note(&format!("{held} held, {breached} breached, {untried} could not be tried"));
     }
-    if breached == 0 { Ok(()) } else { Err(Failure::Breached) }
+    let ended = ending(counts, allow_untried);
+    if matches!(ended, Err(Failure::Untried)) {
+        output::note(&format!(
+            "insula: {untried} attempts could not be tried, so that it is not known whether they would succeed: \
+             see why above, or take it with --allow-untried where others held."
+        ));
+    }
+    ended
+}
+
+/// What so many that held, that were breached and that could not be tried come to.
+fn ending([held, breached, untried]: [usize; 3], allow_untried: bool) -> Result<(), Failure> {
+    match untried {
+        _ if breached > 0 => Err(Failure::Breached),
+        0 => Ok(()),
+        _ if allow_untried && held > 0 => Ok(()),
+        _ => Err(Failure::Untried),
+    }
 }
 
 fn by_group(format: Format, lines: &[Line]) -> Result<(), Failure> {
@@ -227,4 +245,22 @@ fn tell(line: &Line) {
     output::note(&format!("  tried: {}", outcome.tried));
     output::note(&format!("  saw:   {}", outcome.saw));
     output::note(&format!("  why:   {}", outcome.why.as_deref().unwrap_or("-")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_suite_that_was_tried_and_held_ends_well() {
+        let is_breached = |ended| matches!(ended, Err(Failure::Breached));
+        let is_untried = |ended| matches!(ended, Err(Failure::Untried));
+        for allow_untried in [false, true] {
+            assert!(ending([9, 0, 0], allow_untried).is_ok());
+            assert!(is_breached(ending([9, 1, 0], allow_untried)));
+            assert!(is_breached(ending([0, 1, 9], allow_untried)));
+            assert!(is_untried(ending([0, 0, 9], allow_untried)), "nothing is known");
+        }
+        assert!(is_untried(ending([9, 0, 1], false)) && ending([9, 0, 1], true).is_ok());
+    }
 }

@@ -2,8 +2,10 @@
 
 mod attack;
 mod clusters;
+mod config;
 mod credentials;
 mod drift;
+mod moves;
 mod offers;
 mod operations;
 mod pg;
@@ -24,7 +26,9 @@ pub async fn run(connection: &Connection, command: Command) -> Result<(), Failur
     let format = connection.output;
     match command {
         Command::Tenant(command) => tenants::run(&client, format, command).await,
+        Command::Move(command) => moves::run(&client, format, command).await,
         Command::Schema(command) => schema::run(&client, format, command).await,
+        Command::Config(command) => config::run(&client, format, command).await,
         Command::Login(command) => credentials::logins(&client, format, command).await,
         Command::Key(command) => credentials::keys(&client, format, command).await,
         Command::Plan(command) => offers::plans(&client, format, command).await,
@@ -42,6 +46,7 @@ pub async fn run(connection: &Connection, command: Command) -> Result<(), Failur
         | Command::Operator(_)
         | Command::MasterKey(_)
         | Command::Completions { .. }
-        | Command::Openapi => unreachable!("these need no server"),
+        | Command::Openapi
+        | Command::Reload(_) => unreachable!("these need no server"),
     }
 }

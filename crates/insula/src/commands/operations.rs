@@ -1,6 +1,6 @@
 //! `insula operation …`, `insula audit …`, `insula doctor`
 
-use insula_api::{AuditEntry, DoctorReport, Operation, Page};
+use insula_api::{AuditEntry, DoctorReport, Operation, Page, Step};
 use reqwest::Method;
 
 use crate::args::{AuditCommand, Format, OperationCommand};
@@ -59,28 +59,26 @@ pub fn show(format: Format, operation: &Operation) -> Result<(), Failure> {
             ("error", or_dash(error.as_ref())),
         ],
     )?;
-    output::list(
-        format,
-        &operation.steps,
-        &["step", "status", "attempts", "started", "took", "last error"],
-        |step| {
-            let status = format!("{:?}", step.status).to_lowercase();
-            let took = match (step.started_at, step.ended_at) {
-                (Some(start), Some(end)) => format!("{} ms", (end - start).whole_milliseconds()),
-                _ => "-".to_owned(),
-            };
-            vec![
-                step.name.clone(),
-                status,
-                step.attempts.to_string(),
-                step.started_at.map_or("-".to_owned(), time),
-                took,
-                or_dash(
-                    step.error.as_ref().map(|error| format!("{}: {}", error.code, error.detail)).as_ref(),
-                ),
-            ]
-        },
-    )
+    show_steps(format, &operation.steps)
+}
+
+/// Prints the steps of an operation.
+pub fn show_steps(format: Format, steps: &[Step]) -> Result<(), Failure> {
+    output::list(format, steps, &["step", "status", "attempts", "started", "took", "last error"], |step| {
+        let status = format!("{:?}", step.status).to_lowercase();
+        let took = match (step.started_at, step.ended_at) {
+            (Some(start), Some(end)) => format!("{} ms", (end - start).whole_milliseconds()),
+            _ => "-".to_owned(),
+        };
+        vec![
+            step.name.clone(),
+            status,
+            step.attempts.to_string(),
+            step.started_at.map_or("-".to_owned(), time),
+            took,
+            or_dash(step.error.as_ref().map(|error| format!("{}: {}", error.code, error.detail)).as_ref()),
+        ]
+    })
 }
 
 /// `insula audit …`

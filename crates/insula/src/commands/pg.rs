@@ -36,6 +36,7 @@ pub async fn run(client: &Client, format: Format, command: PgCommand) -> Result<
                 "tenant",
                 "clients",
                 "waiting",
+                "held",
                 "backends",
                 "idle",
                 "weight",
@@ -68,11 +69,23 @@ async fn show<T: Serialize + DeserializeOwned>(
         return output::json(&list);
     }
     output::list(format, &list.items, columns, row)?;
+    output::note(&told_of(list.process_id, list.draining_clients));
     let shown = list.items.len() as u64;
     if shown < list.total {
         output::note(&format!("{shown} of {} {what}; --limit and --tenant show others", list.total));
     }
     Ok(())
+}
+
+/// Of which process it is told, and of whom it is not.
+fn told_of(process: u32, draining_clients: u64) -> String {
+    match draining_clients {
+        0 => format!("process {process}"),
+        1 => format!("process {process}; 1 client of a process before it is not shown, which drains"),
+        more => {
+            format!("process {process}; {more} clients of processes before it are not shown, which drain")
+        }
+    }
 }
 
 fn client_row(client: &PgClient) -> Vec<String> {
@@ -109,6 +122,7 @@ fn tenant_row(tenant: &PgTenant) -> Vec<String> {
         or_dash(tenant.tenant.as_ref()),
         tenant.clients.to_string(),
         tenant.waiting.to_string(),
+        if tenant.held { "yes" } else { "-" }.to_owned(),
         tenant.backends.to_string(),
         tenant.backends_idle.to_string(),
         tenant.weight.to_string(),

@@ -34,6 +34,7 @@ pub async fn run(client: &Client, format: Format, command: TenantCommand) -> Res
             let tenant: Tenant = client.get(&format!("/v1/tenants/{}", segment(&slug))).await?;
             show(format, &tenant)
         }
+        TenantCommand::Move(arguments) => super::moves::start(client, format, *arguments).await,
         TenantCommand::Suspend { slug, wait } => act(client, format, &slug, "suspend", wait).await,
         TenantCommand::Resume { slug, wait } => act(client, format, &slug, "resume", wait).await,
         TenantCommand::Delete { slug, retention, wait } => {

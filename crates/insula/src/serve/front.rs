@@ -4,28 +4,42 @@ use std::sync::Arc;
 
 use insula_control::{FrontView, Look};
 use insula_credentials::MasterKeys;
-use insula_domain::{OsEntropy, SystemClock};
+use insula_domain::{Entropy, OsEntropy, SystemClock};
 use insula_pg_proxy::{Ask, Parts, PgProxy, PgProxyConfig};
-use insula_route_map::RouteMap;
+use insula_route_map::{HoldReport, RouteMap};
 use insula_settings::{Pg, Settings};
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::tls::Certificates;
 
-/// The front, which serves nobody yet.
+/// What a front may have to say of holds before it has been passed on.
+const HOLD_REPORTS: usize = 1_024;
+
+/// The front, which serves nobody yet, and what it says of tenants that are held.
 pub fn build(
     settings: &Settings,
     routes: &Arc<RouteMap>,
     keys: &Arc<MasterKeys>,
     certificates: &mut Certificates,
-) -> anyhow::Result<PgProxy> {
+) -> anyhow::Result<(PgProxy, mpsc::Receiver<HoldReport>)> {
+    let (hold_reports, said) = mpsc::channel(HOLD_REPORTS);
     let parts = Parts {
         routes: routes.clone(),
         master_keys: keys.clone(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),
         tls: certificates.front(settings.pg.tls.as_ref())?,
+        hold_reports,
     };
-    Ok(PgProxy::new(config(settings), parts)?)
+    Ok((PgProxy::new(config(settings), parts)?, said))
+}
+
+/// A number for this front, by which it is told apart from others.
+pub fn number() -> Uuid {
+    let mut bytes = [0; 16];
+    OsEntropy.fill(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 /// The front as the admin API shows it.
@@ -62,6 +76,7 @@ fn config(settings: &Settings) -> PgProxyConfig {
         pool_mode: settings.pg.pool_mode,
         backends_per_cluster_max: settings.pg.max_backends_per_cluster,
         backends_per_tenant_max: settings.pg.max_backends_per_tenant,
+        active_per_cluster_max: settings.pg.max_active_per_cluster,
         backend_wait_max: settings.pg.backend_wait.get(),
         backend_idle_max: settings.pg.backend_idle.get(),
         ..PgProxyConfig::default()

@@ -15,11 +15,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use insula_pg_proxy::PgProxy;
 use insula_settings::Settings;
-use nix::unistd::geteuid;
+use nix::unistd::{Pid, geteuid};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::listeners::Listeners;
@@ -33,11 +35,17 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How long the old process may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often the old process says how many clients it still has.
+const TELLS_EVERY: Duration = Duration::from_secs(1);
+
 /// What goes along with the listeners.
 const HERE_THEY_ARE: u8 = b'L';
 
 /// What the new process says when it is ready.
 const READY: u8 = b'R';
+
+/// What somebody says who has only asked which process this is.
+const ONLY_ASKED: u8 = b'A';
 
 /// What the old process says when it was told to stop before that.
 const STOPS: u8 = b'S';
@@ -72,14 +80,36 @@ impl Taken {
     }
 
     /// Tells the old process that this one is ready, so that it stops, unless
-    /// it does already.
-    pub fn ready(mut self) -> std::io::Result<()> {
+    /// it does already. Gives what it has to say from then on.
+    pub fn ready(mut self) -> std::io::Result<Option<Before>> {
         let told = self.old.write_all(&[READY]);
         let mut said = [0];
         if told.is_err() && self.old.read_exact(&mut said).is_ok() && said == [STOPS] {
-            return Ok(());
+            return Ok(None);
         }
-        told
+        told.map(|()| Some(Before(self.old)))
+    }
+}
+
+/// The process before this one, which drains.
+#[derive(Debug)]
+pub struct Before(UnixStream);
+
+impl Before {
+    /// Has the front know how many clients it still has, until it has ended.
+    pub async fn follow(self, proxy: PgProxy, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.hear(&proxy)).await.is_some() {
+            proxy.is_told_of_clients_before(0);
+        }
+    }
+
+    /// Ends with an error: that of the end of what is said.
+    async fn hear(self, proxy: &PgProxy) -> std::io::Result<()> {
+        self.0.set_nonblocking(true)?;
+        let mut old = tokio::net::UnixStream::from_std(self.0)?;
+        loop {
+            proxy.is_told_of_clients_before(old.read_u64().await?);
+        }
     }
 }
 
@@ -101,6 +131,23 @@ fn receive(old: &mut UnixStream) -> anyhow::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// The process that has the ports of these settings, where one runs.
+///
+/// # Errors
+/// Where it does not say which it is, or is another user's.
+pub async fn running(settings: &Settings) -> std::io::Result<Option<Pid>> {
+    let Ok(mut door) = tokio::net::UnixStream::connect(place(settings)).await else { return Ok(None) };
+    let process = door.peer_cred()?.pid();
+    // What it offers is left alone. It may be handing over to another one.
+    let leaves = async {
+        door.read_u8().await?;
+        door.write_all(&[ONLY_ASKED]).await
+    };
+    let _ = timeout(ANSWER_WITHIN, leaves).await;
+    let process = process.ok_or_else(|| std::io::Error::other("it cannot be seen which process it is"))?;
+    Ok(Some(Pid::from_raw(process)))
+}
+
 /// What a process hands over.
 #[derive(Debug)]
 pub struct Offer {
@@ -113,7 +160,7 @@ impl Offer {
     /// The listeners of this process, and its front, which is to leave them
     /// alone then.
     pub fn new(settings: &Settings, listeners: &Listeners, proxy: Option<PgProxy>) -> std::io::Result<Self> {
-        let all = listeners.http.iter().chain(&listeners.pg);
+        let all = listeners.http.iter().chain(&listeners.pg).chain(&listeners.config);
         let listeners = all.map(|one| one.as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
         Ok(Self { listeners, place: place(settings), proxy })
     }
@@ -128,7 +175,7 @@ impl Offer {
                 return tracing::warn!(%error, %place, "no other process can take over from this one");
             }
         };
-        loop {
+        let new = loop {
             let asked = tokio::select! {
                 () = stop.cancelled() => return,
                 asked = door.accept() => asked,
@@ -158,18 +205,33 @@ impl Offer {
                 }
             };
             match handed {
-                Ok(Ok(())) => break,
+                Ok(Ok(Some(new))) => break new,
+                Ok(Ok(None)) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "another process did not take over; this one goes on")
                 }
                 Err(_) => return,
             }
-        }
+        };
         tracing::info!("another process has taken over");
-        if let Some(proxy) = &self.proxy {
+        if let Some(proxy) = self.proxy {
             proxy.hand_over();
+            // As long as this process lives. A new one that does not listen is of
+            // an older version, or has no front.
+            drop(tokio::spawn(tell(new, proxy)));
         }
         stop.cancel();
+    }
+}
+
+/// Says again and again how many clients there are still.
+async fn tell(new: UnixStream, proxy: PgProxy) -> std::io::Result<()> {
+    new.set_nonblocking(true)?;
+    let mut new = tokio::net::UnixStream::from_std(new)?;
+    let mut ticks = interval(TELLS_EVERY);
+    loop {
+        ticks.tick().await;
+        timeout(ANSWER_WITHIN, new.write_u64(proxy.clients_in_all())).await??;
     }
 }
 
@@ -183,8 +245,9 @@ fn open(place: &Path) -> std::io::Result<tokio::net::UnixListener> {
     Ok(door)
 }
 
-/// Gives the listeners away, and waits until the other one is ready.
-fn hand_to(mut new: UnixStream, descriptors: &[OwnedFd]) -> std::io::Result<()> {
+/// Gives the listeners away, and waits until the other one is ready. `None` where
+/// it did not want them.
+fn hand_to(mut new: UnixStream, descriptors: &[OwnedFd]) -> std::io::Result<Option<UnixStream>> {
     new.set_read_timeout(Some(READY_WITHIN))?;
     new.set_write_timeout(Some(ANSWER_WITHIN))?;
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -196,5 +259,9 @@ fn hand_to(mut new: UnixStream, descriptors: &[OwnedFd]) -> std::io::Result<()> 
     sendmsg(new.as_fd(), &[IoSlice::new(&[HERE_THEY_ARE])], &mut control, SendFlags::NOSIGNAL)?;
     let mut said = [0];
     new.read_exact(&mut said)?;
-    if said == [READY] { Ok(()) } else { Err(std::io::Error::other("it has said something else")) }
+    match said {
+        [READY] => Ok(Some(new)),
+        [ONLY_ASKED] => Ok(None),
+        _ => Err(std::io::Error::other("it has said something else")),
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use insula_config_service::Service;
 use insula_control::Control;
 use insula_control::http::{Check, Health};
 use insula_pg_proxy::PgProxy;
@@ -25,13 +26,15 @@ pub fn health(
     settings: &Settings,
     control: &Arc<Control>,
     routes: &Arc<RouteMap>,
-    (metrics, proxy): (&Metrics, Option<&PgProxy>),
+    (metrics, proxy, config): (&Metrics, Option<&PgProxy>, Option<&Arc<Service>>),
     shown: watch::Receiver<insula_settings::Metrics>,
 ) -> Health {
     let roles = settings.server.roles.clone();
     let (control, ready_routes) = (control.clone(), routes.clone());
+    let config = config.cloned();
     let ready = move || {
         let (roles, control, routes) = (roles.clone(), control.clone(), ready_routes.clone());
+        let config = config.clone();
         async move {
             let mut checks = Vec::new();
             if roles.contains(&Role::Control) || roles.contains(&Role::Worker) {
@@ -47,6 +50,11 @@ pub fn health(
                 let ok = routes.is_ready();
                 let detail = (!ok).then(|| "The routes have not been read yet.".to_owned());
                 checks.push(Check { name: "routes", ok, detail });
+            }
+            if let Some(config) = config {
+                let ok = config.is_ready();
+                let detail = (!ok).then(|| "Changes of the configuration cannot be followed yet.".to_owned());
+                checks.push(Check { name: "config", ok, detail });
             }
             checks
         }

@@ -1,5 +1,6 @@
-//! The HTTP server: HTTP/1.1 and HTTP/2, with TLS where it is configured, a
-//! bounded number of connections and of requests, and a graceful stop.
+//! The HTTP server: HTTP/1.1 and HTTP/2, or HTTP/2 alone for gRPC, with TLS where
+//! it is configured, a bounded number of connections and of requests, and a
+//! graceful stop.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use insula_control::http::{HttpLimits, Peer};
-use insula_settings::Http;
+use insula_access::Peer;
+use insula_control::http::HttpLimits;
+use insula_settings::{Config, Http};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,12 +36,25 @@ pub fn limits(http: &Http) -> HttpLimits {
     }
 }
 
+/// How long a client of gRPC may not answer a ping, and how often it is sent one.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// Bytes that may be under way to a client of gRPC on one stream, and that are
+/// kept for it: there are many who receive little.
+const STREAM_BYTES: usize = 16 << 10;
+
+/// Bytes that a client of gRPC may send before it was read, on one stream and
+/// on all of a connection.
+const RECEIVED_BYTES: (u32, u32) = (64 << 10, 1 << 20);
+
 /// The server.
 #[derive(Clone)]
 pub struct HttpServer {
     tls: Option<TlsAcceptor>,
     header_timeout: Duration,
     connections: Arc<Semaphore>,
+    /// Streams on one connection, where it speaks gRPC.
+    streams: Option<u32>,
 }
 
 impl HttpServer {
@@ -49,6 +64,17 @@ impl HttpServer {
             tls: tls.map(TlsAcceptor::from),
             header_timeout: http.header_timeout.get(),
             connections: Arc::new(Semaphore::new(http.max_connections as usize)),
+            streams: None,
+        }
+    }
+
+    /// A server of gRPC that does not listen yet.
+    pub fn grpc(config: &Config, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self {
+            tls: tls.map(TlsAcceptor::from),
+            header_timeout: config.handshake_timeout.get(),
+            connections: Arc::new(Semaphore::new(config.max_connections as usize)),
+            streams: Some(config.max_streams_per_connection),
         }
     }
 
@@ -114,12 +140,19 @@ impl HttpServer {
         let _ = stream.set_nodelay(true);
         let watcher = graceful.watcher();
         let (tls, header_timeout) = (self.tls.clone(), self.header_timeout);
+        let builder = builder(header_timeout, self.streams);
         tokio::spawn(async move {
             let _permit = permit;
             match tls {
-                None => connection(stream, peer, router, header_timeout, watcher).await,
+                None => {
+                    // Whoever says nothing has no place for long.
+                    let said = tokio::time::timeout(header_timeout, stream.readable()).await;
+                    if matches!(said, Ok(Ok(()))) {
+                        connection(stream, peer, router, builder, watcher).await;
+                    }
+                }
                 Some(tls) => match tokio::time::timeout(header_timeout, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, router, header_timeout, watcher).await,
+                    Ok(Ok(stream)) => connection(stream, peer, router, builder, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 },
@@ -128,16 +161,30 @@ impl HttpServer {
     }
 }
 
+fn builder(header_timeout: Duration, streams: Option<u32>) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    let Some(streams) = streams else { return builder };
+    builder
+        .http2()
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY)
+        .max_concurrent_streams(streams)
+        .max_send_buf_size(STREAM_BYTES)
+        .initial_stream_window_size(RECEIVED_BYTES.0)
+        .initial_connection_window_size(RECEIVED_BYTES.1)
+        .max_header_list_size(16 << 10);
+    builder.http2_only()
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
-    header_timeout: Duration,
+    builder: Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
         request.map(Body::new)

@@ -15,6 +15,8 @@ pub struct Listeners {
     pub http: Vec<TcpListener>,
     /// The PostgreSQL front.
     pub pg: Vec<TcpListener>,
+    /// The configuration service.
+    pub config: Vec<TcpListener>,
 }
 
 impl Listeners {
@@ -28,9 +30,15 @@ impl Listeners {
     pub fn bind_or_take(settings: &Settings, mut there: Vec<std::net::TcpListener>) -> anyhow::Result<Self> {
         let mut bind_all = |addresses: &[SocketAddr], what| bind_all(addresses, what, &mut there);
         let front = settings.server.roles.contains(&Role::PgProxy);
+        let config = settings.server.roles.contains(&Role::Config);
         Ok(Self {
             http: bind_all(&settings.http.listen, "HTTP")?,
             pg: if front { bind_all(&settings.pg.listen, "the PostgreSQL front")? } else { Vec::new() },
+            config: if config {
+                bind_all(&settings.config.listen, "the configuration service")?
+            } else {
+                Vec::new()
+            },
         })
     }
 }

@@ -3,8 +3,9 @@
 //! settings; `insula up` makes the settings itself.
 
 mod bootstrap;
+mod config;
 mod front;
-mod handover;
+pub mod handover;
 mod health;
 mod http;
 mod listeners;
@@ -16,16 +17,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use insula_catalog::follow_routes;
+use insula_access::Access;
+use insula_catalog::{follow_routes, report_holds};
+use insula_config_service::Service;
+use insula_control::moves::keeper;
 use insula_control::{Control, ControlSettings, dedicated, janitor};
 use insula_credentials::{MasterKeys, OperatorToken};
-use insula_domain::SystemClock;
+use insula_domain::{OsEntropy, SystemClock};
 use insula_pg_proxy::PgProxy;
-use insula_route_map::RouteMap;
+use insula_route_map::{HoldReport, RouteMap};
 use insula_settings::{ProvisionerKind, Role, Settings};
 use insula_telemetry::{LogFilter, Metrics};
 use insula_workflow::{Worker, WorkerSettings};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +94,11 @@ pub struct Insula {
     worker: Worker,
     routes: Arc<RouteMap>,
     proxy: Option<PgProxy>,
+    config: Option<Arc<Service>>,
+    /// Cancelled when the process stops: watchers of configuration go elsewhere.
+    stops: CancellationToken,
+    /// What the front says of tenants that are held.
+    hold_reports: Option<mpsc::Receiver<HoldReport>>,
     certificates: tls::Certificates,
     /// Where its settings are, where they can change.
     reads_again: Option<(reload::Source, LogFilter)>,
@@ -116,19 +125,25 @@ impl Insula {
             pg_address: pg_address(&settings),
             pg_tls: settings.pg.tls.is_some(),
             operation_retention: settings.workflow.keep_ended.get(),
-            failed_logins_per_minute: settings.http.failed_logins_per_minute,
             idempotency_retention: std::time::Duration::from_secs(24 * 3600),
         };
         let routes = Arc::new(RouteMap::new());
         let mut certificates = tls::Certificates::default();
-        let proxy = if settings.server.roles.contains(&Role::PgProxy) {
-            Some(front::build(&settings, &routes, &keys, &mut certificates)?)
+        let (proxy, hold_reports) = if settings.server.roles.contains(&Role::PgProxy) {
+            let (proxy, said) = front::build(&settings, &routes, &keys, &mut certificates)?;
+            (Some(proxy), Some(said))
         } else {
-            None
+            (None, None)
         };
+        let access = Arc::new(Access::new(
+            stores.catalog.clone(),
+            settings.http.failed_logins_per_minute,
+            Arc::new(SystemClock),
+            &OsEntropy,
+        ));
         let built = parts::control(
             &stores,
-            &keys,
+            (&access, &keys),
             provisioner,
             control_settings,
             changed,
@@ -136,12 +151,21 @@ impl Insula {
             &worker_settings(&settings),
         )
         .context("the workflows are not valid")?;
+        let stops = CancellationToken::new();
+        let config = settings
+            .server
+            .roles
+            .contains(&Role::Config)
+            .then(|| config::build(&settings, &stores, &built.control, &routes, &keys, stops.clone()));
         Ok(Self {
             settings,
             control: built.control,
             worker: built.worker,
             routes,
             proxy,
+            config,
+            stops,
+            hold_reports,
             certificates,
             reads_again: None,
             taken: None,
@@ -195,6 +219,7 @@ impl Insula {
         // from which this one takes over is left without its door.
         let mut certificates = self.certificates;
         let http_tls = certificates.http(self.settings.http.tls.as_ref())?;
+        let config_tls = certificates.config(self.settings.config.tls.as_ref())?;
         if !certificates.is_empty() {
             behind.spawn(certificates.follow(crate::signals::hangups()?, stop_behind.clone()));
         }
@@ -204,6 +229,7 @@ impl Insula {
         let catalog = self.control.catalog.clone();
         let seen = (&metrics, self.proxy.as_ref());
         let (metrics_shown, shown) = watch::channel(self.settings.metrics.clone());
+        let seen = (seen.0, seen.1, self.config.as_ref());
         let health = health::health(&self.settings, &self.control, &self.routes, seen, shown);
         if let Some((source, filter)) = self.reads_again {
             let reload = reload::Reload {
@@ -216,8 +242,32 @@ impl Insula {
             };
             behind.spawn(reload.follow(crate::signals::hangups()?, stop_behind.clone()));
         }
+        let front = self.proxy.clone();
+        let number = front::number();
+        if self.proxy.is_some() || self.config.is_some() {
+            // A name that says front is waited for by moves: only a front has it.
+            let named = self.proxy.is_some().then_some(number);
+            behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), named, stop_behind.clone()));
+        }
+        let beside = self.config.as_ref().map(config::beside).unwrap_or_default();
+        if let Some(service) = self.config {
+            behind.spawn(service.clone().run(stop_behind.clone()));
+            let server = http::HttpServer::grpc(&self.settings.config, config_tls);
+            let (router, listeners) = (config::router(&service)?, listeners.config);
+            let (stop, stops) = (stop.clone(), self.stops);
+            fronts.spawn(async move {
+                let ends = async {
+                    stop.cancelled().await;
+                    // Watches would last as long as their clients.
+                    stops.cancel();
+                };
+                tokio::join!(server.serve(listeners, router, stop.clone(), grace), ends);
+            });
+        }
         if let Some(proxy) = self.proxy {
-            behind.spawn(follow_routes(catalog.clone(), self.routes.clone(), stop_behind.clone()));
+            if let Some(said) = self.hold_reports {
+                behind.spawn(report_holds(catalog.clone(), number, said, stop_behind.clone()));
+            }
             if self.taken.is_some() {
                 // Until then the old process serves those who come.
                 until_ready(&self.routes).await?;
@@ -230,9 +280,14 @@ impl Insula {
             });
         }
         let router = if has(Role::Control) {
-            insula_control::http::router(&self.control, health, http::limits(&self.settings.http))
+            insula_control::http::router(&self.control, health, http::limits(&self.settings.http), beside)
         } else {
-            insula_control::http::front_router(&self.control, health, http::limits(&self.settings.http))
+            insula_control::http::front_router(
+                &self.control,
+                health,
+                http::limits(&self.settings.http),
+                beside,
+            )
         };
         let server = http::HttpServer::new(&self.settings.http, http_tls);
         let (http_listeners, http_stop) = (listeners.http, stop.clone());
@@ -246,11 +301,19 @@ impl Insula {
         ));
         if has(Role::Worker) {
             behind.spawn(janitor::run(self.control.clone(), stop_behind.clone()));
+            behind.spawn(keeper::run(
+                self.control.clone(),
+                worker_settings(&self.settings).owner,
+                stop_behind.clone(),
+            ));
             let (worker, token) = (self.worker, stop_behind.clone());
             behind.spawn(async move { worker.run(token).await });
         }
         if let Some(taken) = self.taken {
-            taken.ready().context("the old process was not told to stop")?;
+            let before = taken.ready().context("the old process was not told to stop")?;
+            if let Some((before, front)) = before.zip(front) {
+                behind.spawn(before.follow(front, stop_behind.clone()));
+            }
             tracing::info!("took over from the process before");
         }
         if let Some(offer) = offer {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use insula_access::Access;
 use insula_catalog::Catalog;
 use insula_catalog::workflow_log::{OPERATIONS_CHANNEL, WORKFLOW_CHANNEL, WorkflowLog};
-use insula_control::http::Throttle;
 use insula_control::{ClusterDirectory, Control, ControlSettings, FrontView, Operations, workflows};
-use insula_credentials::{MasterKeys, ScramVerifier, Secret};
+use insula_credentials::MasterKeys;
 use insula_domain::{Clock, Entropy, OsEntropy, SystemClock};
 use insula_region_store::{RegionStore, RegionStores};
 use insula_route_map::RouteMap;
 use insula_settings::Settings;
 use insula_sql_store::{Connector, Listener, PoolSize};
+use insula_tenant_move::UnderWay;
 use insula_workflow::{Waker, Worker, WorkerSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +85,7 @@ pub struct Built {
 /// for its steps, and they need its waker: the waker is handed in last.
 pub fn control(
     stores: &Stores,
-    keys: &Arc<MasterKeys>,
+    (access, keys): (&Arc<Access>, &Arc<MasterKeys>),
     provisioner: Option<Arc<LocalProvisioner>>,
     settings: ControlSettings,
     changed: watch::Receiver<u64>,
@@ -102,10 +103,11 @@ pub fn control(
         keys: keys.clone(),
         provisioner: provisioner.map(|provisioner| provisioner as _),
         operations: Operations::new(log.clone(), changed),
-        nobody: ScramVerifier::for_login(&Secret::random(&OsEntropy), &OsEntropy),
-        throttle: Throttle::new(settings.failed_logins_per_minute),
+        access: access.clone(),
         routes,
         front,
+        moves: UnderWay::default(),
+        crash_points: super::crash_points(),
         versions: insula_control::schema::fleet::Versions::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),

@@ -47,12 +47,26 @@ impl Certificates {
 
     /// TLS of HTTP.
     pub fn http(&mut self, tls: Option<&Tls>) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+        self.with_protocols("http.tls", tls, &[b"h2", b"http/1.1"])
+    }
+
+    /// TLS of the configuration service.
+    pub fn config(&mut self, tls: Option<&Tls>) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+        self.with_protocols("config.tls", tls, &[b"h2"])
+    }
+
+    fn with_protocols(
+        &mut self,
+        key: &'static str,
+        tls: Option<&Tls>,
+        protocols: &[&[u8]],
+    ) -> anyhow::Result<Option<Arc<ServerConfig>>> {
         let Some(tls) = tls else { return Ok(None) };
         let stamps = stamps(tls);
-        let shown = Arc::new(Shown(RwLock::new(load(tls).context("http.tls")?)));
-        let mut config = configured(shown.clone()).context("http.tls")?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        self.sources.push(Source { key: "http.tls", files: tls.clone(), stamps, user: User::Http(shown) });
+        let shown = Arc::new(Shown(RwLock::new(load(tls).context(key)?)));
+        let mut config = configured(shown.clone()).context(key)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        self.sources.push(Source { key, files: tls.clone(), stamps, user: User::Http(shown) });
         Ok(Some(Arc::new(config)))
     }
 

@@ -30,8 +30,10 @@ use folder::Folder;
 /// The regions of a local Insula, with the groups that enclose them.
 const REGIONS: [(&str, [&str; 2]); 2] = [("us-east-1", ["us", "global"]), ("eu-west-1", ["eu", "global"])];
 
-/// Above the port base: the front, the catalog's server, the first region's
-/// server, the first and the last server of a tenant's own.
+/// Above the port base: the configuration service, the front, the catalog's
+/// server, the first region's server, the first and the last server of a
+/// tenant's own.
+const CONFIG: u16 = 1;
 const FRONT: u16 = 32;
 const CATALOG: u16 = 40;
 const FIRST_REGION: u16 = 41;
@@ -209,6 +211,7 @@ fn listening(arguments: &Up) -> Settings {
     settings.server.shutdown_grace = HumanDuration::from_secs(5);
     settings.http.listen = loopback(base);
     settings.http.public_url = format!("http://localhost:{base}");
+    settings.config.listen = loopback(base + CONFIG);
     settings.pg.listen = loopback(base + FRONT);
     settings.pg.public_address = Some(format!("127.0.0.1:{}", base + FRONT));
     settings.tenants.delete_retention = HumanDuration::from_secs(0);

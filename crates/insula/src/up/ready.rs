@@ -8,7 +8,7 @@ use insula_credentials::Secret;
 use serde_json::json;
 
 use super::folder::Folder;
-use super::{FRONT, REGIONS};
+use super::{CONFIG, FRONT, REGIONS};
 use crate::args::{Demo, Up};
 use crate::client::ClientFile;
 use crate::provisioner::write_whole;
@@ -40,6 +40,7 @@ pub fn write(
         .collect();
     let ready = json!({
         "http": http,
+        "grpc": format!("http://localhost:{}", base + CONFIG),
         "pg": {"host": "127.0.0.1", "port": base + FRONT},
         "operator": {
             "email": credentials.email,
@@ -63,7 +64,7 @@ pub fn write(
 /// What people are told.
 pub fn summary(arguments: &Up, took: Duration) -> String {
     let base = arguments.port_base;
-    let front = base + FRONT;
+    let (front, config) = (base + FRONT, base + CONFIG);
     let folder = arguments.data_dir.display();
     let schema = match arguments.demo {
         Demo::Shop => "the shop (examples/shop/schema)",
@@ -75,6 +76,7 @@ Insula {version} is up after {seconds:.1} s.
 
   admin API          http://localhost:{base}/v1      (reference: http://localhost:{base}/docs)
   PostgreSQL front   127.0.0.1:{front}
+  configuration      localhost:{config}    (gRPC)
   regions            us-east-1, eu-west-1
   app schema         {schema}
   data, logs         {folder}    (ready.json says it all for programs)

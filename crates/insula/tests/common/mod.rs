@@ -4,6 +4,7 @@
 
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod config;
 pub mod programs;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub struct World {
     _folder: tempfile::TempDir,
     pub http_port: u16,
     pub pg_port: u16,
+    pub grpc_port: u16,
     token: String,
     process: Option<Child>,
 }
@@ -94,6 +96,7 @@ impl World {
             _folder: temporary,
             http_port: unused_port(),
             pg_port: unused_port(),
+            grpc_port: unused_port(),
             token: String::new(),
             process: None,
         };
@@ -135,6 +138,8 @@ public_url = "http://127.0.0.1:{http}"
 [pg]
 listen = ["127.0.0.1:{pg}"]
 public_address = "127.0.0.1:{pg}"
+[config]
+listen = ["127.0.0.1:{grpc}"]
 [catalog]
 url = "{catalog}"
 [[regions]]
@@ -161,6 +166,7 @@ last_port = {last}
             data = self.folder.display(),
             http = self.http_port,
             pg = self.pg_port,
+            grpc = self.grpc_port,
             catalog = self.catalog.url("insula_catalog"),
             us = self.us.url("insula_region"),
             eu = self.eu.url("insula_region"),

@@ -101,6 +101,11 @@ pub struct Pg {
     /// Connections to one cluster for one tenant; three quarters of the
     /// cluster's where it is not given.
     pub max_backends_per_tenant: Option<u32>,
+    /// Connections to one cluster that work at the same time while several
+    /// tenants are at work there; 0 is no bound. Where it is not given, four
+    /// times the processors for a cluster on this machine, and a quarter of its connections
+    /// for any other. A tenant that is alone there has no such bound.
+    pub max_active_per_cluster: Option<u32>,
     /// How long a session waits for a connection before it is refused.
     pub backend_wait: HumanDuration,
     /// How long a connection that nobody uses is kept.
@@ -121,12 +126,13 @@ impl Default for Pg {
             pool_mode: PoolMode::Transaction,
             max_backends_per_cluster: 100,
             max_backends_per_tenant: None,
+            max_active_per_cluster: None,
             backend_wait: HumanDuration::from_secs(15),
             backend_idle: HumanDuration::from_secs(60),
         }
     }
 }
 
-fn loopback(port: u16) -> Vec<SocketAddr> {
+pub(super) fn loopback(port: u16) -> Vec<SocketAddr> {
     vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }
