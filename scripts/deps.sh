@@ -30,9 +30,10 @@ have_postgres() {
 # PgBouncer, which the front is compared with. Debian's is not in everybody's PATH.
 have_pgbouncer() { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
-# bindgen (for PostgreSQL's own SQL parser) loads libclang when Insula is built.
+# bindgen (for PostgreSQL's own SQL parser) loads libclang when Insula is built;
+# libclang-cpp, which other packages bring along, is another library.
 have_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+    [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null ||
         compgen -G '/opt/homebrew/opt/llvm*/lib/libclang.dylib' >/dev/null || [ "$(uname)" = Darwin ]
 }
 
