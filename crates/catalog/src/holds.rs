@@ -100,6 +100,30 @@ impl CatalogClient {
         Ok(rows == 1)
     }
 
+    /// Has the fronts do with few backends of a tenant, or with as many as its plan
+    /// says; where the move is over they are not told to narrow any more.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn set_narrowed(
+        &self,
+        tenant: TenantId,
+        of: OperationId,
+        is_narrowed: bool,
+    ) -> Result<(), Problem> {
+        self.raw()
+            .execute(
+                "update placements set narrowed = $2
+                 where tenant_id = $1 and narrowed <> $2
+                   and (not $2 or exists (select from moves
+                                          where id = $3 and status in ('running', 'rolling_back')))",
+                &[&tenant.as_uuid(), &is_narrowed, &of.as_uuid()],
+            )
+            .await
+            .map(drop)
+            .map_err(db)
+    }
+
     /// Lets a tenant go, by whichever hold it is held, where its placement has
     /// this epoch, and no later try at its move has begun, whose hold it would be:
     /// what a worker that died has left. `false` where nobody was held.

@@ -81,6 +81,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 15, name: "config", sql: insula_config_store::TABLES },
     Migration { version: 16, name: "config_rollouts", sql: insula_config_store::ROLLOUTS },
     Migration { version: 18, name: "config_bounds", sql: insula_config_store::BOUNDS },
+    Migration { version: 19, name: "narrowed", sql: include_str!("../migrations/0019_narrowed.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

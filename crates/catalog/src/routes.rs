@@ -120,7 +120,7 @@ const TENANTS: &str =
     "select t.id, t.slug, t.parent, t.tier, t.region, t.status, t.key_generation, t.revision, plan.database_connections,
          plan.database_weight, plan.database_backends, plan.database_backends_warm,
          plan.statement_timeout_ms, plan.idle_in_transaction_timeout_ms,
-         p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch, p.hold_id, p.hold_ms
+         p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch, p.hold_id, p.hold_ms, p.narrowed
      from tenants t
      join tiers on tiers.name = t.tier join plans plan on plan.name = tiers.plan
      left join placements p on p.tenant_id = t.id";
@@ -268,6 +268,7 @@ fn route_of(row: &Row) -> Result<Route, Problem> {
             .get::<_, Option<Uuid>>("hold_id")
             .zip(milliseconds("hold_ms")?)
             .map(|(id, within)| Hold { id, within }),
+        is_narrowed: row.get::<_, Option<bool>>("narrowed").unwrap_or(false),
         revision: row.get("revision"),
     })
 }

@@ -148,6 +148,34 @@ async fn a_hold_is_set_once_and_on_the_placement_that_is_meant() {
 }
 
 #[tokio::test]
+async fn fronts_are_told_to_narrow_while_a_move_is_under_way() {
+    let house = House::new().await;
+    let front = Front::start(&house, 1).await;
+    let client = house.catalog.client().await.unwrap();
+    let narrow = async |is_narrowed| {
+        client.set_narrowed(house.tenant, OperationId::from(MOVE), is_narrowed).await.unwrap();
+    };
+    let until = async |is_narrowed| {
+        let mut changed = front.map.changed();
+        let told = async {
+            while front.map.snapshot().route(house.tenant).unwrap().is_narrowed != is_narrowed {
+                changed.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, told).await.expect("the front is told");
+    };
+    narrow(true).await;
+    until(true).await;
+    let admin = house.database.connect().await;
+    admin.batch_execute(&format!("update moves set status = 'moved' where id = '{MOVE}'")).await.unwrap();
+    narrow(false).await;
+    until(false).await;
+    narrow(true).await;
+    let narrowed = "select count(*) from placements where narrowed";
+    assert_eq!(admin.query_one(narrowed, &[]).await.unwrap().get::<_, i64>(0), 0, "by one that comes late");
+}
+
+#[tokio::test]
 async fn only_the_last_try_holds_a_tenant_and_lets_it_go() {
     let house = House::new().await;
     let (client, within) = (house.catalog.client().await.unwrap(), Duration::from_secs(1));

@@ -104,6 +104,7 @@ mod tests {
             max_connections: None,
             terms: DatabaseTerms::default(),
             hold: None,
+            is_narrowed: false,
             revision: 1,
         };
         let login = LoginRoute {

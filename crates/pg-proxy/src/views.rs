@@ -102,7 +102,7 @@ impl PgProxy {
         let endpoint = route
             .and_then(|route| route.placement.as_ref())
             .and_then(|placement| snapshot.endpoint(&placement.cluster));
-        let most = route.zip(endpoint).map(|(route, endpoint)| self.front.pools.most(endpoint, route.terms));
+        let most = route.zip(endpoint).map(|(route, endpoint)| self.front.pools.most(endpoint, route));
         PgTenant {
             tenant: slug(id, snapshot),
             tenant_id: id,

@@ -36,6 +36,8 @@ pub struct Route {
     pub terms: DatabaseTerms,
     /// Its transactions are to wait, because it is being moved.
     pub hold: Option<Hold>,
+    /// It is to do with few backends, because it is about to be held.
+    pub is_narrowed: bool,
     /// The revision of the catalog that wrote this.
     pub revision: i64,
 }

@@ -127,6 +127,7 @@ fn route(number: u128, slug: &str, parent: Option<u128>) -> Route {
         max_connections: None,
         terms: DatabaseTerms::default(),
         hold: None,
+        is_narrowed: false,
         revision: 1,
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::moving::away::{AFTER, is_at_hand};
 use super::moving::{
     Hand, LONG, MoveInput, OfMove, PATIENCE, at_length, bring_configuration, hand, known, switch, tables_at,
+    widen,
 };
 use super::retried;
 use crate::moves::ends::place;
@@ -165,6 +166,7 @@ async fn remove_target(run: OfMove) -> Result<Value, StepError> {
     let control = run.deps();
     let hand = hand(&run).await?;
     known(control, &hand.record, hand.record.target.epoch.next()).await;
+    widen(control, hand.tenant.id, hand.record.id).await.map_err(retried)?;
     hand.moving.end_stream().await;
     control.moves.forget(hand.record.id);
     let (target, source) = (&hand.record.target, &hand.record.source);

@@ -146,6 +146,7 @@ async fn front(server: String) {
         max_connections: None,
         terms: DatabaseTerms::default(),
         hold: None,
+        is_narrowed: false,
         revision: 1,
     };
     let login = LoginRoute {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use insula_credentials::{ChannelKey, MasterKeys};
 use insula_domain::{ClusterName, DatabaseName, DatabaseTerms, Entropy, RoleName, Slug};
-use insula_route_map::{ClusterEndpoint, Snapshot};
+use insula_route_map::{ClusterEndpoint, Route, Snapshot};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
@@ -92,31 +92,39 @@ pub(crate) struct LiveTerms {
     weight: AtomicU32,
     backends: AtomicU32,
     warm: AtomicU32,
+    is_narrowed: AtomicBool,
 }
 
 impl LiveTerms {
-    pub fn new(terms: DatabaseTerms) -> Self {
-        let Terms { weight, backends, warm } = terms_of(terms);
-        Self { weight: weight.into(), backends: backends.into(), warm: warm.into() }
+    pub fn new(route: &Route) -> Self {
+        let Terms { weight, backends, warm, is_narrowed } = terms_of(route);
+        let (weight, backends, warm) = (weight.into(), backends.into(), warm.into());
+        Self { weight, backends, warm, is_narrowed: is_narrowed.into() }
     }
 
     /// Holds from the next transaction on.
-    pub fn set(&self, terms: DatabaseTerms) {
-        let Terms { weight, backends, warm } = terms_of(terms);
+    pub fn set(&self, route: &Route) {
+        let Terms { weight, backends, warm, is_narrowed } = terms_of(route);
         self.weight.store(weight, Ordering::Relaxed);
         self.backends.store(backends, Ordering::Relaxed);
         self.warm.store(warm, Ordering::Relaxed);
+        self.is_narrowed.store(is_narrowed, Ordering::Relaxed);
     }
 
     fn get(&self) -> Terms {
         let load = |value: &AtomicU32| value.load(Ordering::Relaxed);
-        Terms { weight: load(&self.weight), backends: load(&self.backends), warm: load(&self.warm) }
+        Terms {
+            weight: load(&self.weight),
+            backends: load(&self.backends),
+            warm: load(&self.warm),
+            is_narrowed: self.is_narrowed.load(Ordering::Relaxed),
+        }
     }
 }
 
-fn terms_of(terms: DatabaseTerms) -> Terms {
-    let DatabaseTerms { weight, backends, backends_warm, .. } = terms;
-    Terms { weight, backends: backends.unwrap_or(0), warm: backends_warm }
+fn terms_of(route: &Route) -> Terms {
+    let DatabaseTerms { weight, backends, backends_warm, .. } = route.terms;
+    Terms { weight, backends: backends.unwrap_or(0), warm: backends_warm, is_narrowed: route.is_narrowed }
 }
 
 /// The pools of all clusters.
@@ -202,7 +210,7 @@ impl Pools {
     }
 
     /// The pools of a cluster, and what is shared of the way to one of them.
-    pub fn reach(&self, destination: Destination, terms: DatabaseTerms) -> (Arc<Cluster>, Arc<Destination>) {
+    pub fn reach(&self, destination: Destination, route: &Route) -> (Arc<Cluster>, Arc<Destination>) {
         let endpoint = &destination.endpoint;
         let limits = self.limits(endpoint);
         let mut clusters = lock(&self.clusters);
@@ -221,7 +229,7 @@ impl Pools {
             shared
         });
         drop(known);
-        shared.terms.set(terms);
+        shared.terms.set(route);
         (cluster, shared)
     }
 
@@ -235,6 +243,7 @@ impl Pools {
             warm_for: config.backend_warm_for,
             at_work: config.active_per_cluster_max.unwrap_or_else(|| places(endpoint, backends)),
             opening: places(endpoint, backends).div_ceil(2),
+            of_narrowed: places(endpoint, backends).div_ceil(2),
         }
     }
 
@@ -257,7 +266,7 @@ impl Pools {
             if let Some(endpoint) = snapshot.endpoint(&name) {
                 cluster.share().set_limits(self.limits(endpoint));
             }
-            let terms = |tenant| snapshot.route(tenant).map(|route| terms_of(route.terms));
+            let terms = |tenant| snapshot.route(tenant).map(|route| terms_of(route));
             let tasks = cluster.share().sweep((idle_since, now), |key| is_current(key, snapshot), terms);
             cluster.run(tasks);
             lock(&cluster.destinations).retain(|_, destination| destination.strong_count() > 0);
@@ -270,9 +279,9 @@ impl Pools {
         clusters.iter().flat_map(|cluster| cluster.share().holdings().collect::<Vec<_>>()).collect()
     }
 
-    /// The most backends that a tenant with these terms may have on a cluster.
-    pub fn most(&self, endpoint: &ClusterEndpoint, terms: DatabaseTerms) -> u32 {
-        self.limits(endpoint).of(terms_of(terms))
+    /// The most backends that a tenant may have on a cluster.
+    pub fn most(&self, endpoint: &ClusterEndpoint, route: &Route) -> u32 {
+        self.limits(endpoint).of(terms_of(route))
     }
 
     /// How many backends there are, and who waits, on all clusters.

@@ -56,6 +56,8 @@ pub(crate) struct Terms {
     pub backends: u32,
     /// Kept open while it is in use.
     pub warm: u32,
+    /// It is to do with few for now.
+    pub is_narrowed: bool,
 }
 
 /// Backends that can take each other's place.
@@ -91,12 +93,16 @@ pub(crate) struct Limits {
     /// as soon as the first of them is there: all at once they would be there
     /// together, and late.
     pub opening: u32,
+    /// Backends of a tenant that is about to be held: as few as still keep the
+    /// server at work.
+    pub of_narrowed: u32,
 }
 
 impl Limits {
     /// The most that a tenant may have.
     pub fn of(&self, terms: Terms) -> u32 {
-        if terms.backends == 0 { self.of_tenant } else { terms.backends.min(self.backends) }
+        let most = if terms.backends == 0 { self.of_tenant } else { terms.backends.min(self.backends) };
+        if terms.is_narrowed { most.min(self.of_narrowed) } else { most }
     }
 }
 

@@ -85,12 +85,12 @@ impl Way {
             endpoint: Arc::clone(endpoint),
             role,
             database: placement.database.clone(),
-            terms: LiveTerms::new(route.terms),
+            terms: LiveTerms::new(route),
             definitions: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             channel_key,
         };
-        Ok(front.pools.reach(destination, route.terms))
+        Ok(front.pools.reach(destination, route))
     }
 
     /// What answers and looks at its statements there, given what the server has

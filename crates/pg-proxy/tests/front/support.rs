@@ -183,6 +183,7 @@ impl World {
             max_connections: None,
             terms: DatabaseTerms::default(),
             hold: None,
+            is_narrowed: false,
             revision: self.next_revision(),
         };
         let login = LoginRoute {

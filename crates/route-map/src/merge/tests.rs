@@ -26,6 +26,7 @@ pub(crate) fn route(number: u128, slug: &str, revision: i64) -> Route {
         max_connections: Some(10),
         terms: DatabaseTerms::default(),
         hold: None,
+        is_narrowed: false,
         revision,
     }
 }

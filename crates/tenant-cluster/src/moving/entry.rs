@@ -84,6 +84,18 @@ pub async fn is_open(maintenance: &Client, place: &Place) -> Result<bool, Proble
     Ok(maintenance.query_one(LEFT, &parameters).await.map_err(db)?.get(0))
 }
 
+/// How many sessions of the tenant's roles the placement has.
+///
+/// # Errors
+/// Where the cluster is away.
+pub async fn sessions_at(maintenance: &Client, place: &Place) -> Result<u32, Problem> {
+    let parameters: [&(dyn ToSql + Sync); 2] = [&place.placement.database.as_str(), &names(place.tenant)];
+    let query =
+        "select count(*) from pg_stat_activity where datname = $1 and usename = any($2::text[]::name[])";
+    let count: i64 = maintenance.query_one(query, &parameters).await.map_err(db)?.get(0);
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 /// Makes the tenant's roles on the server of a placement to be, or brings those
 /// that are there to the password and the right to log in that they are to have.
 /// They get no entry, and what is set for them elsewhere stays.

@@ -31,7 +31,7 @@ use crate::{db, literal};
 
 pub use apply::{Hold, Marker, Stream, StreamFault, StreamProgress, StreamSpec};
 pub use copy::{Copied, CopyOptions, copy};
-pub use entry::{admit_roles, close, is_open, open};
+pub use entry::{admit_roles, close, is_open, open, sessions_at};
 pub use manifest::{Manifest, manifest};
 pub use objects::{
     ReplicationObjects, ReplicationRoom, StreamSlot, drop_publication, replication_objects, replication_room,

@@ -32,7 +32,7 @@ use crate::{Control, dedicated, own_objects, placements};
 use rows::{copy, end_reverse, end_stream, follow, reverse, verify};
 use switch::cutover;
 
-pub(super) use switch::switch;
+pub(super) use switch::{switch, widen};
 
 /// What runs about a move are asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -394,6 +394,7 @@ async fn settle(run: OfMove) -> Result<(), StepError> {
     let control = run.deps();
     let hand = hand(&run).await?;
     known(control, &hand.record, hand.record.target.epoch).await;
+    widen(control, hand.tenant.id, hand.record.id).await.map_err(retried)?;
     hand.moving.end_stream().await;
     control.moves.forget(hand.record.id);
     // The origin stays until the way back is closed: by it the stream back

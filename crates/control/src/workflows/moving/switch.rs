@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use insula_domain::MovePhase;
-use insula_domain::MoveStatus;
+use insula_domain::{MovePhase, MoveStatus, OperationId, TenantId};
 use insula_problem::{Code, Problem};
-use insula_tenant_cluster::moving::{Way, raise_sequences, sequences};
+use insula_tenant_cluster::moving::{Way, raise_sequences, sequences, sessions_at};
 use insula_tenant_move::cutover::{Outcome, cut_over, take_back};
 use insula_tenant_move::{Live, Moving, Task};
 use insula_workflow::StepError;
@@ -25,6 +24,12 @@ const TRIED_WITHIN: Duration = Duration::from_secs(3600);
 /// undone: half a minute after the first, as before the cutover
 /// ([`Retry::BRISK`](insula_workflow::Retry::BRISK)).
 const TRIED_AWAY: u32 = 10;
+
+/// The pause between two looks at how many backends the tenant has, how many
+/// looks in a row must find no fewer, and how long is looked at all.
+const NARROW_PAUSE: Duration = Duration::from_millis(20);
+const NARROW_ALIKE: u32 = 3;
+const NARROWED_WITHIN: Duration = Duration::from_millis(500);
 
 /// How many numbers of a sequence the tenant may draw until it is held, without
 /// a shared sequence having to be raised again.
@@ -87,7 +92,11 @@ pub(in crate::workflows) async fn switch(
             Err(problem) => return Box::pin(not_ready(run, moving, task, forsakes, problem)).await,
         };
         let live = Live::new(control.move_tools(), task.clone(), Some(stream)).forsaking_target(forsakes);
+        moving.telling(&control.catalog, narrow(control, &task)).await.map_err(retried)?;
         let outcome = moving.telling(&control.catalog, Box::pin(cut_over(&live, hold))).await;
+        if !matches!(outcome, Ok(Outcome::Committed)) {
+            widen(control, task.tenant, task.id).await.map_err(retried)?;
+        }
         tries += 1;
         moving.tell(|progress| progress.cutovers = tries);
         let outcome = match outcome {
@@ -112,6 +121,34 @@ pub(in crate::workflows) async fn switch(
             }
         }
     }
+}
+
+/// Has the fronts do with few backends of the tenant, and waits until those that
+/// are too many are gone. Each that is there when the tenant is held has to end
+/// at the source, and another one to be opened at the target, while its clients
+/// wait; on a machine with few processors that is most of their pause. That some
+/// are left, kept by their sessions, stops nothing.
+async fn narrow(control: &Control, task: &Task) -> Result<(), Problem> {
+    control.catalog.client().await?.set_narrowed(task.tenant, task.id, true).await?;
+    let maintenance = task.source.access.maintenance().await?;
+    let begun = tokio::time::Instant::now();
+    let (mut before, mut alike) = (u32::MAX, 0);
+    while alike < NARROW_ALIKE && begun.elapsed() < NARROWED_WITHIN {
+        tokio::time::sleep(NARROW_PAUSE).await;
+        let now = sessions_at(&maintenance, &task.source).await?;
+        alike = if now < before { 0 } else { alike + 1 };
+        before = before.min(now);
+    }
+    Ok(())
+}
+
+/// Lets the tenant have what its plan says again.
+pub(in crate::workflows) async fn widen(
+    control: &Control,
+    tenant: TenantId,
+    of: OperationId,
+) -> Result<(), Problem> {
+    control.catalog.client().await?.set_narrowed(tenant, of, false).await
 }
 
 /// Sequences that the target shares with others are raised before anybody is
@@ -144,11 +181,15 @@ async fn not_ready(
     problem: Problem,
 ) -> Result<(), StepError> {
     let control = run.deps();
+    let (tenant, id) = (task.tenant, task.id);
     let is_end = run.attempt() >= TRIED_AWAY;
     let live = Live::new(control.move_tools(), task, None).forsaking_target(forsakes);
     let why = problem.detail().to_owned();
     moving.telling(&control.catalog, async { moving.tell(|told| told.held_up_by = Some(why)) }).await;
-    match take_back(&live, problem).await.map_err(retried)? {
+    let outcome = take_back(&live, problem).await.map_err(retried)?;
+    // Who died within a try has left the tenant narrowed.
+    widen(control, tenant, id).await.map_err(retried)?;
+    match outcome {
         Outcome::Committed => Ok(()),
         Outcome::Cancelled => Err(StepError::fail(cancelled())),
         Outcome::TakenBack(problem) if is_end => Err(StepError::fail(problem)),

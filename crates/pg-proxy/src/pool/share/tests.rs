@@ -20,7 +20,7 @@ pub(super) fn key() -> PoolKey {
 
 pub(super) fn limits(backends: u32, of_tenant: u32) -> Limits {
     let (waiting_of_tenant, warm_for) = (10, Duration::from_secs(1));
-    Limits { backends, of_tenant, waiting_of_tenant, warm_for, at_work: 0, opening: u32::MAX }
+    Limits { backends, of_tenant, waiting_of_tenant, warm_for, at_work: 0, opening: u32::MAX, of_narrowed: 2 }
 }
 
 impl Usable for u32 {
@@ -33,7 +33,7 @@ impl Usable for u32 {
 const ENDED: u32 = u32::MAX;
 
 pub(super) fn weight(weight: u32) -> Terms {
-    Terms { weight, backends: 0, warm: 0 }
+    Terms { weight, backends: 0, warm: 0, is_narrowed: false }
 }
 
 fn warm(warm: u32) -> Terms {
@@ -318,6 +318,33 @@ fn a_plan_that_changes_holds_at_once() {
     let reader = PoolKey { read_only: true, ..key };
     let Acquired::Later(_, tasks) = share.acquire(reader, one, now, |_| true) else { panic!() };
     assert!(matches!(tasks[..], [Task::Replace(2, to)] if to.read_only), "{tasks:?}");
+}
+
+#[test]
+fn who_is_narrowed_gives_back_what_it_has_too_many_of_and_goes_on_with_the_rest() {
+    let (mut share, now, key) = (share(6, 6), Instant::now(), key());
+    let mut waiting: Vec<_> = (0..7).map(|_| ask(&mut share, key).0).collect();
+    for backend in 1..=6 {
+        assert!(share.opened(key, backend, OPENING, now).is_empty());
+    }
+    let narrow = Terms { is_narrowed: true, ..weight(1) };
+    assert!(share.sweep((now, now), |_| true, |_| Some(narrow)).is_empty(), "they are at work");
+    for backend in 1..=4 {
+        let tasks = share.release(key, backend, SOON, now);
+        assert!(matches!(tasks[..], [Task::Close(_, it)] if it == backend), "{tasks:?}");
+        assert!(given(&mut waiting[6]).is_none());
+        assert!(share.closed(key, now).is_empty(), "none is opened instead");
+    }
+    assert!(share.release(key, 5, SOON, now).is_empty());
+    assert_eq!(given(&mut waiting[6]), Some(5), "who waits is served by those that stay");
+    assert!(share.release(key, 6, SOON, now).is_empty() && share.release(key, 5, SOON, now).is_empty());
+    assert_eq!(share.tally(), Tally { open: 2, idle: 2, waiting: 0 });
+    assert_eq!(share.limits.of(Terms { backends: 1, ..narrow }), 1, "a plan that allows less");
+    // Later it may have more again.
+    for _ in 0..2 {
+        assert!(matches!(share.acquire(key, weight(1), now, |_| true), Acquired::Now(_)));
+    }
+    assert!(matches!(ask(&mut share, key).1[..], [Task::Open(_)]));
 }
 
 #[test]

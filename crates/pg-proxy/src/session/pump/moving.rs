@@ -18,7 +18,7 @@ impl Pump {
         let snapshot = front.parts.routes.snapshot();
         let way = &self.source.way;
         if let Some(route) = snapshot.route(way.tenant) {
-            self.source.destination.terms.set(route.terms);
+            self.source.destination.terms.set(route);
             self.entry.vital.limit(&route.terms);
         }
         if let Some(target) = way.target(&snapshot) {
