@@ -158,6 +158,25 @@ async fn a_try_begins_behind_a_commit_that_is_under_way() {
     assert_eq!(next.await.unwrap().unwrap().epoch, Epoch(4), "it does not see what it has waited for");
 }
 
+/// Not for ever: a process may be suspended in the midst of its commit, or cut off.
+#[tokio::test]
+async fn a_commit_of_which_nothing_more_is_heard_is_not_waited_for_for_ever() {
+    let house = House::new().await;
+    let first = house.client().await.next_try(house.record.id).await.unwrap().unwrap();
+    let mut client = house.client().await;
+    client.prepare_cutover().await.unwrap();
+    let change = client.change(Author::new("test", NOW)).await.unwrap();
+    assert!(change.cut_over(&house.cutover(first.number)).await.unwrap());
+    change.audit("tenant.moved", Some(house.record.tenant), "acme", &json!({})).await.unwrap();
+
+    let other = house.client().await;
+    let next = timeout(Duration::from_secs(60), other.next_try(house.record.id)).await;
+    let next = next.expect("it is waited for").unwrap().unwrap();
+    assert_eq!(next.epoch, Epoch(3), "canary: nothing was committed");
+    change.commit().await.unwrap_err();
+    assert!(house.commits(next.number).await);
+}
+
 #[tokio::test]
 async fn both_ends_of_a_move_have_their_room() {
     let house = House::new().await;
