@@ -9,12 +9,13 @@ mod stream_support;
 use insula_domain::DatabaseName;
 use insula_domain::Isolation::{Database, Pool, Schema};
 use insula_tenant_cluster::moving::{
-    Seat, StreamFault, create_origin, create_slot, drop_slot, open, publish, remove_stream,
+    Place, Seat, StreamFault, create_origin, create_slot, drop_slot, open, publish, remove_stream,
 };
 use insula_tenant_cluster::{drop_database, drop_roles, drop_schemas, purge_pool_rows};
 use stream_support::moving_support::roles;
 use stream_support::moving_support::schema_support::maintenance;
 use stream_support::*;
+use tokio_postgres::error::SqlState;
 
 const SMALL: &str = "create table items (id int primary key, what text not null default '')";
 
@@ -61,6 +62,29 @@ async fn a_late_worker_removes_nothing_of_a_tenant_that_has_come_again() {
     }
 }
 
+/// It is not dead: its connections are open, and what it has begun to write with
+/// them is locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_suspended_in_the_midst_of_a_copy_holds_nobody_up_who_removes() {
+    let tenant = new_tenant();
+    let end = End::new(Schema, tenant, &versions(&[SMALL])).await;
+    let (access, placement) = (&end.place.access, &end.place.placement);
+    let suspended = end.place.connect().await.unwrap();
+    suspended.batch_execute("begin; insert into items values (1)").await.unwrap();
+    let heir = Seat::take(access, tenant).await.unwrap();
+    let remove = format!("set lock_timeout = '100ms'; drop table {}.items", placement.schema);
+    let waits = end.admin.batch_execute(&remove).await.unwrap_err();
+    assert_eq!(waits.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "canary: it would be waited for");
+    // Another tenant's move there is none of its business.
+    let neighbour = Place { tenant: new_tenant(), ..end.place.clone() }.connect().await.unwrap();
+    heir.end_at(&placement.database).await.unwrap();
+    let removed = drop_schemas(&heir, &placement.database, &placement.schema, None);
+    tokio::time::timeout(PATIENCE, removed).await.expect("nobody is in the way").unwrap();
+    suspended.batch_execute("commit").await.unwrap_err();
+    neighbour.batch_execute("select 1").await.unwrap();
+    drop_roles(&heir, tenant).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_worker_drops_no_database() {
     let tenant = new_tenant();
@@ -68,7 +92,7 @@ async fn a_late_worker_drops_no_database() {
     let name = DatabaseName::from_stored(format!("late_{}", new_id().simple()));
     let late = Seat::take(&end.place.access, tenant).await.unwrap();
     let heir = Seat::take(&end.place.access, tenant).await.unwrap();
-    maintenance().await.batch_execute(&format!("create database {name}")).await.unwrap();
+    maintenance().await.batch_execute(&format!("create database {name} template template0")).await.unwrap();
     let there = format!("select count(*) from pg_database where datname = '{name}'");
     drop_database(&late, &name).await.unwrap_err();
     assert_eq!(one(&end.admin, &there).await, "1");

@@ -33,12 +33,17 @@ pub async fn manifest(control: &Control, record: &MoveRecord, end: &MoveEnd) -> 
     Ok(json!({"rows": counted.rows, "tables": counted.tables}))
 }
 
-/// Removes the tenant's rows, schema or database at an end, and nothing else.
+/// Removes the tenant's rows, schema or database at an end, and nothing else. A
+/// worker that was suspended in the midst of something there is not waited for.
 ///
 /// # Errors
 /// Where the cluster is away, or the seat has been taken.
 pub async fn space(seat: &Seat, tenant: &TenantRecord, end: &MoveEnd) -> Result<(), Problem> {
-    placements::remove_rows_through(seat, &as_if_at(tenant, end)).await.map(drop)
+    let there = as_if_at(tenant, end);
+    if let Some(placement) = &there.placement {
+        seat.end_at(&placement.database).await?;
+    }
+    placements::remove_rows_through(seat, &there).await.map(drop)
 }
 
 /// Removes all of the tenant at an end, while it is at the other; what that was.

@@ -176,6 +176,17 @@ impl Seat {
         Ok(seat)
     }
 
+    /// Ends what earlier workers of the tenant's moves have open in a database of
+    /// the server, and waits until that is gone. One that was suspended in the midst
+    /// of a copy, or cut off, has tables locked that are to be removed.
+    ///
+    /// # Errors
+    /// Where the seat has been taken, or one of those sessions does not end within 10 s.
+    pub async fn end_at(&self, database: &DatabaseName) -> Result<(), Problem> {
+        let there = format!("application_name = $1 and datname = {}", literal(database.as_str()));
+        self.end_others(&there, &session_name(self.tenant)).await
+    }
+
     /// Ends the sessions of an earlier worker, and waits until they are gone.
     async fn end_others(&self, which: &str, name: &str) -> Result<(), Problem> {
         let end = format!(
