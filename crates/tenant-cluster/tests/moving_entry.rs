@@ -7,7 +7,7 @@ mod moving_support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use insula_domain::Isolation;
@@ -16,12 +16,30 @@ use moving_support::schema_support::{maintenance, new_tenant, one, versions};
 use moving_support::{End, tenant_roles};
 use tokio_postgres::NoTls;
 
+/// Longer than any wait of a test that passes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const TABLE: &str = "create table t (id bigint generated always as identity primary key, a int)";
 
 /// Whether the tenant gets in.
 async fn gets_in(end: &End, read_only: bool) -> bool {
     let role = &moving_support::roles(end.place.tenant)[usize::from(read_only)];
     tokio_postgres::connect(&end.database.url_as(role.as_str(), role.as_str()), NoTls).await.is_ok()
+}
+
+/// Waits until no session of the tenant's is listed there: one that has ended is
+/// for some milliseconds more, and counts for whoever closes the door then.
+async fn until_nobody_is_there(end: &End) {
+    let [first, second] = moving_support::roles(end.place.tenant);
+    let there = format!(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and usename in ('{first}', '{second}')"
+    );
+    let begun = Instant::now();
+    while one(&end.admin, &there).await != "0" {
+        assert!(begun.elapsed() < PATIENCE, "they do not end");
+        tokio::time::sleep(Duration::from_millis(2)).await; // between two looks, not for an effect
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +54,7 @@ async fn a_closed_placement_has_nobody_of_the_tenant() {
         open(&seat, &end.place).await.unwrap();
         assert!(is_open(&admin, &end.place).await.unwrap(), "canary: {isolation:?}");
         assert!(gets_in(&end, false).await && gets_in(&end, true).await);
+        until_nobody_is_there(&end).await;
 
         let sessions = join_all((0..20).map(|_| end.session())).await;
         let writer = end.session().await;
@@ -50,6 +69,7 @@ async fn a_closed_placement_has_nobody_of_the_tenant() {
         assert_eq!(rows, "0", "what was not committed is gone");
         assert!(!is_open(&admin, &end.place).await.unwrap());
         assert!(!gets_in(&end, false).await && !gets_in(&end, true).await);
+        until_nobody_is_there(&end).await;
         let begun = Instant::now();
         assert_eq!(close(&seat, &end.place).await.unwrap(), 0);
         println!("{isolation:?}: closed again in {:?}", begun.elapsed());

@@ -7,14 +7,29 @@ mod moving_support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use insula_domain::Isolation;
 use insula_problem::Code;
-use insula_tenant_cluster::moving::{raise_sequences, sequences, set_sequences};
+use insula_tenant_cluster::moving::{Place, Sequence, raise_sequences, sequences, set_sequences};
 use moving_support::End;
 use moving_support::schema_support::{new_tenant, one, versions};
+use tokio_postgres::Client;
+
+/// Longer than any wait of a test that passes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sets them as a cutover does, which is tried again where others who draw hold
+/// one for too long.
+async fn set(client: &Client, place: &Place, from: &[Sequence]) {
+    let begun = Instant::now();
+    while let Err(problem) = set_sequences(client, place, from).await {
+        assert_eq!(problem.code(), Code::Unavailable, "{}", problem.chain());
+        assert!(begun.elapsed() < PATIENCE, "they are never let go");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_ones_only_go_on_while_others_draw() {
@@ -25,10 +40,10 @@ async fn shared_ones_only_go_on_while_others_draw() {
     let pool = Arc::new(End::new(Isolation::Pool, tenant, &plain).await);
     let at_pool = pool.place.connect().await.unwrap();
     let at_silo = silo.place.connect().await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let drawers: Vec<_> = (0..3)
         .map(|_| {
-            let (pool, stop) = (Arc::clone(&pool), Arc::clone(&stop));
+            let (pool, stop, count) = (Arc::clone(&pool), Arc::clone(&stop), Arc::clone(&count));
             tokio::spawn(async move {
                 let client = pool.place.connect().await.unwrap();
                 let mut drawn = Vec::new();
@@ -36,6 +51,7 @@ async fn shared_ones_only_go_on_while_others_draw() {
                     drawn.push(
                         client.query_one("select nextval('t_id_seq')", &[]).await.unwrap().get::<_, i64>(0),
                     );
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
                 drawn
             })
@@ -49,7 +65,12 @@ async fn shared_ones_only_go_on_while_others_draw() {
         last = value + [3, -1, 40, 0][round % 4];
         at_silo.batch_execute(&format!("select setval('t_id_seq', {})", last.max(1))).await.unwrap();
         let from = sequences(&at_silo, &silo.place).await.unwrap();
-        set_sequences(&at_pool, &pool.place, &from).await.unwrap();
+        set(&at_pool, &pool.place, &from).await;
+    }
+    let begun = Instant::now();
+    while count.load(Ordering::Relaxed) <= 100 {
+        assert!(begun.elapsed() < PATIENCE, "nobody draws");
+        tokio::task::yield_now().await;
     }
     stop.store(true, Ordering::Relaxed);
     let drawn: Vec<i64> = join_all(drawers).await.into_iter().flat_map(Result::unwrap).collect();

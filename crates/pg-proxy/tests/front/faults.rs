@@ -29,7 +29,7 @@ const BACKENDS: u32 = 6;
 
 /// Until all are served again after a fault: the server's own recovery, and a
 /// wait for a backend that was opened in vain.
-const RECOVERY: Duration = Duration::from_secs(40);
+const RECOVERY: Duration = Duration::from_secs(80);
 
 /// A stall that outlasts what a backend may take to be opened.
 const STALL: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ impl Scene {
     async fn end(self) -> (Vec<Story>, Vec<Row>, TestServer) {
         let Self { server, tenants, crowd, world } = self;
         // By itself, without a new front: each is served again.
-        crowd.until_each_commits(5, RECOVERY).await;
+        crowd.until_each_commits(8, RECOVERY).await;
         let stories = crowd.stop().await;
         assert!(!world.served.is_finished());
         let admin = server.connect("postgres").await;

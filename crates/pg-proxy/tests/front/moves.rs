@@ -18,10 +18,11 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 use uuid::Uuid;
 
+use crate::cancel::{HELD_UP, holds_up};
 use crate::raw::{Raw, letters};
 use crate::support::{IN_USE, PATIENCE, Tenant, World, connect, one, words};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = PATIENCE;
 
 /// Another cluster, with the same server.
 const OTHER: &str = "d";
@@ -268,12 +269,17 @@ async fn what_is_sent_ahead_of_the_answers_waits_too() {
     let world = World::start().await;
     let mut tenant = world.tenant("acme").await;
     let (mut raw, _) = Raw::session(&world, &tenant).await;
-    raw.query("select pg_sleep(0.3)").await;
-    world.until_backends(&tenant, "wait_event = 'PgSleep'", 1).await;
+    raw.query("create table t (x int)").await;
+    raw.until_ready().await;
+    let schema = &tenant.route.placement.as_ref().unwrap().schema;
+    let in_the_way = holds_up(&world, &format!("{schema}.t")).await;
+    raw.query("select count(*) from t").await;
+    world.until_backends(&tenant, HELD_UP, 1).await;
     world.hold_now(&mut tenant, 1).await;
     let watcher = world.connect(&world.tenant("watcher").await).await;
     raw.query("begin; select 1").await;
     raw.query("select 2").await;
+    in_the_way.batch_execute("rollback").await.unwrap();
     world.until_quiet(1).await;
     assert_eq!(letters(&raw.until_ready().await), "TDCZ");
     assert_eq!(one(&watcher, "select 'on'").await, "on");
@@ -302,9 +308,13 @@ async fn when_its_time_is_over_all_goes_on_as_before() {
     let clients = sessions(&world, &tenant, 2).await;
     clients[0].batch_execute("begin").await.unwrap();
     let began = Instant::now();
-    world.hold(&mut tenant, 1, Duration::from_millis(150));
-    assert_eq!(asks(&clients[1], "select 'on'").await.unwrap().unwrap(), "on");
-    assert!(began.elapsed() >= Duration::from_millis(140));
+    // Long enough for the question to come within it.
+    let within = Duration::from_secs(2);
+    world.hold(&mut tenant, 1, within);
+    let held = asks(&clients[1], "select 'on'");
+    world.until_waiting(1).await;
+    assert_eq!(held.await.unwrap().unwrap(), "on");
+    assert!(began.elapsed() + Duration::from_millis(10) >= within);
     clients[0].batch_execute("commit").await.unwrap();
     assert_eq!(world.until_released(1).await.1, 1);
     // The same hold is over for good, whatever else changes; another one is not.

@@ -46,10 +46,11 @@ async fn nonsense_is_refused_as_such() {
 
 #[tokio::test]
 async fn half_a_packet_is_waited_for_only_so_long() {
-    let startup_timeout = Duration::from_millis(300);
-    let config = PgProxyConfig { startup_timeout, ..PgProxyConfig::default() };
-    let world = World::start_with(config, None).await;
+    let world = World::start().await;
     let tenant = world.tenant("acme").await;
+    let client = world.connect(&tenant).await;
+    let startup_timeout = Duration::from_secs(1);
+    world.proxy.set_config(PgProxyConfig { startup_timeout, ..PgProxyConfig::default() });
     for half in [&b""[..], &[0, 0], &[0, 0, 0, 50, 0, 3, 0, 0, b'u', b's']] {
         let (mut raw, began) = (Raw::connect(&world).await, Instant::now());
         raw.send(half).await;
@@ -72,8 +73,7 @@ async fn half_a_packet_is_waited_for_only_so_long() {
     assert_eq!(raw.next().await.unwrap().tag, tag::AUTHENTICATION);
     assert_eq!(raw.refusal().await.0, "57014");
     // A session that is in is not touched by this.
-    let client = world.connect(&tenant).await;
-    let slept = client.query_one("select pg_sleep(0.5)::text", &[]).await;
+    let slept = client.query_one("select pg_sleep(1.5)::text", &[]).await;
     assert!(slept.is_ok());
 }
 

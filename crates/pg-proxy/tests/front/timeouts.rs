@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use insula_domain::PoolMode;
 use insula_pg_proxy::PgProxyConfig;
 use insula_pg_wire::backend::{parse_error, tag};
+use insula_pg_wire::frontend;
 use insula_route_map::Rows;
 use insula_testkit::postgres;
 use tokio::io::copy_bidirectional;
@@ -19,6 +20,10 @@ use tokio_postgres::error::Severity;
 use crate::support::{IN_USE, PATIENCE, Tenant, World, one, pair, words};
 
 const SHORT: Duration = Duration::from_millis(300);
+
+/// What six sleeps of half a second are longer than together, and none of them
+/// alone, however busy the machine is.
+const SUM: Duration = Duration::from_secs(2);
 
 /// Asleep for longer than any test.
 const ASLEEP: &str = "wait_event = 'PgSleep'";
@@ -50,13 +55,18 @@ const LIFTS: [&str; 5] = [
 #[tokio::test]
 async fn no_client_lifts_the_limit_of_its_plan() {
     let world = World::start().await;
-    let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+    let mut tenant = with_statements_of(&world, "acme", None).await;
+    let limit = |tenant: &mut Tenant, limit| {
+        world.change(tenant, |route| route.terms.statement_timeout = limit);
+    };
     let setup = world.connect(&tenant).await;
     let patient = "create function patient() returns void language plpgsql set statement_timeout = 0 as
                    $$ begin perform set_config('statement_timeout', '0', false); perform pg_sleep(600); end $$";
     setup.batch_execute(patient).await.unwrap();
     for lift in LIFTS {
         let client = world.connect(&tenant).await;
+        // Only for what sleeps: on a busy machine anything may take so long.
+        limit(&mut tenant, Some(SHORT));
         let began = Instant::now();
         let error = timeout(PATIENCE, client.batch_execute(lift)).await.expect(lift).unwrap_err();
         assert!(began.elapsed() >= SHORT, "{lift}: too early");
@@ -66,10 +76,12 @@ async fn no_client_lifts_the_limit_of_its_plan() {
         assert_eq!(error.parsed_severity(), Some(Severity::Error), "{lift}");
         assert!(error.detail().unwrap().contains("300 ms"), "{lift}");
         // The session goes on.
+        limit(&mut tenant, None);
         client.batch_execute("rollback").await.unwrap();
         assert_eq!(one(&client, "select 'here'").await, "here", "{lift}");
     }
     // By the extended protocol too, and where it is asked for at the start.
+    limit(&mut tenant, Some(SHORT));
     let mut config = world.config(&tenant);
     config.options("-c statement_timeout=0");
     let client = crate::support::connect(&config).await.unwrap();
@@ -99,29 +111,31 @@ async fn without_a_limit_or_below_it_nothing_is_cancelled() {
 #[tokio::test]
 async fn each_statement_counts_for_itself() {
     let world = World::start().await;
-    let tenant = with_statements_of(&world, "acme", Some(Duration::from_millis(800))).await;
+    let tenant = with_statements_of(&world, "acme", Some(SUM)).await;
     let client = world.connect(&tenant).await;
     client.batch_execute("begin").await.unwrap();
     for _ in 0..6 {
-        client.query("select pg_sleep(0.3)", &[]).await.unwrap();
+        client.query("select pg_sleep(0.5)", &[]).await.unwrap();
     }
     client.batch_execute("commit").await.unwrap();
     // What is sent at once is one, of which the server says nothing before it is done.
-    let error = client.batch_execute(&"select pg_sleep(0.3); ".repeat(6)).await.unwrap_err();
+    let error = client.batch_execute(&"select pg_sleep(0.5); ".repeat(6)).await.unwrap_err();
     assert_eq!(words(&error).2, "insula: statement_timeout");
 }
 
 #[tokio::test]
 async fn copying_counts_too() {
     let world = World::start().await;
-    let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+    let mut tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
     let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
     raw.query("copy (select pg_sleep(600)) to stdout").await;
     let messages = raw.until_ready().await;
     let error = messages.iter().find(|message| message.tag == tag::ERROR_RESPONSE).expect("an error");
     assert_eq!(parse_error(&error.body).unwrap().0, "57014");
+    world.change(&mut tenant, |route| route.terms.statement_timeout = None);
     raw.query("create table t (x int)").await;
-    raw.until_ready().await;
+    assert_eq!(crate::raw::letters(&raw.until_ready().await), "CZ");
+    world.change(&mut tenant, |route| route.terms.statement_timeout = Some(SHORT));
     // The server does not mind a cancel while it waits for data: the session ends.
     raw.query("copy t from stdin").await;
     let last = timeout(PATIENCE, raw.rest()).await.unwrap();
@@ -166,7 +180,8 @@ async fn who_has_said_goodbye_has_no_more_time_than_others() {
          exception when query_canceled then null; end; end loop; end $$",
     ] {
         let world = World::start().await;
-        let tenant = with_statements_of(&world, "acme", Some(SHORT)).await;
+        // Long enough to be seen asleep.
+        let tenant = with_statements_of(&world, "acme", Some(Duration::from_secs(3))).await;
         let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
         raw.query(text).await;
         raw.send(GOODBYE).await;
@@ -176,14 +191,14 @@ async fn who_has_said_goodbye_has_no_more_time_than_others() {
     }
     // The canary: it goes on where there is no limit, or a longer one for each statement.
     let world = World::start().await;
-    let limits = [("acme", None), ("globex", Some(Duration::from_millis(800)))];
+    let limits = [("acme", None), ("globex", Some(SUM))];
     for (slug, limit) in limits {
         let tenant = with_statements_of(&world, slug, limit).await;
         let client = world.connect(&tenant).await;
         client.batch_execute("create table t (x text)").await.unwrap();
         let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
-        for _ in 0..4 {
-            raw.query("select pg_sleep(0.3)").await;
+        for _ in 0..6 {
+            raw.query("select pg_sleep(0.5)").await;
         }
         raw.query("insert into t select 'done'").await;
         raw.send(GOODBYE).await;
@@ -213,13 +228,16 @@ async fn a_transaction_that_nobody_goes_on_with_is_ended() {
     for pool_mode in [PoolMode::Transaction, PoolMode::Session] {
         let config = PgProxyConfig { pool_mode, ..PgProxyConfig::default() };
         let world = World::start_with(config, None).await;
-        let tenant = with_idle_of(&world, SHORT).await;
+        let tenant = with_idle_of(&world, Duration::from_secs(1)).await;
         let client = world.connect(&tenant).await;
         client.batch_execute("create table t (x int)").await.unwrap();
-        client.batch_execute("begin; set idle_in_transaction_session_timeout = 0").await.unwrap();
-        client.batch_execute("insert into t values (1)").await.unwrap();
-        // At work it is not idle.
-        client.batch_execute("select pg_sleep(0.8)").await.unwrap();
+        // One right behind the other: what waits for the test is idle. At work it is not.
+        let (begun, entered, slept) = tokio::join!(
+            client.batch_execute("begin; set idle_in_transaction_session_timeout = 0"),
+            client.batch_execute("insert into t values (1)"),
+            client.batch_execute("select pg_sleep(2)"),
+        );
+        begun.and(entered).and(slept).unwrap();
         world.until_backends(&tenant, "state like 'idle in transaction%'", 0).await;
         let other = world.connect(&tenant).await;
         assert_eq!(one(&other, "select count(*)::text from t").await, "0", "it was rolled back");
@@ -232,8 +250,14 @@ async fn who_is_ended_is_told_why() {
     let world = World::start().await;
     let tenant = with_idle_of(&world, SHORT).await;
     let (mut raw, _) = crate::raw::Raw::session(&world, &tenant).await;
-    for text in ["begin", "selec"] {
-        raw.query(text).await;
+    // Both at once: in between it would be idle.
+    raw.write(|out| {
+        for text in [&b"begin"[..], b"selec"] {
+            frontend::put_query(out, text).unwrap();
+        }
+    })
+    .await;
+    for _ in 0..2 {
         raw.until_ready().await;
     }
     let last = timeout(PATIENCE, raw.rest()).await.expect("a failed transaction is one too");

@@ -21,7 +21,7 @@ pub use moving_support::End;
 pub use moving_support::schema_support::{new_tenant, one, versions};
 
 /// Longer than any wait of a test that passes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn new_id() -> Uuid {
     let mut bytes = [0; 16];
