@@ -93,11 +93,11 @@ async fn secrets_are_shown_once_and_never_logged() {
         assert!(audit.out.contains(action), "{action}: {}", audit.out);
     }
     assert!(world.run(&["login", "revoke", "acme", "reporting"]).ok);
-    // The push reaches the front within two seconds, and then the session is over.
+    // The push reaches the front long before everything is read again, every 30 s, and then the session is over.
     let begun = std::time::Instant::now();
     while client.simple_query("select 1").await.is_ok() {
         assert!(
-            begun.elapsed() < std::time::Duration::from_secs(2),
+            begun.elapsed() < std::time::Duration::from_secs(20),
             "the session of a revoked login goes on"
         );
     }

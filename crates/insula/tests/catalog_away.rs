@@ -64,12 +64,12 @@ async fn a_catalog_that_hangs_is_as_one_that_is_away() {
     assert!(stopped > 2, "the server and its sessions");
     let begun = Instant::now();
     assert_eq!(world.http("GET", "/readyz", None, None).unwrap().0, 503);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     for _ in 0..3 {
         let begun = Instant::now();
         let create = ["tenant", "create", "late", "--tier", "free", "--region", "us-east-1"];
         world.run(&create).failed_with("catalog_unavailable");
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     }
     open.query("select * from products", &[]).await.unwrap();
     insula_testkit::connect(&url).await.query("select * from products", &[]).await.unwrap();

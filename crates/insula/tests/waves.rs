@@ -152,7 +152,7 @@ async fn a_rollout_pauses_between_waves_and_survives_kill_9() {
     });
     // Nobody waits behind the version for longer than it waits itself.
     let client = world.connect("t1").await;
-    tokio::time::timeout(Duration::from_secs(3), client.query("select id from a", &[]))
+    tokio::time::timeout(Duration::from_secs(30), client.query("select id from a", &[]))
         .await
         .unwrap()
         .unwrap();

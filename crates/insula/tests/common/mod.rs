@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod programs;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -26,7 +27,7 @@ pub const TENANTS: [(&str, &str, &str); 4] = [
 ];
 
 /// The longest that anything may take before the test says so.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Insula with a catalog server and one server of each of two regions.
 pub struct World {
@@ -178,19 +179,27 @@ last_port = {last}
 
     /// Starts `insula serve` with further variables of the environment.
     pub fn serve(&mut self, environment: &[(&str, &str)]) {
-        let log =
-            std::fs::File::options().create(true).append(true).open(self.folder.join("insula.log")).unwrap();
+        self.process = Some(self.command("insula.log", None, environment).spawn().unwrap());
+    }
+
+    /// Starts it with these roles and no others.
+    pub fn serve_as(&mut self, roles: &str) {
+        self.process = Some(self.command("insula.log", Some(roles), &[]).spawn().unwrap());
+    }
+
+    /// `insula serve`, with all roles or some, which logs to a file of this name.
+    fn command(&self, log: &str, roles: Option<&str>, environment: &[(&str, &str)]) -> Command {
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
         let mut command = Command::new(INSULA);
         command
             .args(["serve", "--config", &self.config()])
+            .args(roles.into_iter().flat_map(|roles| ["--roles", roles]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .env_remove("INSULA_CRASH_AT");
-        for (name, value) in environment {
-            command.env(name, value);
-        }
-        self.process = Some(command.spawn().unwrap());
+            .env_remove("INSULA_CRASH_AT")
+            .envs(environment.iter().copied());
+        command
     }
 
     /// Waits until it answers that it is ready.

@@ -7,22 +7,29 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
 
+#[path = "../common/mod.rs"]
 mod common;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod checker;
+mod clients;
+mod suspended;
+
 use std::time::{Duration, Instant};
 
+use checker::{Checker, Door};
+use clients::{Writer, check_rows, ids, tenant};
 use common::World;
+use common::worker::process_state;
 use serde_json::Value;
-use tokio::task::JoinHandle;
 
 /// How long until a process that shall kill itself has done so.
-const UNTIL_KILLED: Duration = Duration::from_secs(60);
+const UNTIL_KILLED: Duration = Duration::from_secs(120);
 
 /// How long until a move that was taken over has come to its end.
-const UNTIL_ENDED: Duration = Duration::from_secs(60);
+const UNTIL_ENDED: Duration = Duration::from_secs(120);
+
+/// What a tenant has before it moves.
+const ROWS: i64 = 50;
 
 /// The steps of `tenant.move`.
 const STEPS: [&str; 10] = [
@@ -53,85 +60,18 @@ struct Way {
 const POOL_TO_SCHEMA: Way = Way { tier: "free", isolation: "schema" };
 const SCHEMA_TO_POOL: Way = Way { tier: "standard", isolation: "pool" };
 
-/// A client that writes numbers and remembers those that were acknowledged. It
-/// connects again where its front has died.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<i64>>,
+/// The doors of a tenant that goes one of these ways, on one server.
+fn doors(world: &World) -> [Door; 2] {
+    ["insula_pool", "insula_schemas"].map(|database| Door { url: world.us.url("postgres"), database })
 }
 
-impl Writer {
-    fn start(url: String) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            let (mut acknowledged, mut next) = (Vec::new(), 1_000_i64);
-            while !stopped.load(Ordering::SeqCst) {
-                let Ok((client, connection)) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await
-                else {
-                    tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
-                    continue;
-                };
-                let connection = tokio::spawn(connection);
-                while !stopped.load(Ordering::SeqCst) {
-                    let write = format!(
-                        "insert into customers (id, email, name) values ({next}, '{next}@example.com', 'n')"
-                    );
-                    next += 1;
-                    match client.batch_execute(&write).await {
-                        Ok(()) => acknowledged.push(next - 1),
-                        Err(_) => break,
-                    }
-                    tokio::time::sleep(Duration::from_millis(2)).await; // the pace of a client
-                }
-                connection.abort();
-            }
-            acknowledged
-        });
-        Self { stop, task }
-    }
-
-    async fn stop(self) -> Vec<i64> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.task.await.unwrap()
-    }
+/// Those of one that goes to the other region.
+fn doors_of_regions(world: &World) -> [Door; 2] {
+    [&world.us, &world.eu].map(|server| Door { url: server.url("postgres"), database: "insula_schemas" })
 }
 
-/// Looks all the time whether both placements let the tenant in.
-struct Checker {
-    stop: Arc<AtomicBool>,
-    looks: Arc<AtomicU64>,
-    task: JoinHandle<u64>,
-}
-
-impl Checker {
-    /// On one server, so that one look sees both entries at one moment.
-    async fn start(world: &World, tenant: &Value) -> Self {
-        let role = tenant["placement"]["role"].as_str().unwrap();
-        let look = format!(
-            "select has_database_privilege('{role}', 'insula_pool', 'connect')
-                 and has_database_privilege('{role}', 'insula_schemas', 'connect')"
-        );
-        let client = world.us.connect("postgres").await;
-        let (stop, looks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted) = (stop.clone(), looks.clone());
-        let task = tokio::spawn(async move {
-            let mut both = 0;
-            while !stopped.load(Ordering::SeqCst) {
-                both += u64::from(client.query_one(&look, &[]).await.unwrap().get::<_, bool>(0));
-                counted.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(1)).await; // between two looks
-            }
-            both
-        });
-        Self { stop, looks, task }
-    }
-
-    /// How often both were open, of how many looks.
-    async fn stop(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::SeqCst);
-        (self.task.await.unwrap(), self.looks.load(Ordering::SeqCst))
-    }
+fn checker(doors: [Door; 2], tenant: &Value) -> Checker {
+    Checker::start(doors, tenant["placement"]["role"].as_str().unwrap())
 }
 
 /// The tenant's last move.
@@ -155,23 +95,6 @@ fn until(world: &World, slug: &str, statuses: &[&str], point: &str) -> Value {
     }
 }
 
-/// The ids that a tenant has, each as often as it has it.
-async fn ids(world: &World, slug: &str) -> Vec<i64> {
-    let client = world.connect(slug).await;
-    let rows = client.query("select id from customers order by id", &[]).await.unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
-}
-
-/// Every acknowledged write is there, and no row twice. One that was not
-/// acknowledged may be there.
-async fn check_rows(world: &World, slug: &str, acknowledged: &[i64], point: &str) {
-    let there = ids(world, slug).await;
-    let distinct: BTreeSet<_> = there.iter().copied().collect();
-    assert_eq!(distinct.len(), there.len(), "{point}: rows are there twice");
-    let lost: Vec<_> = acknowledged.iter().filter(|id| !distinct.contains(id)).collect();
-    assert!(lost.is_empty(), "{point}: acknowledged writes are lost: {lost:?}");
-}
-
 /// Starts the process anew, so that it ends at the point.
 fn serve_until(world: &mut World, point: &str) {
     world.kill_9();
@@ -186,29 +109,14 @@ fn serve_again(world: &mut World, point: &str) {
     world.wait_ready();
 }
 
-/// A tenant with some rows.
-async fn tenant(world: &World, slug: &str, way: Way) -> Value {
-    let tenant = world.create(slug, way.tier, "us-east-1");
-    rows(world, slug).await;
-    tenant
-}
-
-async fn rows(world: &World, slug: &str) {
-    let client = world.connect(slug).await;
-    client
-        .batch_execute("insert into customers (id, email, name) select i, i || '@example.com', 'n' from generate_series(1, 50) i")
-        .await
-        .unwrap();
-}
-
 /// A tenant is moved over a crash at each of the points.
 async fn crash_moves(points: &[String], way: Way) {
     let mut world = World::start().await;
     world.apply_shop();
     for (index, point) in points.iter().enumerate() {
         let slug = format!("t{index}");
-        let tenant = tenant(&world, &slug, way).await;
-        let (writer, checker) = (Writer::start(world.url(&slug)), Checker::start(&world, &tenant).await);
+        let tenant = tenant(&world, &slug, way.tier, ROWS).await;
+        let (writer, checker) = (Writer::start(world.url(&slug)), checker(doors(&world), &tenant));
         serve_until(&mut world, point);
         // The command is cut off together with the server.
         let _ = world.run(&["tenant", "move", &slug, "--isolation", way.isolation]);
@@ -217,14 +125,14 @@ async fn crash_moves(points: &[String], way: Way) {
         let epoch = world.tenant(&slug)["placement"]["epoch"].as_i64();
         assert_eq!((epoch, &moved["to"]["epoch"]), (Some(2), &Value::from(2)), "{point}");
         let acknowledged = writer.stop().await;
-        let (both, looks) = checker.stop().await;
-        assert!(looks > 100, "{point}: the checker has looked {looks} times");
-        assert_eq!(both, 0, "{point}: both placements were open");
         check_rows(&world, &slug, &acknowledged, point).await;
         world.doctor_is_content();
         let id = moved["id"].as_str().unwrap();
         let completed = world.run(&["move", "complete", id]);
         assert!(completed.ok, "{point}: {}\n{}", completed.err, world.log());
+        let seen = checker.stop().await;
+        seen.check(point);
+        assert!(seen.open.iter().all(|times| *times > 0), "{point}: {seen:?}");
         check_rows(&world, &slug, &acknowledged, point).await;
         world.doctor_is_content();
         assert!(world.run(&["tenant", "delete", &slug]).ok);
@@ -283,7 +191,8 @@ async fn crash_undos(steps: &[&str]) {
     world.apply_shop();
     for (index, step) in steps.iter().enumerate() {
         let (slug, point) = (format!("t{index}"), format!("tenant.move:{step}:undo_inside"));
-        tenant(&world, &slug, POOL_TO_SCHEMA).await;
+        let tenant = tenant(&world, &slug, POOL_TO_SCHEMA.tier, ROWS).await;
+        let checker = checker(doors(&world), &tenant);
         serve_until(&mut world, &point);
         let open = world.connect(&slug).await;
         open.batch_execute("begin; select * from customers").await.unwrap();
@@ -304,7 +213,8 @@ async fn crash_undos(steps: &[&str]) {
         let ended = until(&world, &slug, &["cancelled"], &point);
         assert_eq!(ended["committed_at"], Value::Null, "{point}");
         drop(open);
-        check_rows(&world, &slug, &(1..=50).collect::<Vec<_>>(), &point).await;
+        checker.stop().await.check(&point);
+        check_rows(&world, &slug, &(1..=ROWS).collect::<Vec<_>>(), &point).await;
         world.doctor_is_content();
         let placement = &world.tenant(&slug)["placement"];
         assert_eq!((&placement["isolation"], &placement["epoch"]), (&"pool".into(), &1.into()), "{point}");
@@ -317,7 +227,8 @@ async fn crash_afterwards(verb: &str, workflow: &str, steps: &[&str], ends: &str
     world.apply_shop();
     for (index, point) in points(workflow, steps, &["inside"]).iter().enumerate() {
         let slug = format!("t{index}");
-        tenant(&world, &slug, POOL_TO_SCHEMA).await;
+        let tenant = tenant(&world, &slug, POOL_TO_SCHEMA.tier, ROWS).await;
+        let checker = checker(doors(&world), &tenant);
         assert!(world.run(&["tenant", "move", &slug, "--isolation", "schema"]).ok, "{}", world.log());
         let writer = Writer::start(world.url(&slug));
         let id = last_move(&world, &slug)["id"].as_str().unwrap().to_owned();
@@ -326,6 +237,7 @@ async fn crash_afterwards(verb: &str, workflow: &str, steps: &[&str], ends: &str
         serve_again(&mut world, point);
         until(&world, &slug, &[ends], point);
         let acknowledged = writer.stop().await;
+        checker.stop().await.check(point);
         check_rows(&world, &slug, &acknowledged, point).await;
         world.doctor_is_content();
         assert_eq!(world.tenant(&slug)["placement"]["epoch"].as_i64(), Some(epoch), "{point}");
@@ -359,23 +271,23 @@ async fn crash_servers(points: &[(&str, End)]) {
     for (index, (step, end)) in points.iter().enumerate() {
         let (slug, point) = (format!("t{index}"), format!("tenant.move:{step}:before"));
         let about = format!("{point} at the {end:?}");
-        let created = ["tenant", "create", &slug, "--tier", "standard", "--region", "us-east-1"];
-        assert!(world.run(&[&created[..], &["--residency", "global"]].concat()).ok);
-        rows(&world, &slug).await;
+        let tenant = tenant(&world, &slug, "standard", ROWS).await;
+        let checker = checker(doors_of_regions(&world), &tenant);
         let server = if *end == End::Source { &world.us } else { &world.eu };
-        let pid = server.pid().unwrap().to_string();
+        let pid = server.pid().unwrap();
         world.kill_9();
-        world.serve(&[("INSULA_CRASH_AT", &point), ("INSULA_CRASH_PID", &pid)]);
+        world.serve(&[("INSULA_CRASH_AT", &point), ("INSULA_CRASH_PID", &pid.to_string())]);
         world.wait_ready();
         let writer = Writer::start(world.url(&slug));
         let begun = world.run(&["tenant", "move", &slug, "--region", "eu-west-1", "--no-wait"]);
         assert!(begun.ok, "{about}: {}", begun.err);
-        until_dead(&world, &pid, &about);
+        until_dead(&world, pid, &about);
         let server = if *end == End::Source { &mut world.us } else { &mut world.eu };
         server.start_again().await;
         // Whichever end it is that it comes to.
         let ended = until(&world, &slug, &["moved", "failed"], &about);
         let acknowledged = writer.stop().await;
+        checker.stop().await.check(&about);
         check_rows(&world, &slug, &acknowledged, &about).await;
         world.doctor_is_content();
         if ended["status"] == "moved" {
@@ -393,13 +305,10 @@ enum End {
     Target,
 }
 
-fn until_dead(world: &World, pid: &str, about: &str) {
+fn until_dead(world: &World, pid: u32, about: &str) {
     let begun = Instant::now();
-    let alive = || {
-        // One that is dead and not waited for is there still.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-    };
+    // One that is dead and not waited for is there still.
+    let alive = || !matches!(process_state(pid), None | Some('Z'));
     while alive() {
         assert!(begun.elapsed() < UNTIL_KILLED, "{about} was never reached: {}", world.log());
         std::thread::sleep(Duration::from_millis(10)); // between two looks, not for an effect
@@ -429,10 +338,8 @@ async fn a_move_survives_the_end_of_either_server_at_every_step() {
 async fn a_target_that_was_opened_and_is_gone_keeps_nobody_from_the_source() {
     let mut world = World::start().await;
     world.apply_shop();
-    let created =
-        ["tenant", "create", "acme", "--tier", "standard", "--region", "us-east-1", "--residency", "global"];
-    assert!(world.run(&created).ok);
-    rows(&world, "acme").await;
+    let tenant = tenant(&world, "acme", "standard", ROWS).await;
+    let all: Vec<_> = (1..=ROWS).collect();
     let open = world.connect("acme").await;
     open.batch_execute("begin; select * from customers").await.unwrap();
     assert!(
@@ -444,7 +351,6 @@ async fn a_target_that_was_opened_and_is_gone_keeps_nobody_from_the_source() {
         std::thread::sleep(Duration::from_millis(20)); // between two looks, not for an effect
     }
     world.eu.kill_9().await;
-    let tenant = world.tenant("acme");
     let role = tenant["placement"]["role"].as_str().unwrap();
     let catalog = world.catalog.connect("insula_catalog").await;
     catalog.batch_execute("update moves set target_open = true").await.unwrap();
@@ -457,12 +363,12 @@ async fn a_target_that_was_opened_and_is_gone_keeps_nobody_from_the_source() {
         assert!(begun.elapsed() < UNTIL_ENDED, "nobody lets it in again: {}", world.log());
         tokio::time::sleep(Duration::from_millis(50)).await; // between two looks
     }
-    assert_eq!(ids(&world, "acme").await.len(), 50);
+    assert_eq!(ids(&world, "acme").await, all);
     let id = last_move(&world, "acme")["id"].as_str().unwrap().to_owned();
     assert!(world.run(&["move", "cancel", &id]).ok, "{}", world.log());
     let ended = until(&world, "acme", &["cancelled"], "gone");
     assert_eq!(ended["manifest"]["left"]["cluster"], "eu-west-1-a", "{ended}");
-    assert_eq!(ids(&world, "acme").await.len(), 50);
+    assert_eq!(ids(&world, "acme").await, all);
     world.eu.start_again().await;
     world.doctor_is_content();
 }
@@ -472,16 +378,13 @@ async fn a_target_that_was_opened_and_is_gone_keeps_nobody_from_the_source() {
 async fn a_lost_row_and_two_open_placements_would_be_found() {
     let world = World::start().await;
     world.apply_shop();
-    let tenant = tenant(&world, "acme", POOL_TO_SCHEMA).await;
-    let checker = Checker::start(&world, &tenant).await;
+    let tenant = tenant(&world, "acme", POOL_TO_SCHEMA.tier, ROWS).await;
+    let checker = checker(doors(&world), &tenant);
     let role = tenant["placement"]["role"].as_str().unwrap();
     let admin = world.us.connect("postgres").await;
     admin.batch_execute(&format!("grant connect on database insula_schemas to {role}")).await.unwrap();
-    let looks = checker.looks.load(Ordering::SeqCst);
-    while checker.looks.load(Ordering::SeqCst) < looks + 3 {
-        tokio::task::yield_now().await;
-    }
-    assert!(checker.stop().await.0 > 0, "two open placements go unnoticed");
+    checker.looks_again(3).await;
+    assert!(checker.stop().await.both > 0, "two open placements go unnoticed");
     let lost = tokio::spawn(async move { check_rows(&world, "acme", &[999], "canary").await });
     assert!(lost.await.is_err(), "a lost row goes unnoticed");
 }

@@ -45,7 +45,7 @@ async fn until_copied_to(world: &World, server: &TestServer) {
     let copies =
         "select from pg_stat_activity where query like 'copy %' and application_name like 'insula move %'";
     while admin.query(copies, &[]).await.unwrap().is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", world.log());
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", world.log());
         tokio::time::sleep(Duration::from_millis(20)).await; // between two looks, not for an effect
     }
 }
@@ -142,9 +142,7 @@ async fn a_full_target_undoes_the_move_and_one_that_is_away_later_keeps_what_was
     let back = world.run(&["move", "rollback", id, "--no-wait"]);
     assert!(back.ok, "{}", back.err);
     world.eu.start_again().await;
-    let begun = Instant::now();
     until(&world, id, |found| found["status"] == "rolled_back");
-    assert!(begun.elapsed() < Duration::from_secs(60));
     assert_eq!(accounts(&world).await, 20);
     let kept = world.connect("acme").await.query("select from journal where client = 77", &[]).await.unwrap();
     assert_eq!(kept.len(), 1, "what was written at the target is lost");

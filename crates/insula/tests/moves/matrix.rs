@@ -14,7 +14,7 @@ const WALK: [&str; 12] = [
 
 const TELLERS: i64 = 16;
 const THINKS: Duration = Duration::from_millis(3);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 #[test]
 fn the_walk_takes_every_way_once() {

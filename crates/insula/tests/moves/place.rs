@@ -84,7 +84,7 @@ pub fn until(world: &World, id: &str, is_so: impl Fn(&Value) -> bool) {
         if is_so(&found) {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{found}\n{}", world.log());
+        assert!(begun.elapsed() < Duration::from_secs(120), "{found}\n{}", world.log());
         std::thread::sleep(Duration::from_millis(50)); // between two looks, not for an effect
     }
 }

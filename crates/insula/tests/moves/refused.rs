@@ -120,7 +120,7 @@ async fn no_move_begins_while_a_version_is_rolled_out_where_it_has_failed_or_wit
     reader.batch_execute("update accounts set about = 'alike' where id = 1; commit").await.unwrap();
     let begun = Instant::now();
     while world.run(&["schema", "rollout", "show", "-o", "json"]).json()["rollout"]["ended_at"].is_null() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", world.log());
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", world.log());
         std::thread::sleep(Duration::from_millis(50)); // between two looks, not for an effect
     }
     moving(&world, "globex", &["--tier", "business"]).failed_with("schema_behind");

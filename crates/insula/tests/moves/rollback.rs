@@ -38,7 +38,7 @@ async fn a_rollback_keeps_what_was_written_at_the_target() {
     let found = moved(&world, "acme", &["--isolation", "database", "--tier", "business"]);
     load.goes_on(&world).await;
     let (_, longest) = load.ends(&world, since).await;
-    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    assert!(longest < Duration::from_secs(10), "{longest:?}");
 
     write(&world, 900).await;
     let changed =
@@ -107,7 +107,7 @@ async fn has_slot(world: &World) -> bool {
 async fn until_no_slot(world: &World) {
     let begun = std::time::Instant::now();
     while has_slot(world).await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", world.log());
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", world.log());
         tokio::time::sleep(Duration::from_millis(50)).await; // between two looks, not for an effect
     }
 }
