@@ -121,6 +121,9 @@ pub struct Write {
     /// How many versions of the key are kept, beside those that have a label:
     /// as its tag says.
     pub history: u32,
+    /// Whether its tag is one of secrets: what was kept in clear under an
+    /// earlier table of tags is sealed when it is set again.
+    pub is_secret: bool,
 }
 
 /// Writes that are done all or none.

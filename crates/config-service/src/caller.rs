@@ -108,6 +108,18 @@ impl Caller {
         Ok(())
     }
 
+    /// Whether the caller is an operator. `what` says what is for them, as in
+    /// "Staged rollouts are".
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn check_operator(&self, what: &str) -> Result<(), Problem> {
+        match self.tenant() {
+            Some(_) => Err(Problem::new(Code::Forbidden, format!("{what} for operators."))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the caller may see secrets in clear.
     ///
     /// # Errors
@@ -130,6 +142,12 @@ impl Caller {
 pub struct Reach(KeyPrefix);
 
 impl Reach {
+    /// What it begins with.
+    #[must_use]
+    pub fn prefix(&self) -> &KeyPrefix {
+        &self.0
+    }
+
     /// Whether a key is among those that are reached.
     #[must_use]
     pub fn covers(&self, key: &ConfigKey) -> bool {

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use insula_config_model::{
-    ConfigValue, Limits, Rollout, Scope, TagTable, Transaction, Version, WRITES_MAX, Write, WriteOp, Written,
+    ConfigValue, Kind, Limits, Rollout, Scope, TagTable, Transaction, Version, WRITES_MAX, Write, WriteOp,
+    Written,
 };
 use insula_config_store::Writer;
 use insula_problem::{Code, Problem};
@@ -175,8 +176,8 @@ impl Service {
                 WriteOp::Label(label.parse().map_err(invalid)?, version)
             }
         };
-        let history = tagged.tag.history;
-        Ok(Write { scope, key, op, if_version: write.if_version, note: write.note, history })
+        let (history, is_secret) = (tagged.tag.history, tagged.tag.kind == Kind::Secret);
+        Ok(Write { scope, key, op, if_version: write.if_version, note: write.note, history, is_secret })
     }
 }
 

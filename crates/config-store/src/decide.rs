@@ -9,6 +9,7 @@ use insula_config_model::{
     Version, Write, WriteOp, Written,
 };
 use insula_problem::{Code, Problem};
+use zeroize::Zeroizing;
 
 use crate::usage::{OfKey, Quota, Step, Usage};
 
@@ -230,11 +231,19 @@ impl Draft<'_> {
     }
 }
 
-/// The value of an earlier version.
+/// The value of an earlier version, as it is set again: what was in clear before
+/// its tag became one of secrets is sealed from now on.
 fn old(write: &Write, key: &KeyState, version: Version) -> Result<Option<ConfigValue>, Problem> {
     match key.versions.get(&version).cloned() {
         None => Err(no_version(write, version)),
         Some(Old::Unreadable) => Err(Problem::internal("an earlier version does not open")),
+        Some(Old::There(Some(ConfigValue::Json(json)))) if write.is_secret => {
+            Ok(Some(ConfigValue::Secret(Zeroizing::new(json.to_vec()))))
+        }
+        Some(Old::There(Some(ConfigValue::Blob(_)))) if write.is_secret => {
+            let detail = format!("Version {version} is a large value, and {} is a secret now.", write.key);
+            Err(Problem::new(Code::ConfigValueInvalid, detail))
+        }
         Some(Old::There(value)) => Ok(value),
     }
 }

@@ -78,6 +78,7 @@ mod tests {
             if_version,
             note: note.to_owned(),
             history: 5,
+            is_secret: false,
         };
         let json = |text: &'static str| WriteOp::Put(ConfigValue::Json(text.into()));
         let of = |writes: Vec<Write>| {

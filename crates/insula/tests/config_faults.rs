@@ -283,7 +283,8 @@ async fn write_elsewhere(world: &World, scope: Scope, key: &str, json: &'static 
     let writer = ConfigStore::new(Store::Region, connector, ambient).writer();
     let op = WriteOp::Put(ConfigValue::Json(json.as_bytes().into()));
     let key = key.parse().unwrap();
-    let write = Write { scope, key, op, if_version: None, note: String::new(), history: 10 };
+    let write =
+        Write { scope, key, op, if_version: None, note: String::new(), history: 10, is_secret: false };
     let transaction = Transaction { writes: vec![write], token: None, author: "elsewhere".to_owned() };
     writer.write(transaction).await.unwrap();
 }

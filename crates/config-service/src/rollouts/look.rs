@@ -45,7 +45,7 @@ impl Service {
         let mut failed = Ok(());
         let stores = self.regions.values().map(|region| &region.store).chain([&self.provider.0]);
         for store in stores {
-            let under_way = match store.rollouts(LISTED_MAX).await {
+            let under_way = match store.rollouts(None, LISTED_MAX).await {
                 Ok(under_way) => under_way,
                 Err(problem) => {
                     failed = Err(problem);

@@ -7,8 +7,8 @@ mod look;
 
 use bytes::Bytes;
 use insula_config_model::{
-    ConfigKey, ConfigValue, Health, InvalidPlan, Layer, Plan, Rollout, RolloutState, Scope, Share, Stored,
-    TagTable, Transaction, Version, Write, WriteOp,
+    ConfigKey, ConfigValue, Health, InvalidPlan, Kind, Layer, Plan, Rollout, RolloutState, Scope, Share,
+    Stored, TagTable, Transaction, Version, Write, WriteOp,
 };
 use insula_problem::{Code, Problem};
 use time::OffsetDateTime;
@@ -96,6 +96,30 @@ pub(crate) struct Kept {
     at: OffsetDateTime,
 }
 
+impl Kept {
+    /// Writes down where the rollout is now.
+    fn record(&self, next: &Rollout, note: String) -> Result<Write, Problem> {
+        record((self.named.scope(), own_key(&self.tagged.key)?), next, self.version, note)
+    }
+}
+
+/// Writes down where a rollout is, on condition of where it was.
+fn record(
+    (scope, key): (Scope, ConfigKey),
+    rollout: &Rollout,
+    version: Version,
+    note: String,
+) -> Result<Write, Problem> {
+    let json = serde_json::to_vec(rollout).map_err(Problem::internal)?;
+    let op = WriteOp::Put(ConfigValue::Json(Bytes::from(json)));
+    Ok(Write { scope, key, op, if_version: Some(version), note, history: HISTORY, is_secret: false })
+}
+
+/// The key under which the rollouts of a key are.
+fn own_key(key: &ConfigKey) -> Result<ConfigKey, Problem> {
+    Rollout::key_of(key).ok_or_else(too_long)
+}
+
 fn none(key: &ConfigKey) -> Problem {
     Problem::new(Code::RolloutNotFound, format!("{key} was never rolled out in stages here."))
 }
@@ -104,7 +128,7 @@ fn status(detail: String) -> Problem {
     Problem::new(Code::RolloutStatusConflict, detail)
 }
 
-fn too_long(_: &ConfigKey) -> Problem {
+fn too_long() -> Problem {
     let detail = "The key is too long to be rolled out in stages.";
     Problem::new(Code::ConfigKeyInvalid, detail).at("/key", "has 497 bytes at the most")
 }
@@ -123,14 +147,6 @@ pub(crate) fn share(percent: f64) -> Result<Share, Problem> {
     Share::of_percent(percent).ok_or_else(invalid)
 }
 
-/// Only operators decide which tenants see what first.
-fn check_operator(caller: &Caller) -> Result<(), Problem> {
-    match caller.tenant() {
-        Some(_) => Err(Problem::new(Code::Forbidden, "Staged rollouts are for operators.")),
-        None => Ok(()),
-    }
-}
-
 pub(crate) fn read(stored: &Stored) -> Result<Option<Rollout>, Problem> {
     match &stored.value {
         Some(ConfigValue::Json(json)) => serde_json::from_slice(json).map(Some).map_err(Problem::internal),
@@ -140,7 +156,7 @@ pub(crate) fn read(stored: &Stored) -> Result<Option<Rollout>, Problem> {
 
 impl Service {
     fn place(&self, caller: &Caller, scope: &str, key: &str) -> Result<(Named, Tagged), Problem> {
-        check_operator(caller)?;
+        caller.check_operator("Staged rollouts are")?;
         let found = self.read_of(caller, scope, key)?;
         if found.1.key.as_str().starts_with(TagTable::OWN) {
             let detail = "Insula's own values are not rolled out in stages.";
@@ -163,7 +179,7 @@ impl Service {
     }
 
     async fn kept(&self, named: Named, tagged: Tagged) -> Result<Kept, Problem> {
-        let own = Rollout::key_of(&tagged.key).ok_or_else(|| too_long(&tagged.key))?;
+        let own = own_key(&tagged.key)?;
         let stored = self.layer(&named, &own).await?.stored.ok_or_else(|| none(&tagged.key))?;
         let rollout = read(&stored)?.ok_or_else(|| none(&tagged.key))?;
         let newest = self.layer(&named, &tagged.key).await?.stored.map_or(0, |newest| newest.version);
@@ -195,7 +211,7 @@ impl Service {
             }
         }
         plan.check().map_err(invalid)?;
-        let own = Rollout::key_of(&tagged.key).ok_or_else(|| too_long(&tagged.key))?;
+        let own = own_key(&tagged.key)?;
         let wanted = write.if_version.take();
         let table = self.tags.known()?;
         let (named, tagged, write) = self.checked(caller, &table, write).await?;
@@ -212,7 +228,7 @@ impl Service {
         let scope = named.scope();
         let rollout = Rollout::begin(plan, (&scope, &tagged.key), version + 1, now);
         let own_version = before.map_or(0, |before| before.version);
-        let record = self.record(&named, own, &rollout, own_version, write.note.clone())?;
+        let record = record((scope, own), &rollout, own_version, write.note.clone())?;
         let mut first = self.ready(&named, tagged.clone(), write).await?;
         // What the others see stays, whatever else the tag forgets.
         first.history = first.history.max(2);
@@ -241,13 +257,11 @@ impl Service {
     /// # Errors
     /// What is wrong with the question; where the store is away.
     pub async fn rollouts(&self, caller: &Caller, scope: &str) -> Result<Vec<Progress>, Problem> {
-        check_operator(caller)?;
+        caller.check_operator("Staged rollouts are")?;
         let named = self.directory.named(caller, scope)?;
         let mut all = Vec::new();
-        for stored in self.store_of(&named)?.rollouts(LISTED_MAX).await? {
-            if stored.scope == named.scope()
-                && let Some(kept) = self.kept_of(&stored).await?
-            {
+        for stored in self.store_of(&named)?.rollouts(Some(&named.scope()), LISTED_MAX).await? {
+            if let Some(kept) = self.kept_of(&stored).await? {
                 all.push(self.progress(kept).await?);
             }
         }
@@ -295,8 +309,7 @@ impl Service {
         author: String,
         note: String,
     ) -> Result<(), Problem> {
-        let own = Rollout::key_of(&kept.tagged.key).ok_or_else(|| too_long(&kept.tagged.key))?;
-        let record = self.record(&kept.named, own, next, kept.version, note)?;
+        let record = kept.record(next, note)?;
         self.commit(&kept.named, vec![record], author).await
     }
 
@@ -309,7 +322,6 @@ impl Service {
         note: String,
     ) -> Result<(), Problem> {
         let Tagged { key, tag, .. } = &kept.tagged;
-        let own = Rollout::key_of(key).ok_or_else(|| too_long(key))?;
         let before = kept.rollout.candidate - 1;
         let back = Write {
             scope: kept.named.scope(),
@@ -318,23 +330,11 @@ impl Service {
             if_version: Some(kept.rollout.candidate),
             note: note.clone(),
             history: tag.history,
+            is_secret: tag.kind == Kind::Secret,
         };
-        let record = self.record(&kept.named, own, next, kept.version, note)?;
+        let record = kept.record(next, note)?;
         // The value comes first: nobody sees for a moment what is taken back.
         self.commit(&kept.named, vec![back, record], author).await
-    }
-
-    fn record(
-        &self,
-        named: &Named,
-        key: ConfigKey,
-        rollout: &Rollout,
-        version: Version,
-        note: String,
-    ) -> Result<Write, Problem> {
-        let json = serde_json::to_vec(rollout).map_err(Problem::internal)?;
-        let op = WriteOp::Put(ConfigValue::Json(Bytes::from(json)));
-        Ok(Write { scope: named.scope(), key, op, if_version: Some(version), note, history: HISTORY })
     }
 
     async fn commit(&self, named: &Named, writes: Vec<Write>, author: String) -> Result<(), Problem> {

@@ -255,6 +255,47 @@ async fn a_rollout_is_paused_resumed_and_aborted() {
 }
 
 #[tokio::test]
+async fn what_was_removed_before_is_removed_again_when_it_is_taken_back() {
+    let world = World::with_clock(Arc::new(ManualClock::default()), 0).await;
+    let mut globex = world.admin(2).await;
+    let write = |json| rollout("tenant/globex", json, &[100.0], &[]).write;
+    let removal = NewWrite { op: NewOp::Remove, ..write("") };
+    for write in [write("1"), removal] {
+        world.service.transact(&operator(), vec![write], None).await.unwrap();
+    }
+    let mut watch = Watch::all(&mut globex).await.0;
+    let asked = rollout("tenant/globex", "2", &[0.01, 100.0], &["globex"]);
+    world.service.start_rollout(&operator(), asked).await.unwrap();
+    assert_eq!(watch.delta().await, [format!("{KEY}=2")]);
+    let place = ("tenant/globex", KEY);
+    let back = world.service.steer_rollout(&operator(), place, Steer::Abort, String::new()).await.unwrap();
+    assert_eq!(back.rollout.state, RolloutState::Aborted);
+    assert_eq!(watch.delta().await, [KEY], "it is gone again");
+    assert_eq!(code(globex.get(get(KEY)).await), "config_key_not_found");
+    let asked = v1::HistoryRequest { key: KEY.to_owned(), ..Default::default() };
+    let versions = globex.history(asked).await.unwrap().into_inner().versions;
+    assert_eq!(
+        versions.iter().map(text).collect::<Vec<_>>(),
+        [KEY, &format!("{KEY}=2"), KEY, &format!("{KEY}=1")]
+    );
+}
+
+#[tokio::test]
+async fn rollouts_are_listed_by_their_scope() {
+    let world = World::with_clock(Arc::new(ManualClock::default()), 0).await;
+    for scope in ["tenant/acme", "tenant/globex", "platform", "tier/free"] {
+        world.service.start_rollout(&operator(), rollout(scope, "1", &[0.01, 100.0], &[])).await.unwrap();
+    }
+    for scope in ["tenant/acme", "platform", "tier/free"] {
+        let listed = world.service.rollouts(&operator(), scope).await.unwrap();
+        assert_eq!(listed.len(), 1, "{scope}");
+        let wanted = if scope == "tenant/acme" { format!("tenant/{}", tenant(1)) } else { scope.to_owned() };
+        assert_eq!(listed[0].scope.to_string(), wanted);
+    }
+    assert!(world.service.rollouts(&operator(), "tenant/branch").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn what_cannot_be_rolled_out_is_refused_and_changes_nothing() {
     let world = World::new().await;
     put(&world, "1").await;

@@ -59,11 +59,12 @@ pub struct World {
     ambient: Ambient,
     bounds: Bounds,
     _catalog: TestDatabase,
+    stop: CancellationToken,
     _stop: DropGuard,
 }
 
 /// A service that is served somewhere, until its guard is dropped.
-async fn serve(parts: Parts) -> (Arc<Service>, String, DropGuard) {
+async fn serve(parts: Parts) -> (Arc<Service>, String, CancellationToken) {
     let stop = CancellationToken::new();
     let service = Service::new(parts, stop.clone());
     tokio::spawn(service.clone().run(stop.clone()));
@@ -72,13 +73,16 @@ async fn serve(parts: Parts) -> (Arc<Service>, String, DropGuard) {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let ends = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ends).await });
+    (service, address, stop)
+}
+
+async fn ready(service: &Service) {
     let ready = async {
         while !service.is_ready() {
             tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
         }
     };
     tokio::time::timeout(PATIENCE, ready).await.unwrap();
-    (service, address, stop.drop_guard())
 }
 
 fn parts(
@@ -159,11 +163,30 @@ impl World {
     pub async fn restart(&mut self) {
         let parts = parts(&self.catalog, &self.region, &self.routes, &self.ambient, self.bounds);
         let (service, address, stop) = serve(parts).await;
+        ready(&service).await;
         self.channel = Endpoint::new(address.clone()).unwrap().connect_lazy();
-        (self.service, self.address, self._stop) = (service, address, stop);
+        self._stop = stop.clone().drop_guard();
+        (self.service, self.address, self.stop) = (service, address, stop);
     }
 
     async fn with_all(bounds: Bounds, more: usize, clock: Arc<dyn Clock>) -> Self {
+        let (world, begin) = Self::waiting_with(bounds, more, clock).await;
+        begin();
+        ready(&world.service).await;
+        world
+    }
+
+    /// One that does not know its tenants before it is told to.
+    pub async fn waiting() -> (Self, impl FnOnce()) {
+        Self::waiting_with(Bounds::default(), 0, Arc::new(SystemClock)).await
+    }
+
+    /// The process is told to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    async fn waiting_with(bounds: Bounds, more: usize, clock: Arc<dyn Clock>) -> (Self, impl FnOnce()) {
         let (of_catalog, of_region) =
             tokio::join!(TestDatabase::create("config_catalog"), TestDatabase::create("config_region"));
         let catalog = Catalog::new(Connector::new(&of_catalog.url(), None).unwrap(), PoolSize(4));
@@ -184,14 +207,19 @@ impl World {
             store.open_home(tenant(number), SystemClock.now()).await.unwrap();
             tenants.push(route(number, &format!("more-{number}"), None));
         }
-        routes.apply(Update::Whole { revision: 1, rows: Rows { tenants, ..Rows::default() } });
         let keys = Arc::new(MasterKeys::generate(&OsEntropy));
         let ambient = Ambient { keys, clock, entropy: Arc::new(OsEntropy) };
         let provider = ConfigStore::new(Store::Catalog, connector, ambient.clone()).writer();
         let parts = parts(&catalog, &of_region, &routes, &ambient, bounds);
         let (service, address, stop) = serve(parts).await;
+        let guard = stop.clone().drop_guard();
         let channel = Endpoint::new(address.clone()).unwrap().connect_lazy();
-        Self {
+        let known = routes.clone();
+        let begin = move || {
+            let rows = Rows { tenants, ..Rows::default() };
+            known.apply(Update::Whole { revision: 1, rows });
+        };
+        let world = Self {
             service,
             catalog,
             region: of_region,
@@ -203,8 +231,10 @@ impl World {
             ambient,
             bounds,
             _catalog: of_catalog,
-            _stop: stop,
-        }
+            stop,
+            _stop: guard,
+        };
+        (world, begin)
     }
 
     /// A new key of a tenant, which can be revoked.
@@ -295,7 +325,8 @@ impl World {
         };
         let scope: Scope = scope.parse().unwrap();
         let key = key.parse().unwrap();
-        let write = Write { scope, key, op, if_version: None, note: String::new(), history: 10 };
+        let write =
+            Write { scope, key, op, if_version: None, note: String::new(), history: 10, is_secret: false };
         let transaction = Transaction { writes: vec![write], token: None, author: "operator:ada".to_owned() };
         self.provider.write(transaction).await.unwrap().remove(0)
     }

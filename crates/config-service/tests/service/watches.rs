@@ -141,7 +141,7 @@ pub fn watcher_of(number: u128) -> Caller {
     Caller::new(Arc::new(Pass::unending(holder)))
 }
 
-fn event(frame: &Frame) -> Event {
+pub fn event(frame: &Frame) -> Event {
     let mut bytes = Vec::new();
     frame.put(&mut bytes);
     <v1::WatchEvent as prost::Message>::decode(bytes.as_slice()).unwrap().event.unwrap()
@@ -315,6 +315,7 @@ async fn a_store_that_was_set_back_is_read_again() {
         if_version: None,
         note: String::new(),
         history: 10,
+        is_secret: false,
     };
     let writes = (0..9).map(write).collect();
     let transaction = Transaction { writes, token: None, author: "other".to_owned() };

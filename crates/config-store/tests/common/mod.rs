@@ -61,7 +61,7 @@ pub fn json(text: &str) -> WriteOp {
 }
 
 pub fn write(scope: Scope, name: &str, op: WriteOp, if_version: Option<Version>) -> Write {
-    Write { scope, key: key(name), op, if_version, note: String::new(), history: 5 }
+    Write { scope, key: key(name), op, if_version, note: String::new(), history: 5, is_secret: false }
 }
 
 pub fn transaction(writes: Vec<Write>, token: Option<&str>) -> Transaction {

@@ -35,7 +35,7 @@ async fn count(writers: [Writer; 2], scope: Scope, stop: Arc<AtomicBool>) -> (i6
     while !stop.load(Ordering::SeqCst) {
         let op = WriteOp::Put(ConfigValue::Json((done + 1).to_string().into()));
         let (scope, note) = (scope.clone(), String::new());
-        let write = Write { scope, key: key(), op, if_version: Some(done), note, history: 3 };
+        let write = Write { scope, key: key(), op, if_version: Some(done), note, history: 3, is_secret: false };
         let token = Some(format!("count {done}"));
         let transaction = Transaction { writes: vec![write], token, author: "test".to_owned() };
         match writers[at].write(transaction).await {
