@@ -28,12 +28,8 @@ impl Flagd {
     /// The flags of the tenant that asks.
     async fn asked<T>(&self, request: &Request<T>) -> Result<std::sync::Arc<FlagSet>, Status> {
         let answered = async {
-            let caller = tenant(request)?;
-            let set = self.set(&caller).await?;
-            match caller.reach(&*self.service.tags.known()?)? {
-                Some(reach) => Ok(std::sync::Arc::new(set.reached(&reach))),
-                None => Ok(set),
-            }
+            let (flags, _) = self.flags(&tenant(request)?).await?;
+            Ok(flags.evaluated)
         };
         let answered: Result<_, Problem> = answered.await;
         settle("flagd.Resolve", None, answered.as_ref().err());

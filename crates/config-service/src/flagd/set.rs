@@ -1,6 +1,7 @@
 //! All flags that a tenant sees, ready to be asked, and as flagd writes them.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use insula_config_flags::{Flag, FlagDefinition, FlagRefused, SharedRules};
 use serde_json::{Map, Value, json};
@@ -50,13 +51,18 @@ pub struct Entry<'a> {
 pub struct FlagSet {
     flags: BTreeMap<String, Found>,
     rules: SharedRules,
+    /// Of the texts that it was made from.
+    bytes: usize,
+    /// As flagd writes it, once somebody asks for that.
+    written: OnceLock<String>,
 }
 
 impl FlagSet {
     /// From what a tenant sees; what is neither a flag nor a rule is passed over.
     pub fn new<'a>(entries: impl IntoIterator<Item = Entry<'a>>) -> Self {
-        let (mut rules, mut read) = (SharedRules::default(), Vec::new());
+        let (mut rules, mut read, mut bytes) = (SharedRules::default(), Vec::new(), 0);
         for entry in entries {
+            bytes += entry.key.len() + entry.json.len();
             let value = || serde_json::from_slice::<Value>(entry.json).unwrap_or_default();
             if let Some(name) = entry.key.strip_prefix(RULES) {
                 rules.insert(name, value());
@@ -68,7 +74,13 @@ impl FlagSet {
             let flag = FlagDefinition::read(&value).map(|definition| Flag::new(definition, &rules));
             (name.to_owned(), found(flag, entry, value))
         });
-        Self { flags: flags.collect(), rules }
+        Self { flags: flags.collect(), rules, bytes, written: OnceLock::new() }
+    }
+
+    /// The bytes of the texts that it was made from.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// A flag.
@@ -90,14 +102,21 @@ impl FlagSet {
         Self {
             flags: flags.map(|(name, found)| (name.clone(), found.clone())).collect(),
             rules: self.rules.clone(),
+            bytes: self.bytes,
+            written: OnceLock::new(),
         }
     }
 
-    /// As flagd writes definitions. The member `scope` of the metadata is where
+    /// As flagd writes definitions.
+    #[must_use]
+    pub fn configuration(&self) -> &str {
+        self.written.get_or_init(|| self.write())
+    }
+
+    /// The member `scope` of the metadata is where
     /// a flag is set; providers of flagd put the selector there where there is
     /// none, and the selector may be a credential.
-    #[must_use]
-    pub fn configuration(&self) -> String {
+    fn write(&self) -> String {
         // What cannot be read, or refers to a shared rule that the caller does
         // not reach, would make providers refuse all others with it.
         let is_whole = |found: &Found| found.flag.as_ref().is_ok_and(Flag::is_whole);
@@ -177,7 +196,7 @@ mod tests {
         ]);
         assert_eq!(set.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a/b", "broken"]);
         assert!(set.get("broken").unwrap().flag.is_err());
-        let written: Value = serde_json::from_str(&set.configuration()).unwrap();
+        let written: Value = serde_json::from_str(set.configuration()).unwrap();
         assert_eq!(
             written["flags"]["a/b"]["metadata"],
             json!({"scope": "tier/free", "version": "7", "owner": "web"})

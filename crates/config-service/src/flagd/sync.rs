@@ -1,6 +1,6 @@
 //! `flagd.sync`: definitions for those who evaluate flags themselves; and the
 //! changes of a tenant's flags, which event streams tell of too. Both are
-//! watches, and end like those.
+//! watches, and end like those; what they are told of is a tenant's one set.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status};
 
 use super::Flagd;
 use super::credential::tenant;
-use super::set::{Entry, FLAGS, FlagSet, RULES};
+use super::set::{FLAGS, FlagSet, RULES};
+use super::sets::{Slot, check_streams};
+use crate::caller::Caller;
 use crate::grpc::{settle, status};
 use crate::watching::{WatchAsked, Watcher};
 
@@ -41,12 +43,23 @@ pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<Change, Problem>> + S
 /// Follows a tenant's flags.
 #[derive(Debug)]
 struct Follower {
+    flagd: Flagd,
+    caller: Caller,
+    /// Says when something has changed, and when it is over.
     watcher: Watcher,
-    /// By key.
-    entries: BTreeMap<String, ours::Entry>,
-    /// Entries of a snapshot of which parts are still to come.
-    coming: BTreeMap<String, ours::Entry>,
+    /// Keeps the set ready that the tenant's streams share.
+    _slot: Slot,
     known: Option<Arc<FlagSet>>,
+}
+
+/// Whether flags are others behind an event.
+fn is_change(event: &ours::watch_event::Event) -> bool {
+    use ours::watch_event::Event;
+    match event {
+        Event::Snapshot(snapshot) => !snapshot.more,
+        Event::Delta(_) => true,
+        Event::Heartbeat(_) => false,
+    }
 }
 
 impl Follower {
@@ -61,8 +74,8 @@ impl Follower {
             frame.put(&mut bytes);
             match ours::WatchEvent::decode(bytes.freeze()) {
                 Ok(event) => {
-                    if event.event.is_some_and(|event| self.take(event)) {
-                        return Some(Ok(self.change()));
+                    if event.event.as_ref().is_some_and(is_change) {
+                        return Some(self.change().await);
                     }
                 }
                 Err(error) => return Some(Err(Problem::internal(error))),
@@ -70,40 +83,13 @@ impl Follower {
         }
     }
 
-    /// Takes an event over; whether it says something new.
-    fn take(&mut self, event: ours::watch_event::Event) -> bool {
-        use ours::watch_event::Event;
-        match event {
-            Event::Snapshot(snapshot) => {
-                self.coming.extend(snapshot.entries.into_iter().map(|entry| (entry.key.clone(), entry)));
-                if !snapshot.more {
-                    self.entries = std::mem::take(&mut self.coming);
-                }
-                !snapshot.more
-            }
-            Event::Delta(delta) => {
-                for key in delta.removed {
-                    self.entries.remove(&key);
-                }
-                self.entries.extend(delta.entries.into_iter().map(|entry| (entry.key.clone(), entry)));
-                true
-            }
-            Event::Heartbeat(_) => false,
-        }
-    }
-
-    fn change(&mut self) -> Change {
-        let entries = self.entries.values().filter_map(|entry| match &entry.value {
-            Some(ours::entry::Value::Json(json)) => {
-                Some(Entry { key: &entry.key, json, scope: &entry.scope, version: entry.version })
-            }
-            _ => None,
-        });
-        let set = Arc::new(FlagSet::new(entries));
-        match self.known.replace(set.clone()) {
+    /// The hub has told the shared set of whatever this stream was told of.
+    async fn change(&mut self) -> Result<Change, Problem> {
+        let set = self.flagd.flags(&self.caller).await?.0.shown;
+        Ok(match self.known.replace(set.clone()) {
             None => Change::First(set),
             Some(before) => Change::Changed { names: set.changed(&before), set },
-        }
+        })
     }
 }
 
@@ -112,13 +98,16 @@ impl Flagd {
     pub(super) async fn changes<T>(&self, request: &Request<T>) -> Result<Changes, Status> {
         let begun = async {
             let caller = tenant(request)?;
+            let (flags, slot) = self.flags(&caller).await?;
+            check_streams(&flags, &slot)?;
             let prefixes = vec![FLAGS.to_owned(), RULES.to_owned()];
-            self.service.watch(caller, WatchAsked { prefixes, ..WatchAsked::default() }).await
+            let asked = WatchAsked { prefixes, ..WatchAsked::default() };
+            let watcher = self.service.watch(caller.clone(), asked).await?;
+            Ok(Follower { flagd: self.clone(), caller, watcher, _slot: slot, known: None })
         };
-        let begun: Result<Watcher, Problem> = begun.await;
+        let begun: Result<Follower, Problem> = begun.await;
         settle("flagd.Watch", None, begun.as_ref().err());
-        let watcher = begun.map_err(|problem| status(&problem))?;
-        let follower = Follower { watcher, entries: BTreeMap::new(), coming: BTreeMap::new(), known: None };
+        let follower = begun.map_err(|problem| status(&problem))?;
         Ok(Box::pin(stream::unfold(follower, |mut follower| async move {
             let change = follower.next().await?;
             Some((change, follower))
@@ -136,9 +125,10 @@ impl FlagSyncService for Flagd {
     ) -> Result<Response<Self::SyncFlagsStream>, Status> {
         let changes = self.changes(&request).await?;
         let sent = changes.map(|change| match change {
-            Ok(Change::First(set) | Change::Changed { set, .. }) => {
-                Ok(v1::SyncFlagsResponse { flag_configuration: set.configuration(), sync_context: None })
-            }
+            Ok(Change::First(set) | Change::Changed { set, .. }) => Ok(v1::SyncFlagsResponse {
+                flag_configuration: set.configuration().to_owned(),
+                sync_context: None,
+            }),
             Err(problem) => Err(status(&problem)),
         });
         Ok(Response::new(Box::pin(sent) as Self::SyncFlagsStream))
@@ -151,7 +141,9 @@ impl FlagSyncService for Flagd {
         let mut changes = self.changes(&request).await?;
         match changes.next().await {
             Some(Ok(Change::First(set) | Change::Changed { set, .. })) => {
-                Ok(Response::new(v1::FetchAllFlagsResponse { flag_configuration: set.configuration() }))
+                Ok(Response::new(v1::FetchAllFlagsResponse {
+                    flag_configuration: set.configuration().to_owned(),
+                }))
             }
             Some(Err(problem)) => Err(status(&problem)),
             None => Err(Status::unavailable("the watch has ended")),
