@@ -48,6 +48,9 @@ pub struct Bounds {
     pub watchers_per_tenant: usize,
     /// Bytes that the values of watched scopes may take in memory, of each region.
     pub values_bytes: usize,
+    /// Bytes of changes that may wait for watchers that do not take them, of
+    /// each region; beyond, those take a new snapshot.
+    pub queued_bytes: usize,
     /// Values of one scope.
     pub values_per_scope: u32,
     /// How often a watcher hears that nothing has changed.
@@ -66,6 +69,7 @@ impl Default for Bounds {
             watchers: 20_000,
             watchers_per_tenant: 5_000,
             values_bytes: 512 << 20,
+            queued_bytes: 64 << 20,
             values_per_scope: 20_000,
             heartbeat: Duration::from_secs(10),
             in_flight: 512,

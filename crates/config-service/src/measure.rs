@@ -6,6 +6,8 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 pub const WATCHERS: &str = "insula_config_watchers";
 /// Tenants that are watched, by region.
 pub const TOPICS: &str = "insula_config_watched_tenants";
+/// Bytes of changes that wait for watchers, by region.
+pub const QUEUED_BYTES: &str = "insula_config_queued_bytes";
 /// Calls, by method and code.
 pub const CALLS: &str = "insula_config_calls_total";
 /// Time of a call that is no watch, by method.
@@ -21,6 +23,7 @@ pub const FANOUT_SECONDS: &str = "insula_config_fanout_seconds";
 pub fn describe() {
     describe_gauge!(WATCHERS, "Watchers of configuration that are connected");
     describe_gauge!(TOPICS, "Tenants whose configuration is watched, by region");
+    describe_gauge!(QUEUED_BYTES, "Bytes of changes that wait for watchers of configuration, by region");
     describe_counter!(CALLS, "Calls of the configuration service, by method and code");
     describe_histogram!(CALL_SECONDS, "Time of a call of the configuration service, by method");
     describe_counter!(SNAPSHOTS, "Snapshots sent to watchers, by reason");

@@ -218,9 +218,12 @@ impl Service {
 
     fn measure(&self) {
         for (name, region) in &self.regions {
-            #[allow(clippy::cast_precision_loss)] // a count of tenants is far below 2^52
-            metrics::gauge!(crate::measure::TOPICS, "region" => name.to_string())
-                .set(region.hub.topics() as f64);
+            let (topics, queued) = (region.hub.topics(), region.hub.queued_bytes());
+            for (gauge, number) in [(crate::measure::TOPICS, topics), (crate::measure::QUEUED_BYTES, queued)]
+            {
+                #[allow(clippy::cast_precision_loss)] // a count of tenants, or of bytes, is far below 2^52
+                metrics::gauge!(gauge, "region" => name.to_string()).set(number as f64);
+            }
         }
     }
 

@@ -3,8 +3,10 @@
 //! does not keep up with it takes a new snapshot.
 
 mod pump;
+mod queued;
 mod state;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,8 +23,9 @@ use crate::Bounds;
 use crate::directory::Directory;
 use crate::tags::Tags;
 use pump::Mark;
+use queued::{Queued, Waiting};
 pub use state::{Item, Single, Told};
-use state::{Presence, Stage, State, Values};
+use state::{Meaning, Presence, Stage, State, Values};
 
 /// Deltas that a watcher may be behind by before it takes a new snapshot.
 const QUEUE: usize = 32;
@@ -37,7 +40,7 @@ const LOAD_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub enum Signal {
     /// Something has changed.
-    Told(Arc<Told>),
+    Told(Arc<Waiting>),
     /// What the watcher has does not hold any more: it subscribes again.
     Again(Reason),
 }
@@ -69,6 +72,8 @@ pub struct Hub {
     loaded: Notify,
     /// The log is to be looked at.
     nudged: Notify,
+    /// What waits for watchers.
+    queued: Queued,
     /// Up to where the log was taken in, and when that was known to be all of
     /// it; none before the first look.
     known: watch::Sender<Option<(Revision, Instant)>>,
@@ -130,6 +135,7 @@ impl Hub {
             inner: Mutex::default(),
             loaded: Notify::new(),
             nudged: Notify::new(),
+            queued: Queued::default(),
             known: watch::Sender::new(None),
         })
     }
@@ -148,6 +154,12 @@ impl Hub {
     #[must_use]
     pub fn topics(&self) -> usize {
         self.lock().topics.len()
+    }
+
+    /// How many bytes of changes wait for watchers that have not taken them yet.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.bytes()
     }
 
     /// Up to where the log was taken in, and since when that is not known to be
@@ -341,6 +353,42 @@ impl Hub {
         tenants.into_iter().for_each(|tenant| self.end_topic(inner, tenant, reason));
     }
 
+    /// Tells topics what changes mean to them.
+    fn tell(&self, inner: &Inner, meanings: Vec<Meaning>) {
+        // Most see the same, and it is kept once.
+        let mut same: HashMap<*const Told, Arc<Waiting>> = HashMap::new();
+        for Meaning { tenant, told } in meanings {
+            let Some(topic) = inner.topics.get(&tenant) else { continue };
+            let waiting = same.entry(Arc::as_ptr(&told)).or_insert_with(|| self.queued.count(told)).clone();
+            // Those who have just gone hear nothing.
+            let _ = topic.signals.send(Signal::Told(waiting));
+        }
+        drop(same);
+        if self.queued.bytes() > self.bounds.queued_bytes {
+            self.shed(inner);
+        }
+    }
+
+    /// Drops what waits where most does, until half of what may wait is left:
+    /// watchers of those topics take a new snapshot instead, which is in memory.
+    fn shed(&self, inner: &Inner) {
+        let mut topics: Vec<&Arc<Topic>> = inner.topics.values().collect();
+        topics.sort_by_key(|topic| Reverse(topic.signals.len()));
+        let mut dropped = 0;
+        for topic in topics.into_iter().take_while(|topic| !topic.signals.is_empty()) {
+            if self.queued.bytes() <= self.bounds.queued_bytes / 2 {
+                break;
+            }
+            // Each takes the place of the oldest that waits.
+            for _ in 0..QUEUE {
+                let _ = topic.signals.send(Signal::Again(Reason::Overflow));
+            }
+            dropped += 1;
+        }
+        let region = self.region.as_str();
+        tracing::warn!(region, dropped, "too many changes wait for watchers that do not take them");
+    }
+
     /// Has those tenants' watchers subscribe again that are gone, or are seen
     /// by other scopes than before.
     pub fn look_at_tenants(&self) {
@@ -360,13 +408,4 @@ fn rollout_of(stored: &Stored) -> Option<Arc<Rollout>> {
     let Some(ConfigValue::Json(json)) = &stored.value else { return None };
     let read = serde_json::from_slice(json).map(Arc::new);
     read.inspect_err(|error| tracing::error!(%error, key = %stored.key, "a rollout cannot be read")).ok()
-}
-
-/// Tells topics what changes mean to them.
-fn tell(inner: &Inner, meanings: Vec<state::Meaning>) {
-    for state::Meaning { tenant, told } in meanings {
-        let Some(topic) = inner.topics.get(&tenant) else { continue };
-        // Those who have just gone hear nothing.
-        let _ = topic.signals.send(Signal::Told(told));
-    }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Change, Item, News, Presence};
-use super::{Hub, Inner, rollout_of, tell};
+use super::{Hub, Inner, rollout_of};
 
 /// Changes that are read at once.
 const AT_ONCE: u32 = 1_000;
@@ -246,7 +246,7 @@ impl Hub {
         }
         let meanings = inner.state.apply(&changes, revision);
         let told = meanings.len();
-        tell(&inner, meanings);
+        self.tell(&inner, meanings);
         drop(inner);
         self.know(revision.max(self.applied()));
         if told > 0 {
