@@ -189,3 +189,17 @@ pub struct ConfigEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
+
+/// That somebody was shown a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigRead {
+    /// Under which key.
+    pub key: String,
+    /// Which version.
+    pub version: i64,
+    /// Who: `key:` and the id of an API key, or `operator:` and an e-mail address.
+    pub reader: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}

@@ -16,8 +16,8 @@ mod tenants;
 
 pub use clusters::{AddCluster, Cluster, ClusterCapacity, Region};
 pub use config::{
-    ConfigAct, ConfigBlob, ConfigEntry, ConfigEvent, ConfigExplained, ConfigLayer, ConfigTransacted,
-    ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig, TransactConfig,
+    ConfigAct, ConfigBlob, ConfigEntry, ConfigEvent, ConfigExplained, ConfigLayer, ConfigRead,
+    ConfigTransacted, ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig, TransactConfig,
 };
 pub use config_rollout::{
     ConfigClientRun, ConfigClients, ConfigRollout, ConfigStage, ConfigVersionRuns, StartConfigRollout,

@@ -4,13 +4,15 @@ use insula_config_model::{ConfigKey, ConfigValue, Scope, Stored, Version};
 use insula_problem::Problem;
 use time::OffsetDateTime;
 
-use crate::ConfigStore;
+use crate::{ConfigStore, rows};
 
 /// That somebody was shown a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretRead {
     /// When.
     pub at: OffsetDateTime,
+    /// Under which key.
+    pub key: ConfigKey,
     /// Which version.
     pub version: Version,
     /// Who, as authors are written.
@@ -27,8 +29,11 @@ const NOTE: &str = "with homes as materialized (
     where r.scope not like 'tenant/%' or exists (select from homes h where h.scope = r.scope)
     returning 1";
 
-const READS: &str = "select at, version, reader from config_reads
-    where scope = $1 and key = $2 order by at desc, id desc limit $3";
+const READS_OF_KEY: &str = "select at, key, version, reader from config_reads
+    where scope = $1 and key = $3 order by at desc, id desc limit $2";
+
+const READS: &str = "select at, key, version, reader from config_reads
+    where scope = $1 order by id desc limit $2";
 
 impl ConfigStore {
     /// Opens the secrets among versions, once it is written down who is shown
@@ -61,23 +66,26 @@ impl ConfigStore {
         Ok(())
     }
 
-    /// Who was shown the secret under a key, the latest first.
+    /// Who was shown the secrets of a scope, or the one under a key there, the
+    /// latest first.
     ///
     /// # Errors
     /// Where the store is away.
     pub async fn reads(
         &self,
         scope: &Scope,
-        key: &ConfigKey,
+        key: Option<&ConfigKey>,
         limit: u32,
     ) -> Result<Vec<SecretRead>, Problem> {
-        let limit = i64::from(limit);
-        let rows = self.lines.query(READS, &[&scope.to_string(), &key.as_str(), &limit]).await?;
-        let read = |row: &tokio_postgres::Row| SecretRead {
-            at: row.get(0),
-            version: row.get(1),
-            reader: row.get(2),
+        let (scope, limit) = (scope.to_string(), i64::from(limit));
+        let rows = match key {
+            Some(key) => self.lines.query(READS_OF_KEY, &[&scope, &limit, &key.as_str()]).await?,
+            None => self.lines.query(READS, &[&scope, &limit]).await?,
         };
-        Ok(rows.iter().map(read).collect())
+        let read = |row: &tokio_postgres::Row| {
+            let (at, version, reader) = (row.get(0), row.get(2), row.get(3));
+            Ok(SecretRead { at, key: rows::key(row.get(1))?, version, reader })
+        };
+        rows.iter().map(read).collect()
     }
 }

@@ -45,8 +45,16 @@ async fn secrets_are_shown_once_it_is_written_down_and_outlive_a_master_key() {
     let plain = |text: &str| Some(ConfigValue::Secret(text.as_bytes().to_vec().into()));
     let shown: Vec<_> = versions.into_iter().map(|stored| stored.value).collect();
     assert_eq!(shown, [plain("\"0\""), plain("\"2\""), plain("\"0\"")]);
-    let reads = store.reads(&scope(1), &key("s"), 9).await.unwrap();
+    let reads = store.reads(&scope(1), Some(&key("s")), 9).await.unwrap();
     assert_eq!(reads.len(), 3);
+    writer.write(one(scope(1), "u", secret("\"u\""))).await.unwrap();
+    let mut other = store.history(&scope(1), &key("u"), None, 1).await.unwrap().versions;
+    // It is sealed with a generation of before, which still opens it.
+    store.reveal(&mut other, "key:7").await.unwrap();
+    let all = store.reads(&scope(1), None, 9).await.unwrap();
+    assert_eq!((all.len(), all[0].key.as_str(), all[0].reader.as_str()), (4, "u", "key:7"));
+    assert_eq!(store.reads(&scope(1), None, 2).await.unwrap(), all[..2]);
+    assert_eq!(store.reads(&scope(2), None, 9).await.unwrap(), []);
     assert_eq!(reads[0].reader, "operator:ada");
     // Moved to another place, it does not open.
     client.batch_execute("update config_versions set key = 't' where version = 4").await.unwrap();

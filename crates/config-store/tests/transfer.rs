@@ -152,7 +152,7 @@ async fn all_of_a_tenant_goes_along_and_nothing_of_another() {
     assert_eq!(secrets[0].value, Some(ConfigValue::Secret(b"\"hunter2\"".to_vec().into())));
     let readers: Vec<String> = second
         .store
-        .reads(&scope(1), &key("s"), 9)
+        .reads(&scope(1), Some(&key("s")), 9)
         .await
         .unwrap()
         .into_iter()
@@ -243,12 +243,12 @@ async fn however_much_there_is_it_comes_in_pages_and_the_clock_is_free() {
         let sql = format!("select count(*) from config_{table} where scope = '{}'", scope(1));
         assert_eq!(number(&second, &sql).await, count, "{table}");
     }
-    let reads = second.store.reads(&scope(1), &key("k1"), 10_000).await.unwrap();
+    let reads = second.store.reads(&scope(1), Some(&key("k1")), 10_000).await.unwrap();
     let numbers: Vec<i64> = reads.iter().map(|read| read.version).collect();
     assert_eq!(numbers, (1..=5_200).rev().collect::<Vec<_>>(), "each once, in their order");
     // Again there and back: what is left is not taken for what has come.
     first.store.receive(&second.store, tenant(1), Epoch(3)).await.unwrap();
-    assert_eq!(first.store.reads(&scope(1), &key("k1"), 10_000).await.unwrap(), reads);
+    assert_eq!(first.store.reads(&scope(1), Some(&key("k1")), 10_000).await.unwrap(), reads);
     let canary = "insert into config_values (scope, key, version, history)
         select 'canary', n::text, 1, 1 from generate_series(1, 2001) n";
     assert!(client.batch_execute(canary).await.is_err(), "more than a page is noticed");

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use insula_access::{Credential, Peer, refused};
+use insula_access::{Arrival, Credential, Peer, refused};
 use insula_problem::{Code, Problem};
 use tokio::sync::Semaphore;
 
@@ -121,6 +121,9 @@ impl Door {
         }
         let from = request.extensions().get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
         let caller = self.caller(request.headers(), from).await?;
+        if let Some(arrival) = request.extensions().get::<Arrival>() {
+            arrival.let_in();
+        }
         let is_bounded = caller.tenant().is_some() || !self.is_for_tenants;
         let _place = if is_bounded { Some(self.place(&caller)?) } else { None };
         let _room = if is_bounded && self.is_for_tenants { Some(room()?) } else { None };

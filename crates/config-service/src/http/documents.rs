@@ -2,11 +2,11 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use insula_api::{
-    ConfigBlob, ConfigClientRun, ConfigClients, ConfigEntry, ConfigRollout, ConfigStage, ConfigVersionRuns,
-    ConfigWritten,
+    ConfigBlob, ConfigClientRun, ConfigClients, ConfigEntry, ConfigRead, ConfigRollout, ConfigStage,
+    ConfigVersionRuns, ConfigWritten,
 };
 use insula_config_model::{ConfigValue, Layer, Scope, Share, Stored, Written};
-use insula_config_store::{ClientRun, VersionRuns};
+use insula_config_store::{ClientRun, SecretRead, VersionRuns};
 use insula_problem::Problem;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -118,6 +118,11 @@ pub fn clients(found: Clients) -> ConfigClients {
         versions: found.versions.into_iter().map(version).collect(),
         clients: found.clients.into_iter().map(client).collect(),
     }
+}
+
+/// That somebody was shown a secret.
+pub fn read(read: SecretRead) -> ConfigRead {
+    ConfigRead { key: read.key.to_string(), version: read.version, reader: read.reader, at: read.at }
 }
 
 /// What came of a write.

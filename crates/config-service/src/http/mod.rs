@@ -42,6 +42,7 @@ fn api() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(reads::config_history))
         .routes(routes!(reads::explain_config))
         .routes(routes!(reads::fetch_config))
+        .routes(routes!(reads::list_config_reads))
         .routes(routes!(writes::roll_config_back))
         .routes(routes!(writes::label_config, writes::unlabel_config))
         .routes(routes!(rollouts::show_config_rollout, rollouts::start_config_rollout))

@@ -8,14 +8,14 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use insula_api::{ConfigEntry, ConfigExplained, ConfigLayer, Page};
+use insula_api::{ConfigEntry, ConfigExplained, ConfigLayer, ConfigRead, Page};
 use insula_config_model::ConfigKey;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::call::{ApiError, Call, Values};
-use super::documents::{entry, etag, stage};
+use super::documents::{entry, etag, read, stage};
 use super::events;
 use crate::reading::{Asked, Which, page};
 use crate::service::Service;
@@ -215,4 +215,34 @@ pub async fn fetch_config(State(service): State<Arc<Service>>, call: Call) -> Re
         ("x-content-type-options", "nosniff".to_owned()),
     ];
     Ok((headers, Body::from_stream(large.bytes)).into_response())
+}
+
+/// Whose looks at secrets.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ReadsQuery {
+    /// Of this key alone.
+    key: Option<String>,
+    /// At most so many; 100 where it is left out, 1000 at the most.
+    limit: Option<i64>,
+}
+
+/// List who was shown which secret, the latest first
+///
+/// Each look is written down before the secret is shown, and kept for 400 days.
+#[utoipa::path(
+    get, path = "/config-reads", tag = "config", security(("operator" = [])),
+    params(
+        ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG"), ReadsQuery
+    ),
+    responses((status = 200, body = Page<ConfigRead>))
+)]
+pub async fn list_config_reads(
+    State(service): State<Arc<Service>>,
+    call: Call,
+    Values(query): Values<ReadsQuery>,
+) -> Result<Json<Page<ConfigRead>>, ApiError> {
+    let place = (call.scope.as_str(), query.key.as_deref());
+    let found = service.reads(&call.caller, place, page(query.limit.unwrap_or(0))).await?;
+    Ok(Json(Page { items: found.into_iter().map(read).collect(), next_cursor: None }))
 }

@@ -3,9 +3,11 @@
 // These functions are for tests, and fail as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod bounds;
 mod doors;
 mod flags;
 mod isolation;
+mod open;
 mod reads;
 mod rollouts;
 mod support;

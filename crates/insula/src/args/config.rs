@@ -189,6 +189,17 @@ pub enum ConfigCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Who was shown which secret, the latest first.
+    #[command(after_help = "Example:\n  insula config reads secret_config_smtp --tenant acme")]
+    Reads {
+        /// Of this key alone.
+        key: Option<String>,
+        /// At most so many.
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Set a value for some tenants first, step by step for all.
     #[command(subcommand)]
     Rollout(ConfigRolloutCommand),

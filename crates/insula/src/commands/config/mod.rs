@@ -8,8 +8,8 @@ use std::io::Read;
 use std::path::Path;
 
 use insula_api::{
-    ConfigEntry, ConfigExplained, ConfigTransacted, ConfigWritten, LabelConfig, RollbackConfig,
-    TransactConfig,
+    ConfigEntry, ConfigExplained, ConfigRead, ConfigTransacted, ConfigWritten, LabelConfig, Page,
+    RollbackConfig, TransactConfig,
 };
 use insula_config_model::TagTable;
 use reqwest::Method;
@@ -108,6 +108,11 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
             let limit = limit.map(|limit| limit.to_string());
             let path = path(client, &place, &format!("/{}/clients", segment(&key)), &[("limit", &limit)]);
             rollout::clients(format, &client.get(&path).await?)
+        }
+        ConfigCommand::Reads { key, limit, place } => {
+            let limit = limit.map(|limit| limit.to_string());
+            let path = path(client, &place, "-reads", &[("key", &key), ("limit", &limit)]);
+            reads(format, &client.get::<Page<ConfigRead>>(&path).await?.items)
         }
         ConfigCommand::Rollout(command) => rollout::run(client, format, command).await,
         ConfigCommand::Tags => tags(client, format).await,
@@ -224,6 +229,12 @@ fn history(format: Format, versions: &[ConfigEntry]) -> Result<(), Failure> {
             time(entry.at),
             entry.note.clone(),
         ]
+    })
+}
+
+fn reads(format: Format, reads: &[ConfigRead]) -> Result<(), Failure> {
+    output::list(format, reads, &["at", "key", "version", "reader"], |read| {
+        vec![time(read.at), read.key.clone(), read.version.to_string(), read.reader.clone()]
     })
 }
 
