@@ -195,8 +195,9 @@ async fn flags_are_bounded_in_bytes() {
     assert!(first == sent.flag_configuration, "both are told the same");
     acme.put(put("tenant_config_flag/f8", flag)).await.unwrap();
     // The stream is told of the change; what comes behind it is as new.
-    let told = stream.message().await.map(drop);
+    let told = stream.message().await.map(|told| told.map(|told| told.flag_configuration.len()));
     assert_eq!(code(told), "config_quota_exceeded");
-    let fetched = flags.fetch_all_flags(sync::FetchAllFlagsRequest::default()).await.map(drop);
+    let fetched = flags.fetch_all_flags(sync::FetchAllFlagsRequest::default()).await;
+    let fetched = fetched.map(|sent| sent.into_inner().flag_configuration.len());
     assert_eq!(code(fetched), "config_quota_exceeded");
 }

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use insula_access::Peer;
+use insula_access::{Arrival, Peer};
 use insula_control::http::HttpLimits;
 use insula_settings::{Config, Http};
 use rustls::ServerConfig;
@@ -24,7 +24,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Pause after the machine could not accept a connection (out of descriptors).
+use super::strangers::Strangers;
+
+/// How long a connection may be there on which nobody is known, in times of
+/// what its beginning may take.
+const STRANGER_TIMES: u32 = 3;
+
+/// Pause after the machine could not accept a connection (out of descriptors), or
+/// before the next stranger is asked for his place.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bounds of a request, from the settings.
@@ -53,6 +60,7 @@ pub struct HttpServer {
     tls: Option<TlsAcceptor>,
     header_timeout: Duration,
     connections: Arc<Semaphore>,
+    strangers: Strangers,
     /// Streams on one connection, where it speaks gRPC.
     streams: Option<u32>,
 }
@@ -60,21 +68,27 @@ pub struct HttpServer {
 impl HttpServer {
     /// A server that does not listen yet.
     pub fn new(http: &Http, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self {
-            tls: tls.map(TlsAcceptor::from),
-            header_timeout: http.header_timeout.get(),
-            connections: Arc::new(Semaphore::new(http.max_connections as usize)),
-            streams: None,
-        }
+        Self::with(tls, http.header_timeout.get(), http.max_connections as usize, None)
     }
 
     /// A server of gRPC that does not listen yet.
     pub fn grpc(config: &Config, tls: Option<Arc<ServerConfig>>) -> Self {
+        let (begins_within, connections) = (config.handshake_timeout.get(), config.max_connections as usize);
+        Self::with(tls, begins_within, connections, Some(config.max_streams_per_connection))
+    }
+
+    fn with(
+        tls: Option<Arc<ServerConfig>>,
+        header_timeout: Duration,
+        connections: usize,
+        streams: Option<u32>,
+    ) -> Self {
         Self {
             tls: tls.map(TlsAcceptor::from),
-            header_timeout: config.handshake_timeout.get(),
-            connections: Arc::new(Semaphore::new(config.max_connections as usize)),
-            streams: Some(config.max_streams_per_connection),
+            header_timeout,
+            connections: Arc::new(Semaphore::new(connections)),
+            strangers: Strangers::new(header_timeout * STRANGER_TIMES),
+            streams,
         }
     }
 
@@ -110,9 +124,8 @@ impl HttpServer {
             // A full house lets newcomers wait in the kernel's queue.
             let permit = tokio::select! {
                 () = stop.cancelled() => return,
-                permit = self.connections.clone().acquire_owned() => permit,
+                permit = self.place() => permit,
             };
-            let Ok(permit) = permit else { return };
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
@@ -129,6 +142,20 @@ impl HttpServer {
         }
     }
 
+    /// A place for one more. In a full house strangers give theirs.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(permit) = self.connections.clone().try_acquire_owned() {
+                return permit;
+            }
+            self.strangers.give_way();
+            let free = tokio::time::timeout(ACCEPT_PAUSE, self.connections.clone().acquire_owned()).await;
+            if let Ok(Ok(permit)) = free {
+                return permit;
+            }
+        }
+    }
+
     fn spawn(
         &self,
         stream: TcpStream,
@@ -141,21 +168,29 @@ impl HttpServer {
         let watcher = graceful.watcher();
         let (tls, header_timeout) = (self.tls.clone(), self.header_timeout);
         let builder = builder(header_timeout, self.streams);
+        let stranger = self.strangers.came();
+        let came = Came { peer, arrival: stranger.arrival(), is_let_in_by_a_request: self.streams.is_none() };
         tokio::spawn(async move {
             let _permit = permit;
-            match tls {
-                None => {
-                    // Whoever says nothing has no place for long.
-                    let said = tokio::time::timeout(header_timeout, stream.readable()).await;
-                    if matches!(said, Ok(Ok(()))) {
-                        connection(stream, peer, router, builder, watcher).await;
+            let served = async move {
+                match tls {
+                    None => {
+                        // Whoever says nothing has no place for long.
+                        let said = tokio::time::timeout(header_timeout, stream.readable()).await;
+                        if matches!(said, Ok(Ok(()))) {
+                            connection(stream, came, router, builder, watcher).await;
+                        }
                     }
+                    Some(tls) => match tokio::time::timeout(header_timeout, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => connection(stream, came, router, builder, watcher).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                        Err(_) => tracing::debug!("a TLS handshake took too long"),
+                    },
                 }
-                Some(tls) => match tokio::time::timeout(header_timeout, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, router, builder, watcher).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
-                },
+            };
+            tokio::select! {
+                () = served => {}
+                () = stranger.has_to_go() => tracing::debug!("a connection on which nobody was known was ended"),
             }
         });
     }
@@ -178,15 +213,29 @@ fn builder(header_timeout: Duration, streams: Option<u32>) -> Builder<TokioExecu
     builder.http2_only()
 }
 
+/// Who came, as requests are told.
+#[derive(Clone)]
+struct Came {
+    peer: Peer,
+    arrival: Arrival,
+    /// Where credentials are none of the connection's business its first request
+    /// is enough: what comes then has a time of its own.
+    is_let_in_by_a_request: bool,
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
+    came: Came,
     router: Router,
     builder: Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(came.peer);
+        request.extensions_mut().insert(came.arrival.clone());
+        if came.is_let_in_by_a_request {
+            came.arrival.let_in();
+        }
         request.map(Body::new)
     });
     let service = TowerToHyperService::new(service.map_err(|never: Infallible| match never {}));

@@ -11,6 +11,7 @@ mod http;
 mod listeners;
 mod parts;
 mod reload;
+mod strangers;
 mod tls;
 
 use std::sync::Arc;
