@@ -1,7 +1,10 @@
 //! How long a change takes from its author to all who watch it, and what an
 //! idle watcher costs in memory. The watchers are in a process of their own:
 //! this program, started again. `cargo bench -p insula-config-service --bench fanout`
-//! prints a line for each number of watchers.
+//! prints a table with a line for each number of watchers.
+//!
+//! `INSULA_BENCH_WRITES` is how many writes a line has (200), `INSULA_BENCH_WATCHERS`
+//! how many watchers there are at the most (1,000): lines with more are left out.
 
 // This is for people who measure, and fails as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, dead_code)]
@@ -20,8 +23,12 @@ use tonic::transport::Endpoint;
 
 use support::{Bearer, World};
 
-const WRITES: usize = 200;
 const KEY: &str = "tenant_config_measured";
+
+/// A number from the environment.
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number in the environment"))
+}
 
 fn now() -> i128 {
     SystemClock.now().unix_timestamp_nanos()
@@ -125,10 +132,12 @@ impl Crowd {
 }
 
 async fn measure() {
-    println!("watchers  of        streams/conn  p50 ms  p99 ms  max ms  received  kB each");
-    for (count, tenants, streams) in
-        [(1, 1, 1), (100, 1, 100), (1_000, 1, 100), (100, 100, 100), (1_000, 1_000, 100), (1_000, 1_000, 1)]
-    {
+    let (writes, most) = (number("INSULA_BENCH_WRITES", 200), number("INSULA_BENCH_WATCHERS", 1_000));
+    println!("| watchers | of | on a connection | p50, ms | p99, ms | max | receipts | kB per watcher |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let lines =
+        [(1, 1, 1), (100, 1, 100), (1_000, 1, 100), (100, 100, 100), (1_000, 1_000, 100), (1_000, 1_000, 1)];
+    for (count, tenants, streams) in lines.into_iter().filter(|(count, ..)| *count <= most) {
         let world = World::with_tenants(tenants).await;
         let folder = insula_testkit::passable_folder();
         let file = folder.path().join("credentials");
@@ -145,7 +154,7 @@ async fn measure() {
         let each = resident().saturating_sub(before) as f64 / count as f64;
         let first = credentials.lines().next().unwrap();
         let mut author = world.client(first);
-        for _ in 0..WRITES {
+        for _ in 0..writes {
             if tenants == 1 {
                 let json = now().to_string();
                 let value = Some(v1::put_request::Value::Json(json.into_bytes().into()));
@@ -157,7 +166,7 @@ async fn measure() {
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await; // the next one, not its effect
         }
-        writeln!(crowd.input, "{}", count * WRITES).unwrap();
+        writeln!(crowd.input, "{}", count * writes).unwrap();
         let line = tokio::task::spawn_blocking(move || {
             let line = crowd.line();
             crowd.process.kill().unwrap();
@@ -168,12 +177,12 @@ async fn measure() {
         .unwrap();
         let said: Vec<f64> = line.split(' ').map(|number| number.parse().unwrap()).collect();
         let milliseconds = |at: usize| said[at] / 1e6;
+        let of = if tenants == 1 { "one tenant" } else { "a tenant each" };
+        let figures = [1, 2, 3].map(|at| format!("{:.2}", milliseconds(at))).join(" | ");
         println!(
-            "{count:>8}  {tenants:>4} tenants  {streams:>6}  {:>8.2}  {:>6.2}  {:>6.2}  {:>8}  {each:>7.1}",
-            milliseconds(1),
-            milliseconds(2),
-            milliseconds(3),
+            "| {count} | {of} | {streams} | {figures} | {} of {} | {each:.1} |",
             said[0],
+            count * writes
         );
     }
 }

@@ -6,7 +6,8 @@
 //! missing or comes twice.
 //!
 //! `INSULA_BENCH_WRITES` is how many writes a line has (300), `INSULA_BENCH_HELD`
-//! how many watchers are held at once (10,000).
+//! how many watchers are held at once (10,000), `INSULA_BENCH_TENANTS` how many
+//! tenants there are (1,000): lines with more watchers are left out.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a program for its reader
 
@@ -24,7 +25,6 @@ use side::Side;
 use tokio::task::JoinHandle;
 
 const PORTS: u16 = 28_500;
-const TENANTS: usize = 1_000;
 const CONNECTIONS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -103,11 +103,12 @@ async fn receipts(side: &Side, watchers: usize, tenants: usize, writes: usize, p
 }
 
 /// Writes and receipts of both sides, one after the other.
-async fn pushes(sides: &[Side], writes: usize) {
+async fn pushes(sides: &[Side], most: usize, writes: usize) {
     println!(
         "\n| watchers | of | through | p50, ms | p99, ms | max | receipts |\n| --- | --- | --- | --- | --- | --- | --- |"
     );
-    for (watchers, tenants) in [(1, 1), (100, 100), (100, 1), (1_000, 1_000), (1_000, 1)] {
+    let lines = [(1, 1), (100, 100), (100, 1), (1_000, 1_000), (1_000, 1)];
+    for (watchers, tenants) in lines.into_iter().filter(|(watchers, _)| *watchers <= most) {
         for side in sides {
             receipts(side, watchers, tenants, 20, PACE).await;
             // A write to a thousand is not so soon followed by the next.
@@ -122,16 +123,17 @@ async fn pushes(sides: &[Side], writes: usize) {
 }
 
 /// Reads of the service.
-async fn reads(sides: &[Side]) {
+async fn reads(sides: &[Side], tenants: usize) {
     const READS: usize = 20_000;
     println!("\n| reads, 32 at once | reads/s | p50, ms | p99, ms |\n| --- | --- | --- | --- |");
     for side in sides {
-        for tenant in 0..100 {
+        let tenants = tenants.min(100);
+        for tenant in 0..tenants {
             side.put(tenant, tenant).await;
         }
         let read = async |number: usize| {
             let begun = Instant::now();
-            assert_eq!(side.get(number % 100).await, number % 100);
+            assert_eq!(side.get(number % tenants).await, number % tenants);
             begun.elapsed()
         };
         let begun = Instant::now();
@@ -147,13 +149,17 @@ async fn reads(sides: &[Side]) {
     }
 }
 
-/// So many watchers at once, ten of each tenant.
-async fn held(sides: &[Side], watchers: usize) {
+/// So many watchers at once, ten of each tenant. This comes first: what a process
+/// has had in memory it does not give back.
+async fn held(sides: &[Side], most: usize, watchers: usize) {
     println!(
         "\n| {watchers} watchers held | updates told | p50, ms | p99, ms | kB per watcher |\n| --- | --- | --- | --- | --- |"
     );
     for side in sides {
-        let tenants = (watchers / 10).clamp(1, TENANTS);
+        let tenants = (watchers / 10).clamp(1, most);
+        for tenant in 0..tenants {
+            side.put(tenant, tenant).await;
+        }
         let before = resident_kb(side.pid());
         let told = receipts(side, watchers, tenants, 2 * tenants, Duration::from_millis(5)).await;
         let more = told.resident_kb.saturating_sub(before) as f64 / watchers as f64;
@@ -173,13 +179,14 @@ async fn held(sides: &[Side], watchers: usize) {
 async fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let temporary = insula_testkit::passable_folder();
+    let tenants = number("INSULA_BENCH_TENANTS", 1_000);
     let mut sides = [
-        Side::insula(temporary.path(), PORTS, TENANTS, CONNECTIONS).await,
+        Side::insula(temporary.path(), PORTS, tenants, CONNECTIONS).await,
         Side::etcd(temporary.path(), CONNECTIONS).await,
     ];
-    pushes(&sides, number("INSULA_BENCH_WRITES", 300)).await;
-    reads(&sides).await;
-    held(&sides, number("INSULA_BENCH_HELD", 10_000)).await;
+    held(&sides, tenants, number("INSULA_BENCH_HELD", 10_000)).await;
+    pushes(&sides, tenants, number("INSULA_BENCH_WRITES", 300)).await;
+    reads(&sides, tenants).await;
     if let Side::Insula { up, .. } = &mut sides[0] {
         up.stop();
     }

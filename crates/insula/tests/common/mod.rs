@@ -354,17 +354,8 @@ last_port = {last}
 
     /// The same with lines of the head by hand; the answer with its head.
     pub fn http_with(&self, method: &str, path: &str, head: &str, body: Option<&str>) -> Option<String> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http_port)).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let body = body.unwrap_or("");
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        // A server that refuses a body hangs up on the rest of it; it has answered by then.
-        let _ = stream.write_all(request.as_bytes());
+        use std::io::Read;
+        let mut stream = ask(self.http_port, (method, path), head, body)?;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
         if read.is_err() && answer.is_empty() {
@@ -384,6 +375,27 @@ last_port = {last}
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+}
+
+/// Sends a request, with lines of the head by hand; the answer is to be read.
+pub fn ask(
+    port: u16,
+    (method, path): (&str, &str),
+    head: &str,
+    body: Option<&str>,
+) -> Option<std::net::TcpStream> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let body = body.unwrap_or("");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // A server that refuses a body hangs up on the rest of it; it has answered by then.
+    let _ = stream.write_all(request.as_bytes());
+    Some(stream)
 }
 
 impl Drop for World {
