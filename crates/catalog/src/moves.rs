@@ -270,13 +270,19 @@ impl CatalogClient {
         Ok(row.get(0))
     }
 
-    /// Writes how far a move is.
+    /// Writes how far a move is. One that has moved its tenant and is done stays
+    /// so, whatever a worker says that was suspended and has heard of nothing.
     ///
     /// # Errors
     /// Where the catalog is away.
     pub async fn set_move_progress(&self, id: OperationId, progress: &MoveProgress) -> Result<(), Problem> {
         self.raw()
-            .execute("update moves set progress = $2 where id = $1", &[&id.as_uuid(), &Json(progress)])
+            .execute(
+                "update moves set progress = $2
+                 where id = $1 and (status <> 'moved' or progress->>'phase' is distinct from 'done'
+                                    or $2::jsonb->>'phase' = 'done')",
+                &[&id.as_uuid(), &Json(progress)],
+            )
             .await
             .map_err(db)?;
         Ok(())

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use insula_catalog::{Author, Catalog, CatalogClient, Cutover, MoveRecord};
 use insula_domain::{
-    Epoch, Isolation, MoveEnd, MoveProgress, MoveStatus, MoveTerms, OperationId, Placement, SchemaVersion,
-    TenantId,
+    Epoch, Isolation, MoveEnd, MovePhase, MoveProgress, MoveStatus, MoveTerms, OperationId, Placement,
+    SchemaVersion, TenantId,
 };
 use insula_sql_store::{Connector, PoolSize};
 use insula_testkit::TestDatabase;
@@ -175,6 +175,22 @@ async fn a_commit_of_which_nothing_more_is_heard_is_not_waited_for_for_ever() {
     assert_eq!(next.epoch, Epoch(3), "canary: nothing was committed");
     change.commit().await.unwrap_err();
     assert!(house.commits(next.number).await);
+}
+
+#[tokio::test]
+async fn a_move_that_is_done_stays_so_whatever_a_late_worker_says() {
+    let house = House::new().await;
+    let client = house.client().await;
+    let at = async |phase| {
+        let progress = MoveProgress { phase, ..MoveProgress::default() };
+        client.set_move_progress(house.record.id, &progress).await.unwrap();
+        client.tenant_move(house.record.id).await.unwrap().unwrap().progress.phase
+    };
+    let first = client.next_try(house.record.id).await.unwrap().unwrap();
+    assert!(house.commits(first.number).await);
+    assert_eq!(at(MovePhase::Cutover).await, MovePhase::Cutover, "canary");
+    assert_eq!(at(MovePhase::Done).await, MovePhase::Done);
+    assert_eq!(at(MovePhase::Cutover).await, MovePhase::Done);
 }
 
 #[tokio::test]
