@@ -12,6 +12,7 @@ mod common;
 
 mod checker;
 mod clients;
+mod narrowed;
 mod suspended;
 
 use std::time::{Duration, Instant};

@@ -22,7 +22,7 @@ const LOST: &str = "another worker has the run";
 const REGION: [&str; 2] = ["--region", "eu-west-1"];
 
 /// A front and an API, which carry nothing out: that is for workers beside it.
-async fn world() -> World {
+pub async fn world() -> World {
     let mut world = World::start().await;
     world.apply_shop();
     world.kill_9();
@@ -32,7 +32,7 @@ async fn world() -> World {
 }
 
 /// A worker that stands still at a point.
-fn sleeper(world: &World, name: &str, point: &str) -> Worker {
+pub fn sleeper(world: &World, name: &str, point: &str) -> Worker {
     world.worker(name, &[("INSULA_CRASH_AT", point), ("INSULA_CRASH_SIGNAL", "STOP")])
 }
 
