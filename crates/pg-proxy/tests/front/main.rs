@@ -11,6 +11,7 @@ mod cost;
 mod direct;
 mod doors;
 mod ending;
+mod fairness;
 mod faults;
 mod hosts;
 mod limits;

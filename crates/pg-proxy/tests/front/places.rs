@@ -20,7 +20,8 @@ async fn world(places: u32) -> (World, Tenant, Tenant) {
     (world, greedy, modest)
 }
 
-fn waiting(world: &World, tenant: &Tenant) -> u32 {
+/// How many sessions of a tenant wait for a place or a backend.
+pub fn waiting(world: &World, tenant: &Tenant) -> u32 {
     let items = world.proxy.tenants(&Ask { tenant: Some(tenant.id), limit: 1 }).items;
     items.iter().map(|tenant| tenant.waiting).sum()
 }

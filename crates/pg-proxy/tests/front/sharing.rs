@@ -14,14 +14,14 @@ use tokio_postgres::Client;
 
 use crate::prepared::{Extended, extended, pid_of, sqlstate};
 use crate::raw::{Raw, letters};
-use crate::support::{IN_USE, PATIENCE, Tenant, World, connect, one, pair, refused, words};
+use crate::support::{IN_USE, PATIENCE, World, connect, one, pair, refused, words};
 
 /// A front with so many backends in all.
 pub async fn world_of(backends: u32) -> World {
     World::start_with(config_of(backends), None).await
 }
 
-fn config_of(backends: u32) -> PgProxyConfig {
+pub fn config_of(backends: u32) -> PgProxyConfig {
     PgProxyConfig {
         backends_per_cluster_max: backends,
         backends_per_tenant_max: Some(backends),
@@ -377,50 +377,6 @@ async fn backends_of_a_tenant_that_is_suspended_go_too() {
     }
     world.change(&mut tenant, |route| route.status = TenantStatus::Suspended);
     world.until_backends(&tenant, "true", 0).await;
-}
-
-/// A tenant, and how many transactions its clients come to within a time.
-async fn transactions(clients: &[Client], query: &str, time: Duration) -> Vec<Duration> {
-    let until = tokio::time::Instant::now() + time;
-    let each = clients.iter().map(|client| async move {
-        let mut took = Vec::new();
-        while tokio::time::Instant::now() < until {
-            let began = std::time::Instant::now();
-            client.batch_execute(query).await.unwrap();
-            took.push(began.elapsed());
-        }
-        took
-    });
-    join_all(each).await.concat()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_greedy_tenant_does_not_starve_another() {
-    let world = world_of(4).await;
-    let (greedy, modest): (Tenant, Tenant) = (world.tenant("greedy").await, world.tenant("modest").await);
-    let many = join_all((0..60).map(|_| world.connect(&greedy))).await;
-    let one = [world.connect(&modest).await];
-    let time = Duration::from_secs(2);
-    let query = "select pg_sleep(0.01)";
-    let (greedy, modest) = tokio::join!(transactions(&many, query, time), transactions(&one, query, time));
-    // In a queue of all sessions it would have one in sixty-one.
-    let share = modest.len() * 61 / (greedy.len() + modest.len());
-    assert!(share >= 3, "{} of {}", modest.len(), greedy.len() + modest.len());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tenant_that_keeps_backends_pays_for_them() {
-    let world = world_of(2).await;
-    let (keeping, other) = (world.tenant("keeping").await, world.tenant("other").await);
-    let kept = world.connect(&keeping).await;
-    kept.batch_execute("listen x").await.unwrap();
-    let theirs = join_all((0..10).map(|_| world.connect(&keeping))).await;
-    let ours = join_all((0..10).map(|_| world.connect(&other))).await;
-    let (query, time) = ("select pg_sleep(0.01)", Duration::from_secs(3));
-    let (theirs, ours) = tokio::join!(transactions(&theirs, query, time), transactions(&ours, query, time));
-    // It has its half already; without that both would have the same of the other one.
-    assert!(ours.len() >= 3 * theirs.len(), "{} and {}", ours.len(), theirs.len());
-    drop(kept);
 }
 
 #[tokio::test]
