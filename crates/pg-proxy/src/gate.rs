@@ -4,19 +4,22 @@
 //! between that and the end of the hold, as both are one number that is changed
 //! at once: how many are under way, and whether the tenant is held.
 
+mod tally;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use insula_domain::{Epoch, TenantId};
 use insula_route_map::{Hold, HoldReport, Snapshot};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::measure::{Counted, HoldOutcome, Measures};
+use self::tally::{Tally, Waits};
+use crate::measure::{HoldOutcome, Measures};
 
 /// In a gate's state: the tenant is held. The rest is how many are under way.
 const HELD: u64 = 1 << 63;
@@ -42,46 +45,8 @@ type Mark = (Instant, u64);
 
 #[derive(Debug)]
 struct Held {
-    id: Uuid,
     is_quiet: bool,
     tally: Arc<Tally>,
-}
-
-/// What is measured of a hold, and told when all who have waited for its end
-/// have gone on.
-#[derive(Debug)]
-struct Tally {
-    hold: Uuid,
-    reports: mpsc::Sender<HoldReport>,
-    measures: Measures,
-    longest_us: AtomicU64,
-    clients: AtomicU32,
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        let longest_wait = Duration::from_micros(*self.longest_us.get_mut());
-        let clients = *self.clients.get_mut();
-        report(&self.reports, HoldReport::Released { hold: self.hold, longest_wait, clients });
-    }
-}
-
-/// One that waits for the end of a hold, until it has a backend.
-#[derive(Debug)]
-struct Waits {
-    since: Instant,
-    tally: Arc<Tally>,
-    _counted: Counted,
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        let waited = self.since.elapsed();
-        self.tally.measures.held(waited);
-        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-        self.tally.longest_us.fetch_max(us, Ordering::Relaxed);
-        self.tally.clients.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// What came of wanting to begin.
@@ -117,21 +82,15 @@ impl Gate {
             && self.state.load(Ordering::Acquire) == HELD
         {
             held.is_quiet = true;
-            report(&held.tally.reports, HoldReport::Quiet { hold: held.id });
+            held.tally.is_quiet();
         }
     }
 
     /// Nothing begins from here on.
     fn hold(&self, id: Uuid, reports: &mpsc::Sender<HoldReport>, measures: &Measures) {
-        let tally = Arc::new(Tally {
-            hold: id,
-            reports: reports.clone(),
-            measures: measures.clone(),
-            longest_us: AtomicU64::new(0),
-            clients: AtomicU32::new(0),
-        });
+        let tally = Arc::new(Tally::new(id, reports, measures));
         let mut waiting = self.lock();
-        let before = waiting.held.replace(Held { id, is_quiet: false, tally });
+        let before = waiting.held.replace(Held { is_quiet: false, tally });
         self.state.fetch_or(HELD, Ordering::AcqRel);
         self.tell_if_quiet(&mut waiting);
         drop(waiting);
@@ -142,6 +101,7 @@ impl Gate {
     fn release(&self, epoch: Option<Epoch>) {
         let mut waiting = self.lock();
         let held = waiting.held.take();
+        held.iter().for_each(|held| held.tally.is_over());
         if let Some(epoch) = epoch {
             self.epoch.store(epoch.0, Ordering::Release);
         }
@@ -210,8 +170,7 @@ impl Passer {
             waiting.queue.insert(mark, context.waker().clone());
             drop(waiting);
             if self.waits.as_ref().is_none_or(|waits| !Arc::ptr_eq(&waits.tally, &tally)) {
-                let counted = Counted::new(&tally.measures.held_clients);
-                self.waits = Some(Waits { since: Instant::now(), tally, _counted: counted });
+                self.waits = Some(Waits::new(tally));
             }
             return Poll::Pending;
         }

@@ -8,6 +8,8 @@ use metrics::{Counter, Gauge, Histogram};
 
 use crate::pool::Tally;
 
+const HOLD_PARTS: &str = "insula_pg_hold_part_seconds";
+
 /// The front's metrics, registered once.
 #[derive(Debug, Clone)]
 pub(crate) struct Measures {
@@ -30,6 +32,30 @@ pub(crate) enum HoldOutcome {
     Released,
     /// Its time was over.
     TimedOut,
+}
+
+/// What a hold of a tenant is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldPart {
+    /// Until nothing was under way any more.
+    Quiet,
+    /// All of it.
+    Held,
+    /// From its end until the first that has waited had a backend.
+    FirstBackend,
+    /// The same until the last one had.
+    LastBackend,
+}
+
+impl HoldPart {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Held => "held",
+            Self::FirstBackend => "first_backend",
+            Self::LastBackend => "last_backend",
+        }
+    }
 }
 
 impl Measures {
@@ -73,6 +99,11 @@ impl Measures {
             "insula_pg_hold_wait_seconds",
             metrics::Unit::Seconds,
             "Time that a client has waited for its tenant to be moved"
+        );
+        metrics::describe_histogram!(
+            HOLD_PARTS,
+            metrics::Unit::Seconds,
+            "Parts of a hold at this front: quiet and held from its begin, first_backend and last_backend from its end"
         );
         Self {
             authenticating: metrics::gauge!("insula_pg_sessions", "state" => "authenticating"),
@@ -129,6 +160,11 @@ impl Measures {
             HoldOutcome::TimedOut => "timed_out",
         };
         metrics::counter!("insula_pg_holds_total", "outcome" => outcome).increment(1);
+    }
+
+    /// How long a part of a hold took.
+    pub fn hold_part(&self, part: HoldPart, took: Duration) {
+        metrics::histogram!(HOLD_PARTS, "part" => part.as_str()).record(took.as_secs_f64());
     }
 
     pub fn backend_opened(&self, took: Duration) {

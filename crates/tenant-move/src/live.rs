@@ -101,6 +101,8 @@ struct AtWork {
     ready: Option<Ready>,
     /// Whether an earlier try may have let the tenant into the target.
     target_open: bool,
+    /// Since when the fronts are being told to hold the tenant.
+    held: Option<Instant>,
 }
 
 impl AtWork {
@@ -213,6 +215,7 @@ impl Live {
         let hold = self.new_id();
         let ready = self.make_ready(at_work.seats()?);
         let (watch, ready) = tokio::try_join!(HoldWatch::open(&self.tools.catalog, hold), ready)?;
+        at_work.held = Some(Instant::now());
         let within = until.saturating_duration_since(Instant::now());
         if !ready.catalog.set_hold(&self.hold_of(number), hold, within).await? {
             return Err(Problem::internal(
@@ -354,6 +357,11 @@ impl Live {
         change.audit("tenant.moved", Some(task.tenant), &task.slug, &detail).await?;
         change.commit().await?;
         at_work.ready = None;
+        if let Some(held) = at_work.held.take() {
+            let held = held.elapsed().as_secs_f64();
+            metrics::histogram!("insula_move_held_seconds").record(held);
+            tracing::debug!(tenant_move = %task.id, held_ms = held * 1_000.0, "a cutover has come through");
+        }
         Ok(())
     }
 
@@ -420,9 +428,10 @@ impl World for Live {
         self.reach(act, Moment::Before);
         let begun = Instant::now();
         let result = self.carry_out(act, number, until).await;
-        metrics::histogram!("insula_move_act_seconds", "act" => act.as_str())
-            .record(begun.elapsed().as_secs_f64());
-        tracing::debug!(act = act.as_str(), took = ?begun.elapsed(), "an act of a cutover");
+        let took = begun.elapsed().as_secs_f64();
+        metrics::histogram!("insula_move_act_seconds", "act" => act.as_str()).record(took);
+        let tenant_move = self.task.id;
+        tracing::debug!(%tenant_move, act = act.as_str(), took_ms = took * 1_000.0, "an act of a cutover");
         self.reach(act, Moment::Inside);
         result
     }

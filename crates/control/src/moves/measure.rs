@@ -14,6 +14,7 @@ const OPEN: &str = "insula_moves_open";
 const WAYS_BACK: &str = "insula_moves_ways_back";
 const PAUSE: &str = "insula_move_pause_seconds";
 const ROWS: &str = "insula_move_rows_total";
+const ACT: &str = "insula_move_act_seconds";
 const TAKEN_BACK: &str = "insula_move_cutovers_taken_back_total";
 
 /// Says what the metrics are, once the recorder of the process is there.
@@ -27,7 +28,12 @@ pub fn describe() {
     describe_histogram!(PAUSE, Unit::Seconds, "Longest wait of a client at a cutover, as the fronts saw it");
     describe_counter!(ROWS, "Rows that moves have copied");
     describe_counter!(TAKEN_BACK, "Tries at a cutover that were taken back");
-    describe_histogram!("insula_move_act_seconds", Unit::Seconds, "Time of an act of a cutover, by act");
+    describe_histogram!(ACT, Unit::Seconds, "Time of an act of a cutover, by act");
+    describe_histogram!(
+        "insula_move_held_seconds",
+        Unit::Seconds,
+        "Time from when fronts were told to hold a tenant to the commit of its move"
+    );
 }
 
 /// A move has come to a status.
@@ -38,6 +44,11 @@ pub fn is(status: MoveStatus) {
 /// A cutover has come through.
 pub fn paused(longest: Duration) {
     histogram!(PAUSE).record(longest.as_secs_f64());
+}
+
+/// A tenant was narrowed for its cutover.
+pub fn narrowed(took: Duration) {
+    histogram!(ACT, "act" => "narrow").record(took.as_secs_f64());
 }
 
 /// Rows were copied.

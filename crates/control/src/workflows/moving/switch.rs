@@ -139,6 +139,9 @@ async fn narrow(control: &Control, task: &Task) -> Result<(), Problem> {
         alike = if now < before { 0 } else { alike + 1 };
         before = before.min(now);
     }
+    measure::narrowed(begun.elapsed());
+    let (took_ms, tenant_move) = (begun.elapsed().as_secs_f64() * 1_000.0, task.id);
+    tracing::debug!(%tenant_move, act = "narrow", took_ms, backends = before, "an act of a cutover");
     Ok(())
 }
 
