@@ -350,11 +350,13 @@ impl Live {
             status: task.status,
             window_ends_at,
         };
-        if !change.cut_over(&cutover).await? {
+        // Sent along, as the tenant waits meanwhile: nothing of it is left where the change is dropped.
+        let detail = json!({"move": task.id, "to": task.to, "epoch": task.epoch.next()});
+        let audit = change.audit("tenant.moved", Some(task.tenant), &task.slug, &detail);
+        let (has_moved, ()) = tokio::try_join!(change.cut_over(&cutover), audit)?;
+        if !has_moved {
             return Err(Problem::internal("a later try at the cutover has begun"));
         }
-        let detail = json!({"move": task.id, "to": task.to, "epoch": task.epoch.next()});
-        change.audit("tenant.moved", Some(task.tenant), &task.slug, &detail).await?;
         change.commit().await?;
         at_work.ready = None;
         if let Some(held) = at_work.held.take() {
