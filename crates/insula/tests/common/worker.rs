@@ -47,9 +47,16 @@ impl Worker {
         self.signal("CONT");
     }
 
-    /// Waits until it has logged something.
-    pub fn until_says(&self, text: &str) {
-        self.until(|| self.log().contains(text), &format!("it does not say {text:?}"));
+    /// Lets it go on, and waits until it has given up a run that it had: the log of
+    /// the run refuses it, or what it asked when it was suspended is out of time.
+    pub fn wakes_too_late(&self) {
+        let said = self.log().len(); // it says nothing while it is suspended
+        self.goes_on();
+        let given_up = ["another worker has the run", "the run is left to another worker"];
+        self.until(
+            || given_up.iter().any(|text| self.log()[said..].contains(text)),
+            "it does not give up the run",
+        );
     }
 
     /// All that it has logged.

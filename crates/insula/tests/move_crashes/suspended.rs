@@ -16,9 +16,6 @@ use crate::{
     last_move, points, until,
 };
 
-/// What a worker logs that finds out that it has not got the run any more.
-const LOST: &str = "another worker has the run";
-
 const REGION: [&str; 2] = ["--region", "eu-west-1"];
 
 /// A front and an API, which carry nothing out: that is for workers beside it.
@@ -101,8 +98,7 @@ async fn is_suspended_at(world: &World, slug: &str, point: &str, way: Way) {
     first.until_suspended();
     let heir = world.worker(&format!("{slug}-heir"), &[]);
     let moved = mover.is_moved(world, 1, point).await;
-    first.goes_on();
-    first.until_says(LOST);
+    first.wakes_too_late();
     mover.checker.looks_again(10).await;
     mover.was_moved(world, 1, point).await;
     mover.completes(world, &moved, point);
@@ -154,8 +150,7 @@ async fn a_worker_that_is_suspended_in_the_copy_copies_nothing_when_it_wakes() {
     let heir = world.worker("heir", &[]);
     let moved = mover.is_moved(&world, 1, "copy").await;
     mover.completes(&world, &moved, "copy");
-    first.goes_on();
-    first.until_says(LOST);
+    first.wakes_too_late();
     let there: Vec<_> = (1..=rows).collect();
     check_rows(&world, "acme", &there, "copy").await;
     mover.ends(&world, "copy").await;
@@ -176,8 +171,7 @@ async fn a_worker_that_wakes_after_the_way_there_and_back_lets_nobody_in() {
     mover.completes(&world, &moved, "there");
     mover.moves(&world, &["--region", "us-east-1"]);
     let back = mover.is_moved(&world, 2, "back").await;
-    first.goes_on();
-    first.until_says(LOST);
+    first.wakes_too_late();
     mover.checker.looks_again(10).await;
     mover.completes(&world, &back, "back");
     mover.ends(&world, "there and back").await;
@@ -196,11 +190,9 @@ async fn two_workers_may_be_suspended_in_turn() {
     first.until_suspended();
     let second = sleeper(&world, "second", "tenant.move:open_target:inside");
     second.until_suspended();
-    first.goes_on();
-    first.until_says(LOST);
+    first.wakes_too_late();
     let moved = mover.is_moved(&world, 1, "in turn").await;
-    second.goes_on();
-    second.until_says(LOST);
+    second.wakes_too_late();
     mover.checker.looks_again(10).await;
     assert_eq!(last_move(&world, "acme")["id"], moved["id"]);
     mover.was_moved(&world, 1, "in turn").await;
