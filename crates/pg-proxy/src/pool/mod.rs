@@ -279,9 +279,10 @@ impl Pools {
         clusters.iter().flat_map(|cluster| cluster.share().holdings().collect::<Vec<_>>()).collect()
     }
 
-    /// The most backends that a tenant may have on a cluster.
+    /// The most backends that a tenant may have on a cluster, where its sessions keep
+    /// none.
     pub fn most(&self, endpoint: &ClusterEndpoint, route: &Route) -> u32 {
-        self.limits(endpoint).of(terms_of(route))
+        self.limits(endpoint).of(terms_of(route), 0)
     }
 
     /// How many backends there are, and who waits, on all clusters.
@@ -502,7 +503,8 @@ impl Lease {
         let Place { cluster, key, since, is_kept, .. } = &mut self.place;
         if !std::mem::replace(is_kept, true) {
             let now = Instant::now();
-            cluster.share().keeps(*key, now.saturating_duration_since(*since), now);
+            let tasks = cluster.share().keeps(*key, now.saturating_duration_since(*since), now);
+            cluster.run(tasks);
         }
     }
 }

@@ -93,16 +93,18 @@ pub(crate) struct Limits {
     /// as soon as the first of them is there: all at once they would be there
     /// together, and late.
     pub opening: u32,
-    /// Backends of a tenant that is about to be held: as few as still keep the
-    /// server at work.
+    /// Backends of a tenant that is about to be held, beside those that its
+    /// sessions keep: as few as still keep the server at work.
     pub of_narrowed: u32,
 }
 
 impl Limits {
-    /// The most that a tenant may have.
-    pub fn of(&self, terms: Terms) -> u32 {
+    /// The most that a tenant may have of whose backends sessions keep so many. Those
+    /// are of no use to its others, who would be left with none if they counted while
+    /// it is narrowed.
+    pub fn of(&self, terms: Terms, kept: u32) -> u32 {
         let most = if terms.backends == 0 { self.of_tenant } else { terms.backends.min(self.backends) };
-        if terms.is_narrowed { most.min(self.of_narrowed) } else { most }
+        if terms.is_narrowed { most.min(self.of_narrowed.saturating_add(kept)) } else { most }
     }
 }
 
@@ -271,6 +273,11 @@ impl<B> Tenant<B> {
         }
     }
 
+    /// How many backends it may have.
+    fn most(&self, limits: &Limits) -> u32 {
+        limits.of(self.terms, self.kept.backends())
+    }
+
     /// Whether its idle backends are kept for it.
     fn is_warm(&self) -> bool {
         self.used.is_some() && self.open <= self.terms.warm
@@ -407,7 +414,7 @@ impl<B: Usable> Share<B> {
         tenant.charge(held);
         tenant.used = Some(now);
         let (had, has_to_wait) = (tenant.had, tenant.all_waiting() > 0);
-        let is_over = self.open > self.limits.backends || tenant.open > self.limits.of(tenant.terms);
+        let is_over = self.open > self.limits.backends || tenant.open > tenant.most(&self.limits);
         if tenant.in_line.is_some() {
             self.line_up(key.tenant);
         }
@@ -679,7 +686,7 @@ impl<B: Usable> Share<B> {
                 self.crowd.forgets(&mut tenant.seen);
                 self.tenants.remove(&id);
             }
-        } else if tenant.open < self.limits.of(tenant.terms) && tenant.pools.iter().any(is_short) {
+        } else if tenant.open < tenant.most(&self.limits) && tenant.pools.iter().any(is_short) {
             let number = before.map_or(self.next, |(_, number)| number);
             self.next += 1;
             tenant.starving = Some((tenant.had, number));
@@ -719,7 +726,7 @@ impl<B: Usable> Share<B> {
     /// idle backend in another, that one makes room.
     fn swap_own(&mut self, id: TenantId) -> Option<Task<B>> {
         let tenant = self.tenants.get(&id)?;
-        if tenant.open < self.limits.of(tenant.terms)
+        if tenant.open < tenant.most(&self.limits)
             || !tenant.pools.iter().any(|pool| pool.is_short(self.limits.opening))
         {
             return None;

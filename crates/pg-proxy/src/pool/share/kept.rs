@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use insula_domain::TenantId;
 
-use super::{PoolKey, Share, Usable, nanos};
+use super::{PoolKey, Share, Task, Usable, nanos};
 
 /// How long a slice is at least. Nothing is decided in between that another
 /// quantum would not decide otherwise.
@@ -28,6 +28,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// How many backends are kept.
+    pub fn backends(&self) -> u32 {
+        self.backends
+    }
+
     /// The time of all of them together since this was asked last.
     fn since(&mut self, now: Instant) -> Duration {
         let charged = self.charged.replace(now).unwrap_or(now);
@@ -36,14 +41,17 @@ impl Kept {
 }
 
 impl<B: Usable> Share<B> {
-    /// A session keeps its backend from here on, and has had it for so long.
-    pub fn keeps(&mut self, key: PoolKey, held: Duration, now: Instant) {
+    /// A session keeps its backend from here on, and has had it for so long. Who
+    /// is narrowed may have another one for its others.
+    #[must_use]
+    pub fn keeps(&mut self, key: PoolKey, held: Duration, now: Instant) -> Vec<Task<B>> {
         self.charge_tenant(key.tenant, now);
-        if let Some(tenant) = self.tenants.get_mut(&key.tenant) {
-            tenant.charge(held);
-            tenant.kept.backends += 1;
-            self.keeping.tenants.insert(key.tenant);
-        }
+        let Some(tenant) = self.tenants.get_mut(&key.tenant) else { return Vec::new() };
+        tenant.charge(held);
+        tenant.kept.backends += 1;
+        self.keeping.tenants.insert(key.tenant);
+        self.enter(key.tenant);
+        self.dispatch(now)
     }
 
     /// One that was kept is about to be closed.
@@ -207,7 +215,10 @@ mod tests {
                 prop_assert!(given(&mut waiting).is_some());
             }
             let pinner = rush.tenants[0].0;
-            (0..kept).for_each(|_| rush.share.keeps(pinner, TICK, rush.now));
+            for _ in 0..kept {
+                let tasks = rush.share.keeps(pinner, TICK, rush.now);
+                rush.does(tasks);
+            }
             (0..TICKS).for_each(|_| rush.ticks());
 
             let all = (TICK * TICKS * backends).as_secs_f64();

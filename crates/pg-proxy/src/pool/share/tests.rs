@@ -339,12 +339,37 @@ fn who_is_narrowed_gives_back_what_it_has_too_many_of_and_goes_on_with_the_rest(
     assert_eq!(given(&mut waiting[6]), Some(5), "who waits is served by those that stay");
     assert!(share.release(key, 6, SOON, now).is_empty() && share.release(key, 5, SOON, now).is_empty());
     assert_eq!(share.tally(), Tally { open: 2, idle: 2, waiting: 0 });
-    assert_eq!(share.limits.of(Terms { backends: 1, ..narrow }), 1, "a plan that allows less");
+    assert_eq!(share.limits.of(Terms { backends: 1, ..narrow }, 0), 1, "a plan that allows less");
     // Later it may have more again.
     for _ in 0..2 {
         assert!(matches!(share.acquire(key, weight(1), now, |_| true), Acquired::Now(_)));
     }
     assert!(matches!(ask(&mut share, key).1[..], [Task::Open(_)]));
+}
+
+#[test]
+fn who_is_narrowed_has_backends_beside_those_that_sessions_keep() {
+    let (mut share, now, key) = (share(6, 6), Instant::now(), key());
+    let mut waiting: Vec<_> = (0..3).map(|_| ask(&mut share, key).0).collect();
+    for backend in 1..=3 {
+        assert!(share.opened(key, backend, OPENING, now).is_empty());
+        assert_eq!(given(&mut waiting[backend as usize - 1]), Some(backend));
+    }
+    assert!(share.keeps(key, SOON, now).is_empty());
+    let narrow = Terms { is_narrowed: true, ..weight(1) };
+    assert!(share.sweep((now, now), |_| true, |_| Some(narrow)).is_empty());
+    let Acquired::Later(mut waits, tasks) = share.acquire(key, narrow, now, |_| true) else { panic!() };
+    assert!(tasks.is_empty(), "two are at work beside the one that is kept: {tasks:?}");
+    let tasks = share.keeps(key, SOON, now);
+    assert!(matches!(tasks[..], [Task::Open(_)]), "only one is left for all others: {tasks:?}");
+    assert!(share.opened(key, 4, OPENING, now).is_empty());
+    assert_eq!(given(&mut waits), Some(4));
+    let tasks = share.keeps(key, SOON, now);
+    assert!(tasks.is_empty(), "nobody waits: {tasks:?}");
+    assert!(share.release(key, 4, SOON, now).is_empty());
+    // As many as the plan says are the most all the same.
+    let plan = Terms { backends: 4, ..narrow };
+    assert_eq!((share.limits.of(plan, 3), share.limits.of(narrow, 3)), (4, 5));
 }
 
 #[test]
@@ -726,7 +751,7 @@ fn check(
         idle += of_tenant;
         let counted = open.get(id).copied().unwrap_or(0) + u32::try_from(of_tenant).unwrap();
         prop_assert_eq!(tenant.open, counted);
-        let bound = share.limits.of(tenant.terms);
+        let bound = tenant.most(&share.limits);
         prop_assert!(tenant.open <= bound);
         prop_assert_eq!(tenant.waiting, tenant.pools.iter().map(|pool| pool.waiting.len()).sum::<usize>());
         let is_short = tenant.pools.iter().any(|pool| pool.is_short(share.limits.opening));
