@@ -39,7 +39,7 @@ test-matrix: deps ## Run the tests that face PostgreSQL on 15, 17 and 18
 	@scripts/test-matrix.sh $(ARGS)
 
 test-moves: deps ## Run moves between all models and regions, and all crashes of them (docs/TESTING.md)
-	$(CARGO) nextest run --locked --package insula --run-ignored all --no-fail-fast -E 'binary(moves) | binary(move_crashes)'
+	$(CARGO) nextest run --locked --package insula --package insula-tenant-cluster --run-ignored all --no-fail-fast -E 'binary(moves) | binary(move_crashes) | binary(moving_stream_failures)'
 
 test-aws: ## Build the backends on AWS and test them with emulators (docs/TESTING.md)
 	@scripts/deps.sh aws

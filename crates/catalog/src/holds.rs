@@ -108,24 +108,36 @@ impl CatalogClient {
         Ok(rows == 1)
     }
 
-    /// Has the fronts do with few backends of a tenant, or with as many as its plan
-    /// says; where the move is over they are not told to narrow any more.
+    /// Has the fronts do with few backends of a tenant whose placement has this
+    /// epoch, while the move goes on. It ends with [`Self::widen`], and with each change
+    /// of the move's status: the lock has that come either before, and is seen, or
+    /// behind, so that a statement that comes late leaves nobody narrowed.
     ///
     /// # Errors
     /// Where the catalog is away.
-    pub async fn set_narrowed(
-        &self,
-        tenant: TenantId,
-        of: OperationId,
-        is_narrowed: bool,
-    ) -> Result<(), Problem> {
+    pub async fn narrow(&self, tenant: TenantId, epoch: Epoch, of: OperationId) -> Result<(), Problem> {
         self.raw()
             .execute(
-                "update placements set narrowed = $2
-                 where tenant_id = $1 and narrowed <> $2
-                   and (not $2 or exists (select from moves
-                                          where id = $3 and status in ('running', 'rolling_back')))",
-                &[&tenant.as_uuid(), &is_narrowed, &of.as_uuid()],
+                "with going_on as (select from moves
+                                   where id = $3 and status in ('running', 'rolling_back') for share)
+                 update placements set narrowed = true from going_on
+                 where tenant_id = $1 and epoch = $2 and not narrowed",
+                &[&tenant.as_uuid(), &epoch.0, &of.as_uuid()],
+            )
+            .await
+            .map(drop)
+            .map_err(db)
+    }
+
+    /// Has the fronts give a tenant as many backends as its plan says.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn widen(&self, tenant: TenantId) -> Result<(), Problem> {
+        self.raw()
+            .execute(
+                "update placements set narrowed = false where tenant_id = $1 and narrowed",
+                &[&tenant.as_uuid()],
             )
             .await
             .map(drop)

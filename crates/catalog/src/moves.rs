@@ -454,7 +454,8 @@ impl Change<'_> {
     }
 
     /// Sets a move's status and the operation that is at work on it; one that
-    /// is not open any more has ended now.
+    /// is not open any more has ended now. A tenant that was narrowed for a cutover
+    /// ([`CatalogClient::narrow`](crate::CatalogClient::narrow)) is not any more.
     ///
     /// # Errors
     /// Where the catalog is away.
@@ -469,6 +470,15 @@ impl Change<'_> {
             .execute(
                 "update moves set status = $2, operation = $3, ended_at = $4 where id = $1",
                 &[&id.as_uuid(), &status.as_str(), &operation.as_uuid(), &ended_at],
+            )
+            .await
+            .map_err(db)?;
+        // Another statement: it sees what the first has waited for.
+        self.raw()
+            .execute(
+                "update placements set narrowed = false
+                 where narrowed and tenant_id = (select tenant_id from moves where id = $1)",
+                &[&id.as_uuid()],
             )
             .await
             .map_err(db)?;

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use insula_catalog::{Acknowledged, Catalog, HoldOf, HoldWatch, follow_routes, report_holds};
-use insula_domain::{Epoch, OperationId, TenantId};
+use insula_catalog::{Acknowledged, Author, Catalog, HoldOf, HoldWatch, follow_routes, report_holds};
+use insula_domain::{Epoch, MoveStatus, OperationId, TenantId};
 use insula_route_map::{Hold, HoldReport, RouteMap};
 use insula_sql_store::{Connector, PoolSize};
 use insula_testkit::TestDatabase;
+use serde_json::json;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -152,9 +154,8 @@ async fn fronts_are_told_to_narrow_while_a_move_is_under_way() {
     let house = House::new().await;
     let front = Front::start(&house, 1).await;
     let client = house.catalog.client().await.unwrap();
-    let narrow = async |is_narrowed| {
-        client.set_narrowed(house.tenant, OperationId::from(MOVE), is_narrowed).await.unwrap();
-    };
+    let of = OperationId::from(MOVE);
+    let narrow = async |epoch| client.narrow(house.tenant, Epoch(epoch), of).await.unwrap();
     let until = async |is_narrowed| {
         let mut changed = front.map.changed();
         let told = async {
@@ -164,15 +165,59 @@ async fn fronts_are_told_to_narrow_while_a_move_is_under_way() {
         };
         timeout(PATIENCE, told).await.expect("the front is told");
     };
-    narrow(true).await;
-    until(true).await;
     let admin = house.database.connect().await;
-    admin.batch_execute(&format!("update moves set status = 'moved' where id = '{MOVE}'")).await.unwrap();
-    narrow(false).await;
+    let narrowed = async || {
+        let query = "select count(*) from placements where narrowed";
+        admin.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 1
+    };
+    narrow(2).await;
+    assert!(!narrowed().await, "by one that does not know where the tenant is by now");
+    narrow(1).await;
+    until(true).await;
+    client.widen(house.tenant).await.unwrap();
     until(false).await;
-    narrow(true).await;
-    let narrowed = "select count(*) from placements where narrowed";
-    assert_eq!(admin.query_one(narrowed, &[]).await.unwrap().get::<_, i64>(0), 0, "by one that comes late");
+
+    // One that comes while the move ends waits for that, and is late then.
+    for ends in [false, true] {
+        let mut ending = house.catalog.client().await.unwrap();
+        let change = ending.change(Author::new("test", OffsetDateTime::UNIX_EPOCH)).await.unwrap();
+        change.set_move_status(of, MoveStatus::Failed, of).await.unwrap();
+        let narrowing = narrow(1);
+        tokio::pin!(narrowing);
+        let waiting =
+            "select from pg_stat_activity where wait_event_type = 'Lock' and query like '%going_on%'
+                       and datname = current_database() and pid <> pg_backend_pid()";
+        let until_waiting = async {
+            while admin.query(waiting, &[]).await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = &mut narrowing => panic!("it has not waited"),
+            waited = timeout(PATIENCE, until_waiting) => waited.unwrap(),
+        }
+        if ends {
+            change.audit("tenant.move.undone", Some(house.tenant), "acme", &json!({})).await.unwrap();
+            change.commit().await.unwrap();
+        } else {
+            drop(change);
+        }
+        narrowing.await;
+        assert_eq!(narrowed().await, !ends);
+        client.widen(house.tenant).await.unwrap();
+    }
+
+    // Who ends a move widens.
+    admin.batch_execute(&format!("update moves set status = 'running' where id = '{MOVE}'")).await.unwrap();
+    narrow(1).await;
+    assert!(narrowed().await, "canary");
+    let mut ending = house.catalog.client().await.unwrap();
+    let change = ending.change(Author::new("test", OffsetDateTime::UNIX_EPOCH)).await.unwrap();
+    change.set_move_status(of, MoveStatus::Failed, of).await.unwrap();
+    change.audit("tenant.move.undone", Some(house.tenant), "acme", &json!({})).await.unwrap();
+    change.commit().await.unwrap();
+    assert!(!narrowed().await);
+    until(false).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use insula_catalog::{Author, Change, TenantRecord};
-use insula_domain::{OperationId, TenantStatus};
+use insula_domain::{MoveStatus, OperationId, TenantStatus};
 use insula_problem::{Code, Problem};
 use insula_workflow::{NewRun, StartError};
 use serde_json::json;
@@ -54,9 +54,10 @@ pub async fn delete(
     if retention.is_zero()
         && let Some(open) = change.open_move(id).await?
     {
+        let what = if open.status == MoveStatus::Running { "cancel" } else { "complete" };
         return Err(Problem::new(
             Code::MoveOpen,
-            format!("A move of {} has not ended: insula move complete {}.", tenant.slug, open.id),
+            format!("A move of {} has not ended: insula move {what} {}.", tenant.slug, open.id),
         ));
     }
     if tenant.status == TenantStatus::Active {

@@ -158,6 +158,7 @@ async fn cutover(run: OfMove) -> Result<(), StepError> {
 async fn configuration(run: OfMove) -> Result<(), StepError> {
     let control = run.deps();
     let record = hand(&run).await?.record;
+    widen(control, record.tenant).await.map_err(retried)?;
     let back = MoveEnd { epoch: record.target.epoch.next(), ..record.source.clone() };
     bring_configuration(control, record.tenant, &record.target, &back).await.map_err(retried)
 }
@@ -166,7 +167,6 @@ async fn remove_target(run: OfMove) -> Result<Value, StepError> {
     let control = run.deps();
     let hand = hand(&run).await?;
     known(control, &hand.record, hand.record.target.epoch.next()).await;
-    widen(control, hand.tenant.id, hand.record.id).await.map_err(retried)?;
     hand.moving.end_stream().await;
     control.moves.forget(hand.record.id);
     let (target, source) = (&hand.record.target, &hand.record.source);

@@ -137,6 +137,9 @@ pub(super) async fn replication(place: &Place, name: &str) -> Result<Wire, WireF
     let parameters = [("replication", "database"), ("client_encoding", "UTF8"), ("application_name", name)];
     let mut wire = Wire::open(&dial, &parameters).await?;
     wire.simple(&place.settings()).await?;
+    // A slot is made behind all transactions that write: how long they are waited for
+    // says who makes it.
+    wire.simple("set lock_timeout = 0").await?;
     Ok(wire)
 }
 

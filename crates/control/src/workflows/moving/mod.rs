@@ -318,6 +318,9 @@ async fn home(run: OfMove) -> Result<(), StepError> {
 async fn configuration(run: OfMove) -> Result<(), StepError> {
     let control = run.deps();
     let record = hand(&run).await?.record;
+    // Who died behind the commit has left the tenant narrowed, and what follows may
+    // wait for another region.
+    widen(control, record.tenant).await.map_err(retried)?;
     bring_configuration(control, record.tenant, &record.source, &record.target).await.map_err(retried)
 }
 
@@ -394,7 +397,6 @@ async fn settle(run: OfMove) -> Result<(), StepError> {
     let control = run.deps();
     let hand = hand(&run).await?;
     known(control, &hand.record, hand.record.target.epoch).await;
-    widen(control, hand.tenant.id, hand.record.id).await.map_err(retried)?;
     hand.moving.end_stream().await;
     control.moves.forget(hand.record.id);
     // The origin stays until the way back is closed: by it the stream back

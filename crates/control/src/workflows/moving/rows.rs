@@ -23,8 +23,11 @@ use crate::moves::seats::Seats;
 use crate::moves::{measure, remove};
 use crate::workflows::retried;
 
-/// How long others' transactions may keep a slot from being made.
-const SLOT_WITHIN: Duration = Duration::from_secs(60);
+/// For how long a slot is tried to be made until it is said who is in its way.
+const SLOT_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long others' transactions may keep a slot from being made, as a cutover.
+const OTHERS_WITHIN: Duration = Duration::from_secs(3600);
 
 /// How many tables, or parts of one, are copied and compared at a time.
 const AT_ONCE: usize = 4;
@@ -36,6 +39,32 @@ const STANDBY_LAG_MAX: i64 = 64 << 20;
 /// How far behind the target may be when a cutover is tried: a marker comes
 /// through within this.
 const CURRENT_WITHIN: Duration = Duration::from_millis(250);
+
+/// Waits for transactions that are in the way of a slot, of whatever tenant: the
+/// move says which, and is not lost for them.
+struct Others<'a> {
+    moving: &'a Moving,
+    begun: tokio::time::Instant,
+}
+
+impl<'a> Others<'a> {
+    fn of(hand: &'a Hand) -> Self {
+        Self { moving: &hand.moving, begun: tokio::time::Instant::now() }
+    }
+
+    /// Whether it is to be tried once more.
+    fn outlast(&self, problem: Problem) -> Result<(), Problem> {
+        if problem.code() != Code::MoveBlocked || self.begun.elapsed() > OTHERS_WITHIN {
+            return Err(problem);
+        }
+        self.moving.tell(|told| told.held_up_by = Some(problem.detail().to_owned()));
+        Ok(())
+    }
+
+    fn are_gone(&self) {
+        self.moving.tell(|told| told.held_up_by = None);
+    }
+}
 
 /// The snapshot ends with the process: an attempt that was broken off begins anew.
 pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
@@ -59,7 +88,14 @@ pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
         cluster::publish(seats.source(), hand.forward(), &tables).await?;
         // The origin first: whoever makes it ends all that goes by the stream's name.
         cluster::create_origin(seats.target(), hand.forward()).await?;
-        let exported = cluster::create_slot(seats.source(), hand.forward(), SLOT_WITHIN).await?;
+        let others = Others::of(&hand);
+        let exported = loop {
+            match cluster::create_slot(seats.source(), hand.forward(), SLOT_WITHIN).await {
+                Ok(exported) => break exported,
+                Err(problem) => others.outlast(problem)?,
+            }
+        };
+        others.are_gone();
         drop(seats);
         let bytes_per_second = hand.record.terms.copy_bytes_per_second;
         let how = CopyOptions {
@@ -225,8 +261,16 @@ pub(super) async fn verify(run: OfMove) -> Result<u64, StepError> {
     let work = async {
         let stream = stream(control, &hand).await?;
         let tables = tables_at(&source).await?;
-        let hold = stream.hold().await.map_err(Problem::from)?;
-        let of_source = cluster::temporary_slot(&source, hand.forward(), SLOT_WITHIN).await?;
+        let others = Others::of(&hand);
+        let (hold, of_source) = loop {
+            // Changes are applied again between two tries.
+            let hold = stream.hold().await.map_err(Problem::from)?;
+            match cluster::temporary_slot(&source, hand.forward(), SLOT_WITHIN).await {
+                Ok(of_source) => break (hold, of_source),
+                Err(problem) => others.outlast(problem)?,
+            }
+        };
+        others.are_gone();
         hold.at(of_source.consistent_point).await.map_err(Problem::from)?;
         let of_target = cluster::export_snapshot(&target).await?;
         drop(hold);
@@ -269,7 +313,12 @@ pub(super) async fn reverse(run: OfMove) -> Result<(), StepError> {
         let tables = tables_at(&target).await?;
         cluster::publish(seats.target(), hand.back(), &tables).await?;
         cluster::create_origin(seats.source(), hand.back()).await?;
-        cluster::create_slot(seats.target(), hand.back(), SLOT_WITHIN).await.map(drop)
+        let others = Others::of(&hand);
+        while let Err(problem) = cluster::create_slot(seats.target(), hand.back(), SLOT_WITHIN).await {
+            others.outlast(problem)?;
+        }
+        others.are_gone();
+        Ok(())
     };
     at_length(&run, &hand.moving, &CancellationToken::new(), work).await
 }

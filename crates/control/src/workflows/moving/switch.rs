@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use insula_domain::{MovePhase, MoveStatus, OperationId, TenantId};
+use insula_domain::{MovePhase, MoveStatus, TenantId};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::moving::{Way, raise_sequences, sequences, sessions_at};
 use insula_tenant_move::cutover::{Outcome, cut_over, take_back};
 use insula_tenant_move::{Live, Moving, Task};
 use insula_workflow::StepError;
+use tokio::time::timeout;
 
 use super::rows::stream;
 use super::{Hand, OfMove, cancelled, hand};
@@ -30,6 +31,13 @@ const TRIED_AWAY: u32 = 10;
 const NARROW_PAUSE: Duration = Duration::from_millis(20);
 const NARROW_ALIKE: u32 = 3;
 const NARROWED_WITHIN: Duration = Duration::from_millis(500);
+
+/// When all of that is given up, where the catalog or the server says nothing.
+const NARROW_TRIED: Duration = Duration::from_secs(2);
+
+/// How long raising sequences that are shared may take: a lock is waited for half
+/// as long, and a server that says nothing is away.
+const RAISED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many numbers of a sequence the tenant may draw until it is held, without
 /// a shared sequence having to be raised again.
@@ -92,10 +100,10 @@ pub(in crate::workflows) async fn switch(
             Err(problem) => return Box::pin(not_ready(run, moving, task, forsakes, problem)).await,
         };
         let live = Live::new(control.move_tools(), task.clone(), Some(stream)).forsaking_target(forsakes);
-        moving.telling(&control.catalog, narrow(control, &task)).await.map_err(retried)?;
+        moving.telling(&control.catalog, narrow(control, &task)).await;
         let outcome = moving.telling(&control.catalog, Box::pin(cut_over(&live, hold))).await;
         if !matches!(outcome, Ok(Outcome::Committed)) {
-            widen(control, task.tenant, task.id).await.map_err(retried)?;
+            widen(control, task.tenant).await.map_err(retried)?;
         }
         tries += 1;
         moving.tell(|progress| progress.cutovers = tries);
@@ -107,7 +115,7 @@ pub(in crate::workflows) async fn switch(
             Outcome::Committed => {
                 measure::is(status);
                 told_pause(control, moving, &live).await;
-                return Ok(());
+                return widen(control, task.tenant).await.map_err(retried);
             }
             Outcome::Cancelled => return Err(StepError::fail(cancelled())),
             Outcome::TakenBack(problem) if is_final(&problem) || begun.elapsed() > TRIED_WITHIN => {
@@ -127,31 +135,35 @@ pub(in crate::workflows) async fn switch(
 /// are too many are gone. Each that is there when the tenant is held has to end
 /// at the source, and another one to be opened at the target, while its clients
 /// wait; on a machine with few processors that is most of their pause. That some
-/// are left, kept by their sessions, stops nothing.
-async fn narrow(control: &Control, task: &Task) -> Result<(), Problem> {
-    control.catalog.client().await?.set_narrowed(task.tenant, task.id, true).await?;
-    let maintenance = task.source.access.maintenance().await?;
-    let begun = tokio::time::Instant::now();
-    let (mut before, mut alike) = (u32::MAX, 0);
-    while alike < NARROW_ALIKE && begun.elapsed() < NARROWED_WITHIN {
-        tokio::time::sleep(NARROW_PAUSE).await;
-        let now = sessions_at(&maintenance, &task.source).await?;
-        alike = if now < before { 0 } else { alike + 1 };
-        before = before.min(now);
+/// are left, kept by their sessions, stops nothing, nor that it does not come to it:
+/// the pause is longer then.
+async fn narrow(control: &Control, task: &Task) {
+    let narrowing = async {
+        control.catalog.client().await?.narrow(task.tenant, task.epoch, task.id).await?;
+        let maintenance = task.source.access.maintenance().await?;
+        let begun = tokio::time::Instant::now();
+        let (mut before, mut alike) = (u32::MAX, 0);
+        while alike < NARROW_ALIKE && begun.elapsed() < NARROWED_WITHIN {
+            tokio::time::sleep(NARROW_PAUSE).await;
+            let now = sessions_at(&maintenance, &task.source).await?;
+            alike = if now < before { 0 } else { alike + 1 };
+            before = before.min(now);
+        }
+        measure::narrowed(begun.elapsed());
+        let (took_ms, tenant_move) = (begun.elapsed().as_secs_f64() * 1_000.0, task.id);
+        tracing::debug!(%tenant_move, act = "narrow", took_ms, backends = before, "an act of a cutover");
+        Ok::<_, Problem>(())
+    };
+    match timeout(NARROW_TRIED, narrowing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(problem)) => tracing::warn!(cause = problem.chain(), "a tenant is held that is not narrowed"),
+        Err(_) => tracing::warn!("a tenant is held of which it is not known that it is narrowed"),
     }
-    measure::narrowed(begun.elapsed());
-    let (took_ms, tenant_move) = (begun.elapsed().as_secs_f64() * 1_000.0, task.id);
-    tracing::debug!(%tenant_move, act = "narrow", took_ms, backends = before, "an act of a cutover");
-    Ok(())
 }
 
 /// Lets the tenant have what its plan says again.
-pub(in crate::workflows) async fn widen(
-    control: &Control,
-    tenant: TenantId,
-    of: OperationId,
-) -> Result<(), Problem> {
-    control.catalog.client().await?.set_narrowed(tenant, of, false).await
+pub(in crate::workflows) async fn widen(control: &Control, tenant: TenantId) -> Result<(), Problem> {
+    control.catalog.client().await?.widen(tenant).await
 }
 
 /// Sequences that the target shares with others are raised before anybody is
@@ -160,9 +172,14 @@ async fn raise_shared(task: &Task) -> Result<(), Problem> {
     if !task.target.is_pool_form() {
         return Ok(());
     }
-    let (source, target) = (task.source.connect().await?, task.target.connect().await?);
-    let numbers = sequences(&source, &task.source).await?;
-    raise_sequences(&target, &task.target, &numbers, NUMBERS_AHEAD).await.map(drop)
+    let raising = async {
+        let (source, target) = (task.source.connect().await?, task.target.connect().await?);
+        let numbers = sequences(&source, &task.source).await?;
+        raise_sequences(&target, &task.target, &numbers, NUMBERS_AHEAD).await.map(drop)
+    };
+    let silent =
+        || Problem::new(Code::ClusterUnreachable, "Raising sequences that are shared takes too long.");
+    timeout(RAISED_WITHIN, raising).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Whether what stood in the way of a try will stand in that of the next ones.
@@ -184,14 +201,14 @@ async fn not_ready(
     problem: Problem,
 ) -> Result<(), StepError> {
     let control = run.deps();
-    let (tenant, id) = (task.tenant, task.id);
+    let tenant = task.tenant;
     let is_end = run.attempt() >= TRIED_AWAY;
     let live = Live::new(control.move_tools(), task, None).forsaking_target(forsakes);
     let why = problem.detail().to_owned();
     moving.telling(&control.catalog, async { moving.tell(|told| told.held_up_by = Some(why)) }).await;
     let outcome = take_back(&live, problem).await.map_err(retried)?;
     // Who died within a try has left the tenant narrowed.
-    widen(control, tenant, id).await.map_err(retried)?;
+    widen(control, tenant).await.map_err(retried)?;
     match outcome {
         Outcome::Committed => Ok(()),
         Outcome::Cancelled => Err(StepError::fail(cancelled())),
