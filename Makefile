@@ -45,6 +45,7 @@ test-aws: ## Build the backends on AWS and test them with emulators (docs/TESTIN
 	@scripts/deps.sh aws
 	$(CARGO) clippy --locked --package insula-config-aws --features aws --all-targets -- --deny warnings
 	$(CARGO) nextest run --locked --package insula-config-aws --features aws --no-fail-fast
+	$(CARGO) nextest run --locked --package insula-config-service --features aws --no-fail-fast -E 'test(dynamodb)'
 
 test-config: deps ## Kill the configuration service and its store under a thousand watchers
 	$(CARGO) nextest run --locked --package insula --run-ignored all --no-fail-fast -E 'binary(config_faults)'

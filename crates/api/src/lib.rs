@@ -4,6 +4,7 @@
 mod clusters;
 mod config;
 mod config_rollout;
+mod config_tags;
 mod doctor;
 mod logins;
 mod moves;
@@ -23,6 +24,7 @@ pub use config_rollout::{
     ConfigClientRun, ConfigClients, ConfigRollout, ConfigStage, ConfigVersionRuns, StartConfigRollout,
     SteerConfigRollout,
 };
+pub use config_tags::{ConfigEventsTaken, ConfigTagPlace, MoveConfigTag};
 pub use doctor::{DoctorReport, Finding, FindingKind, Note};
 pub use insula_problem::{FieldProblem, ProblemBody};
 pub use logins::{

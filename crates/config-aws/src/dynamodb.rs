@@ -329,6 +329,12 @@ impl Backend for DynamoBackend {
         self.table.clear(scope).await
     }
 
+    /// The name of an item is its partition key, a space, and its sort key.
+    fn place_of(&self, name: &str) -> Option<(Scope, ConfigKey)> {
+        let (partition, sort) = name.split_once(' ')?;
+        Some((item::scope_of(partition)?, sort.strip_prefix(item::CONFIG)?.parse().ok()?))
+    }
+
     async fn sweep(&self, from: Option<&str>, limit: u32) -> Result<Sweep, BackendFault> {
         let (found, next) = self.table.scan(from, CONFIG, limit.clamp(1, 1_000)).await?;
         let keys = found.iter().filter_map(|attributes| {

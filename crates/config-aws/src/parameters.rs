@@ -227,6 +227,10 @@ impl Backend for ParameterBackend {
         }
     }
 
+    fn place_of(&self, name: &str) -> Option<(Scope, ConfigKey)> {
+        scope_and_key(name)
+    }
+
     async fn sweep(&self, from: Option<&str>, _: u32) -> Result<Sweep, BackendFault> {
         let (names, next) = self.store.names(name::ROOT, from.map(str::to_owned)).await?;
         let held = stream::iter(names).map(|name| async move {

@@ -431,6 +431,10 @@ impl Backend for EtcdBackend {
         self.client.transact(Vec::new(), all.into()).await.map(drop)
     }
 
+    fn place_of(&self, name: &str) -> Option<(Scope, ConfigKey)> {
+        scope_and_key(name.strip_prefix(&self.keys.family("values"))?)
+    }
+
     async fn sweep(&self, from: Option<&str>, limit: u32) -> Result<Sweep, BackendFault> {
         let page = self.page(from.unwrap_or_default(), &[0xff], limit.clamp(1, 1_000), true).await?;
         let next =

@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
-use std::process::Command;
 use std::sync::Arc;
 
 use insula_config_etcd::{EtcdBackend, EtcdSettings};
 use insula_config_model::{AUTHOR_EXTERNAL, Backend, BackendFault};
 use insula_domain::SystemClock;
 use insula_testkit::backend::{Ground, MemoryBackend, conforms, moved_under_writes};
-use insula_testkit::{etcd_url, unused_port};
+use insula_testkit::{etcd_url, etcdctl, unused_port};
 
 fn settings(root: &str) -> EtcdSettings {
     EtcdSettings { endpoints: vec![etcd_url().to_owned()], root: root.to_owned(), user: None, ca_pem: None }
@@ -17,18 +16,6 @@ fn settings(root: &str) -> EtcdSettings {
 
 fn backend(root: &str) -> Arc<dyn Backend> {
     Arc::new(EtcdBackend::new("etcd", settings(root), Arc::new(SystemClock)).unwrap())
-}
-
-/// etcd's own tool.
-fn etcdctl(arguments: &[&str]) -> String {
-    let told = Command::new("etcdctl")
-        .env("ETCDCTL_API", "3")
-        .args(["--endpoints", etcd_url()])
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    String::from_utf8(told.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -14,6 +14,22 @@ use crate::write::{Label, Note};
 /// Who wrote what was written to a backend past Insula.
 pub const AUTHOR_EXTERNAL: &str = "external";
 
+/// What stands between an author and the mark of a request. Authors have no spaces.
+const MARK: &str = " #";
+
+/// The author as a backend is told it: with a mark of the request, so that the
+/// same value by the same author in another request is another write.
+#[must_use]
+pub fn marked(author: &str, mark: &str) -> String {
+    format!("{author}{MARK}{mark}")
+}
+
+/// The author without the mark of the request.
+#[must_use]
+pub fn author_of(text: &str) -> &str {
+    text.rsplit_once(MARK).map_or(text, |(author, _)| author)
+}
+
 /// What a backend can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendLimits {
@@ -163,6 +179,10 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Removes all that it has of a scope, without a trace.
     async fn forget(&self, scope: &Scope) -> Result<(), BackendFault>;
+
+    /// The key that a name of the backend's own stands for, as events give it;
+    /// none where it is not one of ours.
+    fn place_of(&self, name: &str) -> Option<(Scope, ConfigKey)>;
 
     /// All keys that it has, removed ones among them, in parts of about
     /// `limit`. What changes meanwhile may be missed or be there twice.

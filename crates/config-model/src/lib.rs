@@ -12,10 +12,13 @@ mod rollout;
 mod scope;
 mod stored;
 mod tag;
+mod tag_move;
 mod value;
 mod write;
 
-pub use backend::{AUTHOR_EXTERNAL, Backend, BackendFault, BackendLimits, Held, NewVersion, Sweep};
+pub use backend::{
+    AUTHOR_EXTERNAL, Backend, BackendFault, BackendLimits, Held, NewVersion, Sweep, author_of, marked,
+};
 pub use carry::{carry, is_carried};
 pub use effective::{Explained, Layer, Lineage, Staged, effective};
 pub use key::{ConfigKey, InvalidKey, KEY_BYTES_MAX, KeyPrefix};
@@ -25,9 +28,10 @@ pub use rollout::{
 };
 pub use scope::{InvalidScope, Scope};
 pub use stored::{Revision, Stored, Version};
-pub use tag::{BackendName, InvalidTags, Kind, Tag, TagTable, UnknownTag};
-pub use value::{BlobRef, ConfigValue, ValueRefused, compact_json};
+pub use tag::{BackendName, InvalidTags, Kind, OWN_BACKEND, Tag, TagTable, UnknownTag};
+pub use tag_move::{MoveRefused, TagMove, TagMoveState};
+pub use value::{BlobRef, ConfigValue, ValueRefused, compact_json, meaning, sealed_letters, sealed_text};
 pub use write::{
-    InvalidLabel, LABEL_CURRENT, LABEL_PREVIOUS, Label, Note, RequestToken, Transaction, WRITES_MAX, Write,
-    WriteOp, Written,
+    InvalidLabel, LABEL_CURRENT, LABEL_PREVIOUS, Label, Made, Note, RequestToken, Room, Transaction,
+    WRITES_MAX, Write, WriteOp, Written,
 };

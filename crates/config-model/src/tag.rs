@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::key::{ConfigKey, InvalidKey};
+use crate::tag_move::TagMove;
 
 /// What values of a tag are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub enum Kind {
 
 /// The name of a backend, for example `postgres`, `dynamodb`, `parameter-store`, `etcd`.
 pub type BackendName = String;
+
+/// The backend that keeps its values in the store, beside the log.
+pub const OWN_BACKEND: &str = "postgres";
 
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,10 +51,13 @@ pub struct Tag {
     /// What keys may begin with instead.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// That another backend is to keep them, and how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<TagMove>,
 }
 
 fn postgres() -> BackendName {
-    "postgres".to_owned()
+    OWN_BACKEND.to_owned()
 }
 
 const fn hundred() -> u32 {
@@ -101,7 +108,7 @@ pub enum InvalidTags {
 /// The tags, by what keys begin with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct TagTable(BTreeMap<String, Tag>);
+pub struct TagTable(pub(crate) BTreeMap<String, Tag>);
 
 impl Default for TagTable {
     fn default() -> Self {
@@ -112,6 +119,7 @@ impl Default for TagTable {
             history: hundred(),
             inherited,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            moving: None,
         };
         Self(BTreeMap::from([
             ("tenant_config_".to_owned(), tag(Kind::KeyValue, 256 << 10, true, &["tenantconfig_"])),
@@ -205,7 +213,7 @@ impl TagTable {
         self.0.iter().map(|(prefix, tag)| (prefix.as_str(), tag))
     }
 
-    fn entry(&self, key: &str) -> Option<(&str, &Tag)> {
+    pub(crate) fn entry(&self, key: &str) -> Option<(&str, &Tag)> {
         // Tags are few; the longest that fits is the last of those in order.
         self.iter().filter(|(prefix, _)| key.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
     }

@@ -81,6 +81,31 @@ pub fn compact_json(text: &[u8]) -> Result<Bytes, ValueRefused> {
     Ok(Bytes::from(without_space(raw.get())))
 }
 
+/// What a text means that others have written where values are: itself where it
+/// is JSON, and else a JSON string of it, as other programs keep plain words.
+#[must_use]
+pub fn meaning(text: &[u8]) -> Bytes {
+    compact_json(text).unwrap_or_else(|_| {
+        let word = serde_json::Value::String(String::from_utf8_lossy(text).into_owned());
+        Bytes::from(word.to_string())
+    })
+}
+
+/// What a sealed secret begins with where a backend keeps text.
+const SEALED: &str = "\"sealed:";
+
+/// A secret's envelope, in letters, as text for a backend.
+#[must_use]
+pub fn sealed_text(letters: &str) -> String {
+    format!("{SEALED}{letters}\"")
+}
+
+/// The letters of a secret's envelope; none where the text is no sealed secret.
+#[must_use]
+pub fn sealed_letters(text: &[u8]) -> Option<&str> {
+    std::str::from_utf8(text).ok()?.strip_prefix(SEALED)?.strip_suffix('"')
+}
+
 /// JSON without the white space outside its strings.
 fn without_space(json: &str) -> String {
     let (mut compact, mut in_string, mut escaped) = (String::with_capacity(json.len()), false, false);
@@ -115,6 +140,17 @@ mod tests {
         }
         assert!(compact_json(&[0xff, b'1']).is_err());
         assert_eq!(compact(&format!("{}{}", "[".repeat(500), "]".repeat(500))), Err(ValueRefused::TooDeep));
+    }
+
+    #[test]
+    fn what_others_write_is_json_or_a_word() {
+        let meaning = |text: &[u8]| String::from_utf8(meaning(text).to_vec()).unwrap();
+        assert_eq!(meaning(b"{ \"a\": 1 }"), "{\"a\":1}");
+        assert_eq!(meaning(b"30"), "30");
+        assert_eq!(meaning("grün \"x\"\n".as_bytes()), "\"grün \\\"x\\\"\\n\"");
+        assert_eq!(meaning(&[0xff]), "\"\u{fffd}\"");
+        assert_eq!(sealed_letters(sealed_text("QUJD").as_bytes()), Some("QUJD"));
+        assert_eq!(sealed_letters(b"\"open\""), None);
     }
 
     #[test]

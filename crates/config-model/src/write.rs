@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use time::OffsetDateTime;
 
 use crate::key::ConfigKey;
 use crate::scope::Scope;
@@ -124,6 +125,37 @@ pub struct Write {
     /// Whether its tag is one of secrets: what was kept in clear under an
     /// earlier table of tags is sealed when it is set again.
     pub is_secret: bool,
+    /// What becomes of it where its scope has little room.
+    pub room: Room,
+    /// Where a backend outside the store has it already: as which version. It
+    /// is taken over as it is, whatever the condition says.
+    pub made: Option<Made>,
+}
+
+/// What becomes of a write where its scope has little room left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Earlier versions of the key go before it is refused.
+    #[default]
+    Usual,
+    /// The version before stays beside it; where both do not fit it is refused.
+    BesideBefore,
+    /// It is never refused: a value that was there comes back.
+    Always,
+}
+
+/// A version that a backend outside the store has made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// Its number.
+    pub version: Version,
+    /// What it is, a secret as it is kept or in clear; none where it is a removal.
+    pub value: Option<ConfigValue>,
+    /// When it was made; now, where that is not known.
+    pub at: Option<OffsetDateTime>,
+    /// Only where the newest version is this one; where it is not given, what is
+    /// there already was taken over before.
+    pub behind: Option<Version>,
 }
 
 /// Writes that are done all or none.
@@ -135,6 +167,9 @@ pub struct Transaction {
     pub token: Option<RequestToken>,
     /// Who writes.
     pub author: String,
+    /// By which version of the table of tags it was decided where the values
+    /// are kept: a store that has a newer one refuses it.
+    pub tags: Option<Version>,
 }
 
 /// What came of a write.

@@ -133,8 +133,8 @@ fn lineage(snapshot: &Snapshot, route: &Route) -> Option<Lineage> {
 pub fn mark(lineage: &Lineage, tags: &insula_config_model::TagTable) -> String {
     let mut hasher = DefaultHasher::new();
     lineage.scopes().iter().for_each(|scope| scope.to_string().hash(&mut hasher));
-    for (prefix, tag) in tags.iter().filter(|(_, tag)| !tag.inherited) {
-        (prefix, &tag.backend).hash(&mut hasher);
+    for (prefix, _) in tags.iter().filter(|(_, tag)| !tag.inherited) {
+        prefix.hash(&mut hasher);
     }
     format!("{:016x}", hasher.finish())
 }

@@ -3,6 +3,7 @@
 //! [`Service`] has what can be asked; gRPC and HTTP are thin over it.
 
 mod acknowledged;
+mod backends;
 mod caller;
 mod confidence;
 mod directory;
@@ -24,6 +25,7 @@ mod wire;
 mod writing;
 
 pub use acknowledged::{Acknowledged, Clients};
+pub use backends::{Backends, TagPlace};
 pub use caller::Caller;
 pub use directory::{Directory, Named};
 pub use fitting::Fitting;
@@ -61,6 +63,8 @@ pub struct Bounds {
     pub call_timeout: Duration,
     /// The longest message that is read, in bytes.
     pub message_bytes: usize,
+    /// How often backends outside are compared with the log.
+    pub reconcile: Duration,
 }
 
 impl Default for Bounds {
@@ -75,6 +79,7 @@ impl Default for Bounds {
             in_flight: 512,
             call_timeout: Duration::from_secs(20),
             message_bytes: 20 << 20,
+            reconcile: Duration::from_secs(30),
         }
     }
 }

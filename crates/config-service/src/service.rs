@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Bounds;
 use crate::acknowledged::Acknowledged;
+use crate::backends::Backends;
 use crate::directory::{Directory, Named};
 use crate::hub::{Feed, Hub};
 use crate::large::Readers;
@@ -39,6 +40,8 @@ pub struct Parts {
     pub regions: BTreeMap<RegionName, ConfigStore>,
     /// What the provider has.
     pub provider: ConfigStore,
+    /// The backends outside of the stores.
+    pub backends: Backends,
     /// Who has a say on values before they are written.
     pub validators: Vec<Arc<dyn Validator>>,
     /// The time.
@@ -70,6 +73,7 @@ pub struct Service {
     pub(crate) regions: BTreeMap<RegionName, RegionParts>,
     pub(crate) provider: (ConfigStore, Writer),
     pub(crate) tags: Arc<Tags>,
+    pub(crate) backends: Backends,
     pub(crate) validators: Vec<Arc<dyn Validator>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -103,6 +107,7 @@ impl Service {
             directory,
             provider: (parts.provider, writer),
             tags,
+            backends: parts.backends,
             validators: parts.validators,
             clock: parts.clock,
             entropy: parts.entropy,
@@ -195,6 +200,8 @@ impl Service {
         tasks.spawn(self.clone().follow_tenants(stop.clone()));
         tasks.spawn(self.clone().tidy(stop.clone()));
         tasks.spawn(self.clone().roll_out(stop.clone()));
+        tasks.spawn(self.clone().reconcile(self.bounds.reconcile, stop.clone()));
+        tasks.spawn(self.clone().move_tags(stop.clone()));
         while tasks.join_next().await.is_some() {}
     }
 

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use insula_config_model::{ConfigKey, InvalidKey, KeyPrefix, Tag, TagTable, UnknownTag, Version};
 use insula_problem::{Code, Problem};
+use tokio::sync::watch;
 
 /// The table of tags. It is not known before the first region has been read.
 #[derive(Debug, Default)]
 pub struct Tags {
     newest: Mutex<(Version, Arc<TagTable>)>,
     is_known: AtomicBool,
+    changed: watch::Sender<Version>,
 }
 
 impl Tags {
@@ -28,6 +30,21 @@ impl Tags {
         Ok(self.table())
     }
 
+    /// The same with its version, for those who decide by it where to write.
+    ///
+    /// # Errors
+    /// `unavailable` before it is known.
+    pub fn known_version(&self) -> Result<(Version, Arc<TagTable>), Problem> {
+        self.known()?;
+        Ok(self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Waits for a newer version of the table than this one.
+    pub async fn newer_than(&self, version: Version) {
+        // The sender is ours, and so it does not end.
+        let _ = self.changed.subscribe().wait_for(|newest| *newest > version).await;
+    }
+
     /// The table; the built-in one before it is known.
     #[must_use]
     pub fn table(&self) -> Arc<TagTable> {
@@ -39,6 +56,7 @@ impl Tags {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if version >= newest.0 {
             *newest = (version, table);
+            self.changed.send_replace(version);
         }
         self.is_known.store(true, Ordering::Release);
     }

@@ -1,22 +1,26 @@
 //! Writing: what a caller asks for becomes a transaction of the store that has
 //! the scope, once it was checked.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use insula_config_model::{
-    ConfigValue, Kind, Limits, Rollout, Scope, TagTable, Transaction, Version, WRITES_MAX, Write, WriteOp,
-    Written,
+    ConfigValue, Kind, Limits, OWN_BACKEND, Rollout, Room, Scope, TagTable, Transaction, Version, WRITES_MAX,
+    Write, WriteOp, Written,
 };
-use insula_config_store::Writer;
+use insula_config_store::{Writer, is_by_old_tags};
 use insula_problem::{Code, Problem};
+use tokio::time::{Instant, timeout_at};
 
+use crate::backends::{Begun, ByTags};
 use crate::caller::Caller;
 use crate::directory::Named;
 use crate::service::Service;
 use crate::tags::{Tagged, tagged};
 use crate::validate::{self, Proposed};
 
-/// The backend that keeps its values beside the log.
-const OWN_BACKEND: &str = "postgres";
+/// How long a write waits for its tag to be where it goes.
+const HELD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Which version is rolled back to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +71,27 @@ pub struct NewWrite {
     pub note: String,
 }
 
+/// Why a write is not done.
+enum Refused {
+    /// It would be by a table of tags that is about to be another one.
+    Passing(Problem),
+    /// Its author is told.
+    Told(Problem),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        if is_by_old_tags(&problem) { Self::Passing(problem) } else { Self::Told(problem) }
+    }
+}
+
 impl Service {
-    /// Does all of the writes, or none; once under a token.
+    /// Does all of the writes, or none; once under a token. While the tag of one
+    /// goes to another backend it waits for a moment.
     ///
     /// # Errors
-    /// What is wrong with one of them; a conflict; where the store is away.
+    /// What is wrong with one of them; a conflict; where the store or the
+    /// backend is away; `config_moving` where the wait was too long.
     pub async fn transact(
         &self,
         caller: &Caller,
@@ -82,29 +102,71 @@ impl Service {
             let detail = format!("There are 1 to {WRITES_MAX} writes at once, not {}.", writes.len());
             return Err(Problem::new(Code::InvalidRequest, detail));
         }
-        let table = self.tags.known()?;
+        let token = token.filter(|token| !token.is_empty());
+        let until = Instant::now() + HELD_WITHIN;
+        let mut begun = None;
+        loop {
+            let by = self.by_tags()?;
+            match self.transact_by(caller, &writes, token.clone(), &by, &mut begun).await {
+                Ok(written) => return Ok(written),
+                Err(Refused::Told(problem)) => return Err(problem),
+                Err(Refused::Passing(problem)) => {
+                    let newer = self.tags.newer_than(by.version);
+                    if timeout_at(until, newer).await.is_err() {
+                        return Err(if begun.is_some() { may_be_done() } else { problem });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn transact_by(
+        &self,
+        caller: &Caller,
+        writes: &[NewWrite],
+        token: Option<String>,
+        by: &ByTags,
+        begun: &mut Option<Begun>,
+    ) -> Result<Vec<Written>, Refused> {
         let mut checked = Vec::with_capacity(writes.len());
         for write in writes {
-            checked.push(self.checked(caller, &table, write).await?);
+            checked.push(self.checked(caller, &by.table, write.clone()).await?);
         }
-        let first = checked.first().map(|(named, ..)| named.clone());
-        let home = |named: &Named| match named {
-            Named::Tenant(lineage) => Some(lineage.region.clone()),
-            Named::Provider(_) => None,
+        let Some((named, first)) = checked.first().map(|(named, tagged, _)| (named.clone(), tagged.clone()))
+        else {
+            return Ok(Vec::new());
         };
-        if checked.iter().any(|(named, ..)| Some(home(named)) != first.as_ref().map(home)) {
-            let detail =
-                "The writes of a transaction are all the provider's, or all of tenants of one region.";
-            return Err(Problem::new(Code::InvalidRequest, detail));
+        check_together(&checked)?;
+        if let Some((_, held, _)) = checked.iter().find(|(_, tagged, _)| tagged.tag.is_held()) {
+            let detail = format!("Values of {} are just going to another backend.", held.prefix);
+            return Err(Refused::Passing(Problem::new(Code::ConfigMoving, detail).retry_after(1)));
         }
-        let Some(named) = first else { return Ok(Vec::new()) };
         let mut ready = Vec::with_capacity(checked.len());
         for (named, tagged, write) in checked {
             ready.push(self.ready(&named, tagged, write).await?);
         }
-        let token = token.filter(|token| !token.is_empty());
-        let transaction = Transaction { writes: ready, token, author: caller.name() };
-        self.writer_of(&named)?.write(transaction).await
+        let tags = Some(by.version);
+        let transaction = Transaction { writes: ready, token, author: caller.name(), tags };
+        let outside = self.backends.outside(&first.tag.backend)?;
+        // It stays begun until it was looked for to the end: the table may have
+        // changed once more.
+        if let Some(begun) = &*begun {
+            if let Some(backend) = outside {
+                self.align(&named, &first, &**backend, tags).await?;
+            }
+            if let Some(written) = begun.found(self.store_of(&named)?).await? {
+                return Ok(vec![written]);
+            }
+        }
+        *begun = None;
+        if let Some(written) = self.done_before((&named, &first), &transaction).await? {
+            return Ok(written);
+        }
+        let written = match outside {
+            Some(backend) => self.write_outside((&named, &first), transaction, backend, begun).await?,
+            None => self.writer_of(&named)?.write(transaction).await?,
+        };
+        Ok(written)
     }
 
     /// Writes what is set in a scope.
@@ -130,10 +192,8 @@ impl Service {
             let detail = "Where a staged rollout is, is not written by hand: start, pause or abort it.";
             return Err(Problem::new(Code::Forbidden, detail).at("/key", "is kept by Insula"));
         }
-        if tagged.tag.backend != OWN_BACKEND {
-            let detail = format!("This process has no backend {}.", tagged.tag.backend);
-            return Err(Problem::new(Code::ConfigBackendUnavailable, detail));
-        }
+        self.backends.outside(&tagged.tag.backend)?;
+        check_table(table, &tagged, &write.op)?;
         let json = match &write.op {
             NewOp::Put(json) => {
                 validate::json(&tagged, json)?;
@@ -177,8 +237,64 @@ impl Service {
             }
         };
         let (history, is_secret) = (tagged.tag.history, tagged.tag.kind == Kind::Secret);
-        Ok(Write { scope, key, op, if_version: write.if_version, note: write.note, history, is_secret })
+        let (if_version, note) = (write.if_version, write.note);
+        Ok(Write { scope, key, op, if_version, note, history, is_secret, room: Room::Usual, made: None })
     }
+}
+
+/// What is said where a write had reached the backend of before when its tag
+/// went on its way.
+fn may_be_done() -> Problem {
+    let detail = "The tag is going to another backend. The change may have been made.";
+    Problem::new(Code::Unavailable, detail).retry_after(2)
+}
+
+/// What is done at once is kept in one place: by one store, or by a backend
+/// outside, which takes one write at a time.
+fn check_together(checked: &[(Named, Tagged, NewWrite)]) -> Result<(), Problem> {
+    let home = |named: &Named| match named {
+        Named::Tenant(lineage) => Some(lineage.region.clone()),
+        Named::Provider(_) => None,
+    };
+    let mut homes = checked.iter().map(|(named, ..)| home(named));
+    let first = homes.next();
+    if homes.any(|home| Some(home) != first) {
+        let detail = "The writes of a transaction are all the provider's, or all of tenants of one region.";
+        return Err(Problem::new(Code::InvalidRequest, detail));
+    }
+    let outside = checked.iter().find(|(_, tagged, _)| tagged.tag.backend != OWN_BACKEND);
+    if let Some((_, tagged, _)) = outside.filter(|_| checked.len() > 1) {
+        let backend = &tagged.tag.backend;
+        let detail = format!("Values that the backend {backend} keeps are written one at a time.");
+        return Err(Problem::new(Code::InvalidRequest, detail).at("/writes", "has one that stands alone"));
+    }
+    Ok(())
+}
+
+/// The table of tags leaves values where they are: a tag is moved for that.
+fn check_table(table: &TagTable, tagged: &Tagged, op: &NewOp) -> Result<(), Problem> {
+    if tagged.key.as_str() != TagTable::KEY {
+        return Ok(());
+    }
+    let next = match op {
+        NewOp::Put(json) => match TagTable::parse(json) {
+            Ok(next) => next,
+            // It is said elsewhere what is wrong with it.
+            Err(_) => return Ok(()),
+        },
+        NewOp::Remove => TagTable::default(),
+        NewOp::Rollback(_) => {
+            let detail = "The table of tags is put anew instead: where values are does not go back with it.";
+            return Err(Problem::new(Code::ConfigTagsInvalid, detail));
+        }
+        NewOp::PutLarge { .. } | NewOp::Label { .. } => return Ok(()),
+    };
+    next.keeps_places(table).map_err(|(tag, expected)| {
+        let detail = format!(
+            "The table says of {tag} where its values are kept: {expected}. To change that, move the tag."
+        );
+        Problem::new(Code::ConfigTagsInvalid, detail).at(format!("/value/{tag}"), expected)
+    })
 }
 
 /// Insula's own values have meanings of their own.

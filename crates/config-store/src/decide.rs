@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use insula_config_model::{
-    ConfigKey, ConfigValue, LABEL_CURRENT, LABEL_PREVIOUS, Label, RequestToken, Revision, Scope, Transaction,
-    Version, Write, WriteOp, Written,
+    ConfigKey, ConfigValue, LABEL_CURRENT, LABEL_PREVIOUS, Label, Made, RequestToken, Revision, Room, Scope,
+    Transaction, Version, Write, WriteOp, Written,
 };
 use insula_problem::{Code, Problem};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::usage::{OfKey, Quota, Step, Usage};
@@ -58,6 +59,14 @@ pub(crate) struct Answered {
     pub answer: Vec<Written>,
 }
 
+impl Answered {
+    /// Whether the request was only begun: which version it would make is known,
+    /// and no change of the log.
+    pub fn is_begun(&self) -> bool {
+        !self.answer.is_empty() && self.answer.iter().all(|written| written.revision == 0)
+    }
+}
+
 /// What is there, as far as a batch asks for it.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -71,6 +80,8 @@ pub(crate) struct State {
     /// What the scopes have, and what each may have.
     pub usage: BTreeMap<Scope, Usage>,
     pub quota: Quota,
+    /// The version of the table of tags that is here.
+    pub tags: Version,
 }
 
 /// A change that was decided.
@@ -83,8 +94,18 @@ pub(crate) struct Change {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum What {
-    Version { version: Version, value: Option<ConfigValue>, note: String, history: u32 },
-    Label { label: Label, version: Option<Version> },
+    Version {
+        version: Version,
+        value: Option<ConfigValue>,
+        note: String,
+        history: u32,
+        /// When a backend outside has made it.
+        made_at: Option<OffsetDateTime>,
+    },
+    Label {
+        label: Label,
+        version: Option<Version>,
+    },
 }
 
 /// What a transaction comes to.
@@ -100,12 +121,37 @@ pub(crate) fn token_place(transaction: &Transaction) -> Option<(Scope, RequestTo
     Some((first.scope.clone(), transaction.token.clone()?))
 }
 
+/// What is said of a write that was decided by a table of tags that is not the
+/// newest any more.
+const BY_OLD_TAGS: &str = "The table of tags has just changed.";
+
+/// Whether a write was refused since a newer table of tags decides where its
+/// values are kept. Nothing was written here; decided anew it may be done.
+#[must_use]
+pub fn is_by_old_tags(problem: &Problem) -> bool {
+    problem.code() == Code::ConfigMoving && problem.detail() == BY_OLD_TAGS
+}
+
 impl State {
-    /// Decides a transaction, all of it or nothing.
-    pub fn decide(&mut self, transaction: &Transaction) -> Result<Decided, Problem> {
+    /// What a transaction would come to, which is not decided by this.
+    pub fn plan(&self, transaction: &Transaction) -> Result<Decided, Problem> {
+        let (written, draft) = self.draft(transaction)?;
+        Ok(Decided { written, changes: draft.changes })
+    }
+
+    fn draft(&self, transaction: &Transaction) -> Result<(Vec<Written>, Draft<'_>), Problem> {
+        if transaction.tags.is_some_and(|known| known < self.tags) {
+            return Err(Problem::new(Code::ConfigMoving, BY_OLD_TAGS).retry_after(1));
+        }
         let (keys, usage) = (BTreeMap::new(), BTreeMap::new());
         let mut draft = Draft { state: self, keys, usage, changes: Vec::new() };
         let written = transaction.writes.iter().map(|write| draft.write(write)).collect::<Result<_, _>>()?;
+        Ok((written, draft))
+    }
+
+    /// Decides a transaction, all of it or nothing.
+    pub fn decide(&mut self, transaction: &Transaction) -> Result<Decided, Problem> {
+        let (written, draft) = self.draft(transaction)?;
         let Draft { keys, usage, changes, .. } = draft;
         if let Some(last) = changes.last() {
             self.revision = last.revision;
@@ -131,28 +177,53 @@ impl Draft<'_> {
         let place = (write.scope.clone(), write.key.clone());
         let known = self.keys.get(&place).or_else(|| self.state.keys.get(&place));
         let key = known.cloned().unwrap_or_default();
+        if let Some(made) = &write.made {
+            return self.take_over(write, place, key, made);
+        }
+        let next = key.newest.map_or(0, |newest| newest.version) + 1;
         meets(write, key.newest)?;
         match &write.op {
             WriteOp::Put(value) => {
                 self.check(write, value)?;
-                self.version(write, place, key, Some(value.clone()))
+                self.version(write, place, key, (next, Some(value.clone())))
             }
             WriteOp::Remove => {
                 if key.newest.is_none_or(|newest| newest.is_removal) {
                     let detail = format!("Nothing is set under {}.", write.key);
                     return Err(Problem::new(Code::ConfigKeyNotFound, detail));
                 }
-                self.version(write, place, key, None)
+                self.version(write, place, key, (next, None))
             }
             WriteOp::Rollback(to) => {
                 let value = old(write, &key, *to)?;
-                self.version(write, place, key, value)
+                self.version(write, place, key, (next, value))
             }
             WriteOp::RollbackTo(label) => {
                 let value = old(write, &key, labelled(write, &key, label)?)?;
-                self.version(write, place, key, value)
+                self.version(write, place, key, (next, value))
             }
             WriteOp::Label(label, version) => self.label(write, place, key, label, *version),
+        }
+    }
+
+    /// Takes over what a backend has made. What is there already was taken over
+    /// before, by whoever was faster; under a condition it is a conflict.
+    fn take_over(
+        &mut self,
+        write: &Write,
+        place: Place,
+        key: KeyState,
+        made: &Made,
+    ) -> Result<Written, Problem> {
+        let there = key.newest.map_or(0, |newest| newest.version);
+        if let Some(behind) = made.behind.filter(|behind| *behind != there) {
+            return Err(conflict(write, behind, there));
+        }
+        match key.newest {
+            Some(newest) if there >= made.version => {
+                Ok(Written { version: made.version, revision: newest.revision })
+            }
+            _ => self.version(write, place, key, (made.version, made.value.clone())),
         }
     }
 
@@ -177,20 +248,21 @@ impl Draft<'_> {
         write: &Write,
         place: Place,
         mut key: KeyState,
-        value: Option<ConfigValue>,
+        (version, value): (Version, Option<ConfigValue>),
     ) -> Result<Written, Problem> {
         let was_set = key.newest.is_some_and(|newest| !newest.is_removal);
         let step = Step::new(&write.key, was_set, value.as_ref());
         let known = self.usage.get(&write.scope).or_else(|| self.state.usage.get(&write.scope));
         let mut usage = known.copied().unwrap_or_default();
-        let is_squeezed = usage.take(&self.state.quota, &mut key.usage, step)?;
+        let is_squeezed = usage.take(&self.state.quota, &mut key.usage, step, write.room)?;
         self.usage.insert(write.scope.clone(), usage);
-        let history = if is_squeezed { 1 } else { write.history };
-        let version = key.newest.map_or(0, |newest| newest.version) + 1;
+        let least = if write.room == Room::BesideBefore { 2 } else { 1 };
+        let history = if is_squeezed { least } else { write.history };
         let revision = self.next();
         key.newest = Some(Newest { version, revision, is_removal: value.is_none() });
         key.versions.insert(version, Old::There(value.clone()));
-        let what = What::Version { version, value, note: write.note.clone(), history };
+        let made_at = write.made.as_ref().and_then(|made| made.at);
+        let what = What::Version { version, value, note: write.note.clone(), history, made_at };
         self.changes.push(Change { revision, place: place.clone(), what });
         self.keys.insert(place, key);
         Ok(Written { version, revision })
@@ -271,8 +343,12 @@ fn meets(write: &Write, newest: Option<Newest>) -> Result<(), Problem> {
     if wanted == there || (wanted == 0 && is_none) {
         return Ok(());
     }
+    Err(conflict(write, wanted, there))
+}
+
+fn conflict(write: &Write, wanted: Version, there: Version) -> Problem {
     let detail = format!("The newest version of {} is {there}, not {wanted}.", write.key);
-    Err(Problem::new(Code::ConfigVersionConflict, detail))
+    Problem::new(Code::ConfigVersionConflict, detail)
 }
 
 fn no_version(write: &Write, version: Version) -> Problem {

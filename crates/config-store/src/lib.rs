@@ -10,9 +10,11 @@
 mod blobs;
 mod clients;
 mod decide;
+mod held;
 mod homes;
 mod line;
 mod log;
+mod mirror;
 mod provider;
 mod read;
 mod reads;
@@ -38,15 +40,18 @@ use line::{Lines, Pace};
 
 pub use blobs::CHUNK_BYTES;
 pub use clients::{ClientRun, Run, VersionRuns, Word};
+pub use decide::is_by_old_tags;
+pub use held::Since;
 pub use homes::{Home, HomeState, Leaving, begin_leaving, expect_home, open_home, remove_left};
 pub use log::{Log, LogChange, LogRow, Touched};
+pub use mirror::{Mirror, backend_text};
 pub use provider::Replicator;
 pub use read::{Clocks, HistoryPage, KeyLayers, Layers, ListPage, Snapshot};
 pub use reads::SecretRead;
 pub use rekey::Resealed;
 pub use tidy::Retention;
 pub use usage::Quota;
-pub use writer::Writer;
+pub use writer::{Next, Plan, Writer};
 
 /// The tables, as a migration of a region store and of the catalog.
 pub const TABLES: &str = include_str!("../migrations/config.sql");

@@ -275,7 +275,8 @@ fn ready(
                 *newest = *version;
                 let (value, note) = (stored.value.clone(), stored.note.clone());
                 let kept = rows::kept(value.as_ref())?;
-                let what = What::Version { version: *version, value, note, history: *history };
+                let (version, history, made_at) = (*version, *history, None);
+                let what = What::Version { version, value, note, history, made_at };
                 (key, what, Some(kept), stored.author.clone(), stored.at)
             }
             LogChange::Label { key, label, version } => {

@@ -65,7 +65,7 @@ fn as_bytes(transaction: &Transaction) -> Zeroizing<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use insula_config_model::Write;
+    use insula_config_model::{Room, Write};
 
     use super::*;
 
@@ -79,10 +79,12 @@ mod tests {
             note: note.to_owned(),
             history: 5,
             is_secret: false,
+            room: Room::Usual,
+            made: None,
         };
         let json = |text: &'static str| WriteOp::Put(ConfigValue::Json(text.into()));
         let of = |writes: Vec<Write>| {
-            as_bytes(&Transaction { writes, token: None, author: "a".to_owned() }).to_vec()
+            as_bytes(&Transaction { writes, token: None, author: "a".to_owned(), tags: None }).to_vec()
         };
         let all = [
             of(vec![write("a", json("1"), None, "")]),

@@ -1,7 +1,9 @@
 //! Between rows and versions.
 
 use bytes::Bytes;
-use insula_config_model::{BlobRef, ConfigKey, ConfigValue, Label, Layer, Rollout, Scope, Staged, Stored};
+use insula_config_model::{
+    BlobRef, ConfigKey, ConfigValue, Label, Layer, Rollout, Scope, Staged, Stored, author_of,
+};
 use insula_problem::Problem;
 use tokio_postgres::Row;
 
@@ -127,7 +129,7 @@ pub(crate) fn version_at(row: &Row, first: usize) -> Result<Option<Stored>, Prob
         version: row.get(first + 2),
         revision: row.get(first + 3),
         value: value(row.get(first + 4), row.get(first + 5))?,
-        author: row.get(first + 6),
+        author: author_of(row.get(first + 6)).to_owned(),
         at: row.get(first + 7),
         note: row.get(first + 8),
         labels: labels.map_err(Problem::internal)?,

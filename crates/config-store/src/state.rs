@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{FutureExt, try_join};
 use insula_config_model::{
-    ConfigKey, ConfigValue, Label, Revision, Scope, Transaction, Version, WriteOp, Written,
+    ConfigKey, ConfigValue, Label, Revision, Scope, TagTable, Transaction, Version, WriteOp, Written,
 };
 use insula_problem::Problem;
 use time::OffsetDateTime;
@@ -123,7 +123,9 @@ const TRIM: &str = "with gone as (
 const REQUESTS: &str = "insert into config_requests (scope, token, hash, key_generation, answer, at)
     select r.scope, r.token, r.hash, r.key_generation, r.answer::jsonb, $6
     from unnest($1::text[], $2::text[], $3::bytea[], $4::int[], $5::text[])
-    as r (scope, token, hash, key_generation, answer)";
+    as r (scope, token, hash, key_generation, answer)
+    on conflict (scope, token) do update
+        set hash = excluded.hash, key_generation = excluded.key_generation, answer = excluded.answer, at = excluded.at";
 
 /// What a batch asks for.
 #[derive(Debug, Default)]
@@ -139,6 +141,7 @@ pub(crate) struct Ask<'t> {
 impl<'t> Ask<'t> {
     pub fn of(transactions: impl IntoIterator<Item = &'t Transaction>) -> Self {
         let mut ask = Self::default();
+        ask.keys.insert((Scope::Platform.to_string(), TagTable::KEY));
         for transaction in transactions {
             ask.tokens.extend(token_place(transaction).map(|(scope, token)| (scope.to_string(), token)));
             for write in &transaction.writes {
@@ -255,6 +258,9 @@ pub(crate) async fn begin(
             is_removal: rows::is_removal(row.get(4)),
         });
         let number = |column: usize| row.get::<_, Option<i64>>(column).unwrap_or(0);
+        if place.0 == Scope::Platform && place.1.as_str() == TagTable::KEY {
+            state.tags = newest.map_or(0, |newest| newest.version);
+        }
         let usage = Usage { keys: number(7), bytes: number(8), kept: number(9) };
         state.usage.insert(place.0.clone(), usage);
         let usage = OfKey { newest: number(6), unlabelled: number(10) };

@@ -1,7 +1,7 @@
 //! What a scope has, and what it may have: decided under the clock, on numbers
 //! that are kept with what is written.
 
-use insula_config_model::{ConfigKey, ConfigValue};
+use insula_config_model::{ConfigKey, ConfigValue, Room};
 use insula_problem::{Code, Problem};
 
 /// What a version takes beside its key and its value.
@@ -79,15 +79,18 @@ impl Usage {
     /// Takes a new version in, where there is room. True where only the newest
     /// version of the key is to be kept, beside those with a label: the scope has
     /// no room for more. A removal is never refused.
-    pub fn take(&mut self, quota: &Quota, of: &mut OfKey, step: Step) -> Result<bool, Problem> {
+    pub fn take(&mut self, quota: &Quota, of: &mut OfKey, step: Step, room: Room) -> Result<bool, Problem> {
         let after = Self {
             keys: self.keys + i64::from(step.is_set) - i64::from(step.was_set),
             bytes: self.bytes + step.bytes - of.newest,
             kept: self.kept + step.bytes + step.key_bytes + VERSION_BYTES,
         };
         let is_squeezed = after.kept > quota.kept;
-        let kept = if is_squeezed { after.kept - of.unlabelled } else { after.kept };
-        if step.is_set {
+        // Where the version before has a label, that is counted twice: less fits then.
+        let before = if room == Room::BesideBefore { of.newest + step.key_bytes + VERSION_BYTES } else { 0 };
+        let freed = if is_squeezed { (of.unlabelled - before).max(0) } else { 0 };
+        let kept = after.kept - freed;
+        if step.is_set && room != Room::Always {
             let full = |what: &str, most: i64| {
                 let detail = format!(
                     "There is no room for the value: {most} {what} are the most here. Remove what is not needed."
@@ -106,8 +109,7 @@ impl Usage {
         }
         *self = Self { kept, ..after };
         let added = step.bytes + step.key_bytes + VERSION_BYTES;
-        *of =
-            OfKey { newest: step.bytes, unlabelled: if is_squeezed { added } else { of.unlabelled + added } };
+        *of = OfKey { newest: step.bytes, unlabelled: of.unlabelled - freed + added };
         Ok(is_squeezed)
     }
 }
@@ -139,18 +141,21 @@ mod tests {
     fn what_does_not_fit_is_refused_and_what_makes_room_never() {
         let mut usage = Usage { keys: 2, bytes: 900, kept: 1_000 };
         let code = |refused: Result<bool, Problem>| refused.unwrap_err().code();
-        assert_eq!(code(usage.take(&QUOTA, &mut OfKey::default(), put(false, 1))), Code::ConfigQuotaExceeded);
+        assert_eq!(
+            code(usage.take(&QUOTA, &mut OfKey::default(), put(false, 1), Room::Usual)),
+            Code::ConfigQuotaExceeded
+        );
         let mut of = OfKey { newest: 300, unlabelled: 0 };
-        assert_eq!(code(usage.take(&QUOTA, &mut of, put(true, 401))), Code::ConfigQuotaExceeded);
+        assert_eq!(code(usage.take(&QUOTA, &mut of, put(true, 401), Room::Usual)), Code::ConfigQuotaExceeded);
         assert_eq!(usage, Usage { keys: 2, bytes: 900, kept: 1_000 }, "a refusal changes nothing");
-        assert!(!usage.take(&QUOTA, &mut of, put(true, 400)).unwrap());
+        assert!(!usage.take(&QUOTA, &mut of, put(true, 400), Room::Usual).unwrap());
         assert_eq!(usage, Usage { keys: 2, bytes: 1_000, kept: 1_529 });
         // Where it is more than it may be already, less is taken.
         usage.bytes = 5_000;
-        assert!(!usage.take(&QUOTA, &mut of, put(true, 399)).unwrap());
+        assert!(!usage.take(&QUOTA, &mut of, put(true, 399), Room::Usual).unwrap());
         let removal = Step { was_set: true, is_set: false, bytes: 0, key_bytes: 1 };
         usage.kept = 9_000;
-        assert!(usage.take(&QUOTA, &mut of, removal).unwrap());
+        assert!(usage.take(&QUOTA, &mut of, removal, Room::Usual).unwrap());
         assert_eq!((usage.keys, usage.bytes), (1, 4_600));
     }
 
@@ -158,11 +163,27 @@ mod tests {
     fn earlier_versions_make_room_before_anything_is_refused() {
         let mut usage = Usage { keys: 1, bytes: 100, kept: 2_900 };
         let mut of = OfKey { newest: 100, unlabelled: 2_900 };
-        assert!(usage.take(&QUOTA, &mut of, put(true, 100)).unwrap());
+        assert!(usage.take(&QUOTA, &mut of, put(true, 100), Room::Usual).unwrap());
         assert_eq!((usage.kept, of.unlabelled), (229, 229));
         // Those with a label stay, and so there is none.
         let mut usage = Usage { keys: 1, bytes: 100, kept: 2_900 };
         let mut of = OfKey { newest: 100, unlabelled: 0 };
-        assert!(usage.take(&QUOTA, &mut of, put(true, 100)).is_err());
+        assert!(usage.take(&QUOTA, &mut of, put(true, 100), Room::Usual).is_err());
+    }
+
+    #[test]
+    fn what_may_be_taken_back_keeps_its_way_back() {
+        let take = |kept: i64, unlabelled: i64, room: Room| {
+            let mut usage = Usage { keys: 1, bytes: 100, kept };
+            let taken = usage.take(&QUOTA, &mut OfKey { newest: 100, unlabelled }, put(true, 100), room);
+            taken.map(|is_squeezed| (is_squeezed, usage.kept))
+        };
+        assert_eq!(take(2_900, 2_900, Room::BesideBefore).unwrap(), (true, 458));
+        // There is room for one of the two.
+        assert!(take(2_900, 229, Room::Usual).is_ok());
+        assert_eq!(take(2_900, 229, Room::BesideBefore).unwrap_err().code(), Code::ConfigQuotaExceeded);
+        // What comes back does so, whatever the others have taken meanwhile.
+        assert!(take(2_900, 0, Room::Usual).is_err());
+        assert_eq!(take(2_900, 0, Room::Always).unwrap(), (true, 3_129));
     }
 }

@@ -2,20 +2,22 @@
 //! database transaction; each is decided for itself on the state under the lock,
 //! so that one that is refused does not hinder the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use insula_config_model::{ConfigValue, Scope, Stored, Transaction, WRITES_MAX, WriteOp, Written};
+use insula_config_model::{
+    ConfigValue, Made, Scope, Stored, Transaction, Version, WRITES_MAX, WriteOp, Written, author_of,
+};
 use insula_problem::{Code, Problem};
 use insula_sql_store::Store;
 use time::OffsetDateTime;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::ConfigStore;
-use crate::decide::{Answered, Change, Decided, What, token_place};
+use crate::decide::{Answered, Change, Decided, State, What, token_place};
 use crate::line::{Line, Pace};
 use crate::log::{LogChange, LogRow};
 use crate::rows;
@@ -36,12 +38,57 @@ const COMMITTED_MAX: usize = 256;
 const NOTE_BYTES_MAX: usize = 500;
 const TOKEN_BYTES_MAX: usize = 200;
 
-type Answer = oneshot::Sender<Result<Vec<Written>, Problem>>;
+type Answer = oneshot::Sender<Result<Outcome, Problem>>;
 
 struct Waiting {
-    transaction: Transaction,
+    job: Job,
     bytes: usize,
     answer: Answer,
+}
+
+/// A transaction, and what is asked of it.
+struct Job {
+    transaction: Transaction,
+    asked: Asked,
+}
+
+/// What is asked of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// That it is done.
+    Written,
+    /// Whether it was done or begun under its token before.
+    Looked,
+    /// What it would come to.
+    Planned,
+}
+
+enum Outcome {
+    Written(Vec<Written>),
+    Planned(Plan),
+}
+
+/// What a write comes to whose value a backend outside keeps, decided on what
+/// the store has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// It was done under its token.
+    Done(Vec<Written>),
+    /// It was begun under its token as this version, and may be done.
+    Begun(Version),
+    /// No version is made: a label changes at the most.
+    Nothing,
+    /// A version is made.
+    Next(Next),
+}
+
+/// The version that a write makes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Next {
+    /// The newest version before it; 0 where there is none.
+    pub expected: Version,
+    /// Its own number and value, a secret as it is kept.
+    pub made: Made,
 }
 
 /// Writes. Clones are the same writer, which ends with the last of them.
@@ -54,7 +101,7 @@ pub struct Writer {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Waiting({} writes)", self.transaction.writes.len())
+        write!(f, "Waiting({} writes)", self.job.transaction.writes.len())
     }
 }
 
@@ -83,7 +130,41 @@ impl Writer {
     /// `idempotency_key_reused`; `overloaded` where too many wait already, and
     /// `unavailable` where the store is away.
     pub async fn write(&self, transaction: Transaction) -> Result<Vec<Written>, Problem> {
-        let bytes = self.check(&transaction)?;
+        match self.asked(Job { transaction, asked: Asked::Written }).await? {
+            Outcome::Written(written) => Ok(written),
+            Outcome::Planned(_) => Err(Problem::internal("a write was planned, and not done")),
+        }
+    }
+
+    /// What a transaction of one write would come to. Under a token it is kept
+    /// that it was begun.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub async fn plan(&self, transaction: Transaction) -> Result<Plan, Problem> {
+        self.planned(transaction, Asked::Planned).await
+    }
+
+    /// Whether a transaction of one write was done or begun under its token.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub async fn begun(&self, transaction: Transaction) -> Result<Plan, Problem> {
+        self.planned(transaction, Asked::Looked).await
+    }
+
+    async fn planned(&self, transaction: Transaction, asked: Asked) -> Result<Plan, Problem> {
+        if transaction.writes.len() != 1 {
+            return Err(Problem::internal("several writes were planned at once"));
+        }
+        match self.asked(Job { transaction, asked }).await? {
+            Outcome::Planned(plan) => Ok(plan),
+            Outcome::Written(_) => Err(Problem::internal("a write was done, and not planned")),
+        }
+    }
+
+    async fn asked(&self, job: Job) -> Result<Outcome, Problem> {
+        let bytes = self.check(&job.transaction)?;
         let (answer, answered) = oneshot::channel();
         let full = || {
             Problem::new(
@@ -92,7 +173,7 @@ impl Writer {
             )
             .retry_after(1)
         };
-        self.queue.try_send(Waiting { transaction, bytes, answer }).map_err(|_| full())?;
+        self.queue.try_send(Waiting { job, bytes, answer }).map_err(|_| full())?;
         match tokio::time::timeout(ANSWER_WITHIN, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(unknown()),
@@ -152,7 +233,7 @@ struct Fault {
     is_clean: bool,
 }
 
-type Outcomes = Vec<Result<Vec<Written>, Problem>>;
+type Outcomes = Vec<Result<Outcome, Problem>>;
 
 struct Work {
     store: ConfigStore,
@@ -171,10 +252,10 @@ impl Work {
                     None => return,
                 },
             };
-            let (mut writes, mut bytes) = (first.transaction.writes.len(), first.bytes);
+            let (mut writes, mut bytes) = (first.job.transaction.writes.len(), first.bytes);
             let mut batch = vec![first];
             while let Ok(next) = queue.try_recv() {
-                writes += next.transaction.writes.len();
+                writes += next.job.transaction.writes.len();
                 bytes += next.bytes;
                 if writes > BATCH_WRITES || bytes > BATCH_BYTES {
                     held = Some(next);
@@ -197,21 +278,19 @@ impl Work {
     }
 
     async fn batch(&mut self, batch: Vec<Waiting>) {
-        let (transactions, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.transaction, waiting.answer)).unzip();
-        let outcomes = match self.tried(&transactions).await {
+        let (jobs, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.job, waiting.answer)).unzip();
+        let outcomes = match self.tried(&jobs).await {
             Ok(outcomes) => outcomes,
             // Something is wrong with one of them: the others need not suffer.
-            Err(fault)
-                if fault.is_clean && fault.problem.code() == Code::Internal && transactions.len() > 1 =>
-            {
-                self.one_by_one(&transactions, &answers).await
+            Err(fault) if fault.is_clean && fault.problem.code() == Code::Internal && jobs.len() > 1 => {
+                self.one_by_one(&jobs, &answers).await
             }
             Err(fault) => {
                 tracing::warn!(error = %fault.problem.chain(), "changes of configuration were not written");
                 let (code, detail) = (fault.problem.code(), fault.problem.detail().to_owned());
                 let failed = || Problem::new(code, detail.clone()).retry_after(2);
-                transactions.iter().map(|_| Err(if fault.is_clean { failed() } else { unknown() })).collect()
+                jobs.iter().map(|_| Err(if fault.is_clean { failed() } else { unknown() })).collect()
             }
         };
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
@@ -222,9 +301,9 @@ impl Work {
 
     /// Each for itself. What nobody waits for any more is left: its author may
     /// have written something newer since. With the store away it ends.
-    async fn one_by_one(&mut self, transactions: &[Transaction], answers: &[Answer]) -> Outcomes {
+    async fn one_by_one(&mut self, jobs: &[Job], answers: &[Answer]) -> Outcomes {
         let (mut outcomes, mut away) = (Outcomes::new(), None);
-        for (transaction, answer) in transactions.iter().zip(answers) {
+        for (job, answer) in jobs.iter().zip(answers) {
             if answer.is_closed() {
                 outcomes.push(Err(unknown()));
                 continue;
@@ -233,7 +312,7 @@ impl Work {
                 outcomes.push(Err(Problem::new(*code, String::clone(detail)).retry_after(2)));
                 continue;
             }
-            match self.tried(std::slice::from_ref(transaction)).await {
+            match self.tried(std::slice::from_ref(job)).await {
                 Ok(done) => outcomes.extend(done),
                 Err(fault) => {
                     tracing::warn!(error = %fault.problem.chain(), "a change of configuration was not written");
@@ -248,17 +327,17 @@ impl Work {
     }
 
     /// Tries it, and once more where the connection had ended before anything was done.
-    async fn tried(&mut self, transactions: &[Transaction]) -> Result<Outcomes, Fault> {
+    async fn tried(&mut self, jobs: &[Job]) -> Result<Outcomes, Fault> {
         let is_kept = self.line.as_ref().is_some_and(|line| !line.is_broken());
-        match self.once(transactions).await {
+        match self.once(jobs).await {
             Err(fault) if fault.is_clean && is_kept && fault.problem.code() == Code::Unavailable => {
-                self.once(transactions).await
+                self.once(jobs).await
             }
             other => other,
         }
     }
 
-    async fn once(&mut self, transactions: &[Transaction]) -> Result<Outcomes, Fault> {
+    async fn once(&mut self, jobs: &[Job]) -> Result<Outcomes, Fault> {
         let line = self.line.take().filter(|line| !line.is_broken());
         let work = async {
             let line = match line {
@@ -269,7 +348,7 @@ impl Work {
                 }
             };
             // Dropped where this fails: what was begun ends with the connection.
-            let outcomes = self.on(&line, transactions).await?;
+            let outcomes = self.on(&line, jobs).await?;
             Ok((line, outcomes))
         };
         let late = |_| Err(Fault { problem: unknown(), is_clean: false });
@@ -278,38 +357,60 @@ impl Work {
         Ok(outcomes)
     }
 
-    async fn on(&self, line: &Line, transactions: &[Transaction]) -> Result<Outcomes, Fault> {
+    async fn on(&self, line: &Line, jobs: &[Job]) -> Result<Outcomes, Fault> {
         let clean = |problem| Fault { problem, is_clean: true };
         let ambient = &self.store.ambient;
-        let found =
-            state::begin(line, &Ask::of(transactions), ambient, &self.store.quota).await.map_err(clean)?;
+        let ask = Ask::of(jobs.iter().map(|job| &job.transaction));
+        let found = state::begin(line, &ask, ambient, &self.store.quota).await.map_err(clean)?;
         let (mut state, mut answered) = (found.state, found.answered);
         let at = ambient.clock.now();
         let mut outcomes: Outcomes = Vec::new();
         let (mut ready, mut remembered) = (Vec::new(), Vec::new());
-        for transaction in transactions {
+        for Job { transaction, asked } in jobs {
             let token = token_place(transaction);
-            if let Some(before) = token.as_ref().and_then(|token| answered.get(token)) {
-                outcomes.push(ambient.repeated(transaction, before));
+            if let Some(before) = token.as_ref().and_then(|token| answered.get(token))
+                && (!before.is_begun() || *asked == Asked::Looked)
+            {
+                let written = ambient.repeated(transaction, before);
+                outcomes.push(written.map(|written| asked.again(before, written)));
                 continue;
             }
-            match state.decide(transaction) {
-                Ok(Decided { written, changes }) => {
-                    for change in changes {
-                        ready.push(self.ready(change, &transaction.author, at).map_err(clean)?);
+            let remember = |answer: Vec<Written>| -> Result<Option<Remembered>, Problem> {
+                let Some(request) = token.clone() else { return Ok(None) };
+                let hash = ambient.hash(transaction, ambient.keys.current_generation())?;
+                Ok(Some(Remembered { request, done: Answered { hash, answer } }))
+            };
+            let outcome = match asked {
+                Asked::Looked => Ok(Outcome::Planned(Plan::Nothing)),
+                Asked::Written => match state.decide(transaction) {
+                    Ok(Decided { written, changes }) => {
+                        for change in changes {
+                            ready.push(self.ready(change, &transaction.author, at).map_err(clean)?);
+                        }
+                        remembered.extend(remember(written.clone()).map_err(clean)?);
+                        Ok(Outcome::Written(written))
                     }
-                    if let Some(request) = token {
-                        let generation = ambient.keys.current_generation();
-                        let hash = ambient.hash(transaction, generation).map_err(clean)?;
-                        let done = Answered { hash, answer: written.clone() };
-                        remembered.push(Remembered { request: request.clone(), done: done.clone() });
-                        answered.insert(request, done);
+                    Err(problem) => Err(problem),
+                },
+                Asked::Planned => {
+                    let planned = state.plan(transaction).and_then(|decided| self.planned(&state, decided));
+                    if let Ok(Plan::Next(next)) = &planned {
+                        let begun = Written { version: next.made.version, revision: 0 };
+                        remembered.extend(remember(vec![begun]).map_err(clean)?);
                     }
-                    outcomes.push(Ok(written));
+                    planned.map(Outcome::Planned)
                 }
-                Err(problem) => outcomes.push(Err(problem)),
+            };
+            if let Some(last) =
+                remembered.last().filter(|last: &&Remembered| Some(&last.request) == token.as_ref())
+            {
+                answered.insert(last.request.clone(), last.done.clone());
             }
+            outcomes.push(outcome);
         }
+        // Of what was begun and then done in one batch, what was done counts.
+        let last: BTreeMap<_, _> = remembered.into_iter().map(|one| (one.request.clone(), one)).collect();
+        let remembered: Vec<Remembered> = last.into_values().collect();
         let rows = log_rows(&ready, at);
         let committed = state::commit(line, &ready, &remembered, at).await;
         committed.map_err(|problem| Fault { is_clean: problem.code() == Code::Internal, problem })?;
@@ -320,9 +421,23 @@ impl Work {
         Ok(outcomes)
     }
 
-    fn ready(&self, mut change: Change, author: &str, at: OffsetDateTime) -> Result<Ready, Problem> {
-        let mut kept = None;
-        if let What::Version { version, value, .. } = &mut change.what {
+    fn planned(&self, state: &State, decided: Decided) -> Result<Plan, Problem> {
+        let Some(Change { place, what: What::Version { version, value, .. }, .. }) =
+            decided.changes.into_iter().next()
+        else {
+            return Ok(Plan::Nothing);
+        };
+        let newest = state.keys.get(&place).and_then(|key| key.newest);
+        let sealed = value.map(|value| self.store.ambient.seal(&place, version, value));
+        let made =
+            Made { version, value: sealed.transpose().map_err(Problem::internal)?, at: None, behind: None };
+        Ok(Plan::Next(Next { expected: newest.map_or(0, |newest| newest.version), made }))
+    }
+
+    fn ready(&self, mut change: Change, author: &str, now: OffsetDateTime) -> Result<Ready, Problem> {
+        let (mut kept, mut at) = (None, now);
+        if let What::Version { version, value, made_at, .. } = &mut change.what {
+            at = made_at.unwrap_or(now);
             let sealed = value.take().map(|value| self.store.ambient.seal(&change.place, *version, value));
             *value = sealed.transpose().map_err(Problem::internal)?;
             kept = Some(rows::kept(value.as_ref())?);
@@ -331,12 +446,25 @@ impl Work {
     }
 }
 
+impl Asked {
+    /// What is answered where the request was done or begun under its token before.
+    fn again(self, before: &Answered, written: Vec<Written>) -> Outcome {
+        match self {
+            Self::Written => Outcome::Written(written),
+            Self::Looked if before.is_begun() => {
+                Outcome::Planned(Plan::Begun(written.first().map_or(0, |first| first.version)))
+            }
+            Self::Looked | Self::Planned => Outcome::Planned(Plan::Done(written)),
+        }
+    }
+}
+
 /// What was decided, as the log will have it.
 fn log_rows(ready: &[Ready], at: OffsetDateTime) -> Vec<LogRow> {
     let row = |one: &Ready| {
         let Change { revision, place: (scope, key), what } = &one.change;
         let change = match what {
-            What::Version { version, value, note, history } => {
+            What::Version { version, value, note, history, .. } => {
                 let stored = Stored {
                     scope: scope.clone(),
                     key: key.clone(),
@@ -344,8 +472,8 @@ fn log_rows(ready: &[Ready], at: OffsetDateTime) -> Vec<LogRow> {
                     revision: *revision,
                     value: value.clone(),
                     labels: BTreeSet::new(),
-                    author: one.author.clone(),
-                    at,
+                    author: author_of(&one.author).to_owned(),
+                    at: one.at,
                     note: note.clone(),
                 };
                 let (stored, history) = (Some(Box::new(stored)), *history);

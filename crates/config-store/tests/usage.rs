@@ -5,7 +5,7 @@
 mod common;
 
 use common::{here, json, one, scope, transaction, write};
-use insula_config_model::{ConfigValue, Transaction, WriteOp};
+use insula_config_model::{ConfigValue, Room, Transaction, Write, WriteOp};
 use insula_config_store::{ConfigStore, Quota, Writer};
 use insula_problem::Code;
 
@@ -92,6 +92,29 @@ async fn earlier_versions_make_room_and_those_with_a_label_do_not() {
     writer.write(one(scope(1), "a", label("two", newest + 1))).await.unwrap();
     refused(&writer, one(scope(1), "a", long(600))).await;
     writer.write(one(scope(1), "a", WriteOp::Remove)).await.unwrap();
+    is_right(&here).await;
+}
+
+#[tokio::test]
+async fn what_may_be_taken_back_is_there_to_be_taken_back() {
+    let here = here("config_quota_back").await;
+    let writer = limited(&here).writer();
+    let of = |room, op| transaction(vec![Write { room, ..write(scope(1), "a", op, None) }], None);
+    writer.write(one(scope(1), "b", long(300))).await.unwrap();
+    for _ in 0..2 {
+        writer.write(one(scope(1), "a", long(600))).await.unwrap();
+    }
+    // There is room for two of 600 bytes beside the other, and not for three.
+    writer.write(of(Room::BesideBefore, long(600))).await.unwrap();
+    let there = here.store.history(&scope(1), &common::key("a"), None, 99).await.unwrap().versions;
+    assert_eq!(there.iter().map(|stored| stored.version).collect::<Vec<_>>(), [3, 2]);
+    for (name, version) in [("one", 2), ("two", 3)] {
+        let label = WriteOp::Label(name.parse().unwrap(), Some(version));
+        writer.write(one(scope(1), "a", label)).await.unwrap();
+        refused(&writer, of(Room::BesideBefore, long(600))).await;
+    }
+    refused(&writer, one(scope(1), "a", WriteOp::Rollback(2))).await;
+    writer.write(of(Room::Always, WriteOp::Rollback(2))).await.unwrap();
     is_right(&here).await;
 }
 

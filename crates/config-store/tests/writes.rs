@@ -6,7 +6,7 @@
 mod common;
 
 use common::{here, json, key, one, scope, transaction, write};
-use insula_config_model::{ConfigValue, Scope, Write, WriteOp};
+use insula_config_model::{ConfigValue, Made, Scope, Write, WriteOp};
 use insula_config_store::LogChange;
 use insula_problem::Code;
 
@@ -224,4 +224,28 @@ async fn pages_end_where_their_values_are_long() {
     assert_eq!(versions, (1..=30).rev().collect::<Vec<_>>());
     let two = store.history(&scope(3), &key("h"), None, 2).await.unwrap();
     assert_eq!((two.versions.len(), two.next), (2, Some(29)));
+}
+
+#[tokio::test]
+async fn what_a_backend_has_made_is_taken_over_once() {
+    let here = here("config_made").await;
+    let writer = here.store.writer();
+    let made = |version, behind| {
+        let value = Some(ConfigValue::Json("1".into()));
+        let made = Some(Made { version, value, at: None, behind });
+        transaction(vec![Write { made, ..write(scope(1), "a", json("1"), None) }], None)
+    };
+    let first = writer.write(made(1, Some(0))).await.unwrap()[0];
+    assert_eq!((first.version, first.revision), (1, 1));
+    let faster = writer.write(made(1, Some(0))).await.unwrap_err();
+    assert_eq!(faster.code(), Code::ConfigVersionConflict, "somebody has it taken over");
+    assert_eq!(writer.write(made(1, None)).await.unwrap()[0], first);
+    let later = writer.write(made(5, None)).await.unwrap()[0];
+    assert_eq!((later.version, later.revision), (5, 2));
+    let older = writer.write(made(3, None)).await.unwrap()[0];
+    assert_eq!((older.version, older.revision), (3, 2), "a version never goes back");
+    let there = here.store.history(&scope(1), &key("a"), None, 9).await.unwrap().versions;
+    assert_eq!(there.iter().map(|stored| stored.version).collect::<Vec<_>>(), [5, 1]);
+    let (author, revision) = here.store.made((&scope(1), &key("a"), 5)).await.unwrap().unwrap();
+    assert_eq!((author.as_str(), revision), ("test", 2));
 }

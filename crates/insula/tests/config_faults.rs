@@ -16,7 +16,7 @@ use common::World;
 use common::config::{Key, Stub, put, signed};
 use futures_util::{StreamExt, stream};
 use insula_config::{Client, Origin};
-use insula_config_model::{ConfigValue, Scope, Transaction, Write, WriteOp};
+use insula_config_model::{ConfigValue, Room, Scope, Transaction, Write, WriteOp};
 use insula_config_proto::v1::watch_event::{Event, Reason};
 use insula_config_proto::v1::{HistoryRequest, WatchRequest, entry};
 use insula_config_store::{Ambient, ConfigStore};
@@ -283,9 +283,20 @@ async fn write_elsewhere(world: &World, scope: Scope, key: &str, json: &'static 
     let writer = ConfigStore::new(Store::Region, connector, ambient).writer();
     let op = WriteOp::Put(ConfigValue::Json(json.as_bytes().into()));
     let key = key.parse().unwrap();
-    let write =
-        Write { scope, key, op, if_version: None, note: String::new(), history: 10, is_secret: false };
-    let transaction = Transaction { writes: vec![write], token: None, author: "elsewhere".to_owned() };
+    let (if_version, note) = (None, String::new());
+    let write = Write {
+        scope,
+        key,
+        op,
+        if_version,
+        note,
+        history: 10,
+        is_secret: false,
+        room: Room::Usual,
+        made: None,
+    };
+    let transaction =
+        Transaction { writes: vec![write], token: None, author: "elsewhere".to_owned(), tags: None };
     writer.write(transaction).await.unwrap();
 }
 

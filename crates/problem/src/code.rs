@@ -110,6 +110,7 @@ codes! {
     // Configuration.
     ConfigKeyInvalid, "config_key_invalid", 400, "The configuration key is not valid";
     ConfigTagUnknown, "config_tag_unknown", 400, "The key begins with no tag";
+    ConfigTagMoving, "config_tag_moving", 409, "The tag is being moved to another backend";
     ConfigTagsInvalid, "config_tags_invalid", 400, "The table of tags cannot be used";
     ConfigValueInvalid, "config_value_invalid", 400, "The value is not valid";
     ConfigValueTooLarge, "config_value_too_large", 413, "The value is too large";

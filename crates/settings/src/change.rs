@@ -51,6 +51,12 @@ impl Settings {
         for (index, (own, others)) in self.regions.iter().zip(&other.regions).enumerate() {
             secrets.push((format!("regions.{index}.store_url"), &own.store_url, &others.store_url));
         }
+        let backends = self.config.backends.iter().zip(&other.config.backends);
+        for (index, (own, others)) in backends.enumerate() {
+            let key = |field: &str| format!("config.backends.{index}.{field}");
+            secrets.push((key("password"), &own.password, &others.password));
+            secrets.push((key("secret_access_key"), &own.secret_access_key, &others.secret_access_key));
+        }
         secrets.into_iter().filter(|(_, own, others)| own != others).map(|(key, ..)| key).collect()
     }
 }

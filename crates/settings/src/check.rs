@@ -29,6 +29,7 @@ impl Settings {
         self.check_listeners(&mut faults);
         self.check_stores(&mut faults);
         self.check_regions(&mut faults);
+        self.check_backends(&mut faults);
         self.check_bounds(&mut faults);
         self.check_otel(&mut faults);
         self.check_provisioner(&mut faults);
@@ -155,6 +156,7 @@ impl Settings {
             ("config.handshake_timeout", self.config.handshake_timeout),
             ("config.call_timeout", self.config.call_timeout),
             ("config.heartbeat", self.config.heartbeat),
+            ("config.reconcile_every", self.config.reconcile_every),
             ("otel.timeout", self.otel.timeout),
             ("workflow.poll", self.workflow.poll),
         ] {

@@ -4,6 +4,7 @@
 
 mod change;
 mod check;
+mod check_backends;
 mod environment;
 mod error;
 mod length;
@@ -23,6 +24,6 @@ pub use length::{HumanDuration, InvalidDuration};
 pub use role::{Role, UnknownRole};
 pub use secret::{REDACTED, SecretText};
 pub use sections::{
-    Catalog, Config, Http, Keys, LocalProvisioner, Log, LogFormat, Metrics, Operator, Otel, Pg, Provisioner,
-    ProvisionerKind, Region, Server, Settings, Tenants, Tls, Workflow,
+    Catalog, Config, ConfigBackend, ConfigBackendKind, Http, Keys, LocalProvisioner, Log, LogFormat, Metrics,
+    Operator, Otel, Pg, Provisioner, ProvisionerKind, Region, Server, Settings, Tenants, Tls, Workflow,
 };

@@ -19,7 +19,8 @@ pub enum OneOrMany {
     Many(Vec<String>),
 }
 
-fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+/// Reads texts.
+pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let given = OneOrMany::deserialize(deserializer)
         .map_err(|_| serde::de::Error::custom("expected a text or a list of texts"))?;
     Ok(match given {

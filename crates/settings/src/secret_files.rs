@@ -25,6 +25,12 @@ impl Settings {
         for (index, region) in self.regions.iter_mut().enumerate() {
             read(&format!("regions.{index}.store_url"), &mut region.store_url, &region.store_url_file);
         }
+        for (index, backend) in self.config.backends.iter_mut().enumerate() {
+            let key = |field: &str| format!("config.backends.{index}.{field}");
+            read(&key("password"), &mut backend.password, &backend.password_file);
+            let file = &backend.secret_access_key_file;
+            read(&key("secret_access_key"), &mut backend.secret_access_key, file);
+        }
         faults
     }
 }

@@ -2,6 +2,7 @@
 //! is for, in which unit, and has a default where there is a sensible one.
 
 mod config;
+mod config_backend;
 mod data;
 mod network;
 mod process;
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use config::Config;
+pub use config_backend::{ConfigBackend, ConfigBackendKind};
 pub use data::{Catalog, Keys, LocalProvisioner, Provisioner, ProvisionerKind, Region, Tenants, Workflow};
 pub use network::{Http, Pg, Tls};
 pub use process::{Log, LogFormat, Metrics, Operator, Otel, Server};

@@ -2,6 +2,7 @@
 //! data in a folder that goes with it.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::folder::passable_folder;
@@ -18,6 +19,21 @@ static ETCD: OnceLock<(String, TestProgram)> = OnceLock::new();
 /// Where there is no etcd (Debian's package is `etcd-server`), or it does not start.
 pub fn etcd_url() -> &'static str {
     &ETCD.get_or_init(start).0
+}
+
+/// What etcd's own tool says, which writes past everybody: `etcdctl(&["put", …])`.
+///
+/// # Panics
+/// Where it is not installed (Debian's package is `etcd-client`), or says no.
+pub fn etcdctl(arguments: &[&str]) -> String {
+    let told = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", etcd_url()])
+        .args(arguments)
+        .output()
+        .expect("etcdctl is installed: make deps");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    String::from_utf8(told.stdout).expect("what was asked for is text").trim_end().to_owned()
 }
 
 fn start() -> (String, TestProgram) {

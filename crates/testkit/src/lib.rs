@@ -47,7 +47,7 @@ pub use crowd::{Crowd, LEDGER, Member, Temper, ledger_rows};
 pub use database::TestDatabase;
 pub use emulator::{Emulator, emulator};
 pub use entropy::SeededEntropy;
-pub use etcd::etcd_url;
+pub use etcd::{etcd_url, etcdctl};
 pub use folder::passable_folder;
 pub use insula_local_postgres::TcpAccess;
 pub use ledger::{Complaint, Row, Story, complaints};

@@ -9,6 +9,7 @@ mod documents;
 mod events;
 mod reads;
 mod rollouts;
+mod tags;
 mod writes;
 
 use std::sync::Arc;
@@ -51,12 +52,21 @@ fn api() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(rollouts::list_config_rollouts))
 }
 
+/// What there is of the provider alone.
+fn provider_api() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new()
+        .routes(routes!(tags::list_config_tags))
+        .routes(routes!(tags::move_config_tag))
+        .routes(routes!(tags::take_config_events))
+}
+
 /// What is served, to be merged into a router that turns problems into answers.
 pub fn router(service: &Arc<Service>) -> Router {
     let (routes, _) = api().split_for_parts();
     let door = Arc::new(Door::beside_others(service.clone()));
+    let (of_provider, _) = provider_api().split_for_parts();
     Router::new()
-        .nest(PROVIDER, routes.clone())
+        .nest(PROVIDER, routes.clone().merge(of_provider))
         .nest(TENANT, routes)
         .layer(DefaultBodyLimit::max(service.bounds().message_bytes))
         .layer(from_fn_with_state(door, admit))
@@ -79,6 +89,7 @@ async fn kept_nowhere(mut response: Response) -> Response {
 #[must_use]
 pub fn openapi() -> OpenApi {
     let mut description = api().into_openapi();
+    let mut of_provider = provider_api().into_openapi();
     let components = description.components.get_or_insert_default();
     components.add_security_scheme("tenant", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let paths = std::mem::take(&mut description.paths.paths);
@@ -87,6 +98,11 @@ pub fn openapi() -> OpenApi {
         operations(&mut of_tenant).for_each(name_tenant);
         description.paths.paths.insert(format!("{PROVIDER}{path}"), item);
         description.paths.paths.insert(format!("{TENANT}{path}"), of_tenant);
+    }
+    let paths = std::mem::take(&mut of_provider.paths.paths).into_iter();
+    description.paths.paths.extend(paths.map(|(path, item)| (format!("{PROVIDER}{path}"), item)));
+    if let (Some(components), Some(more)) = (&mut description.components, of_provider.components) {
+        components.schemas.extend(more.schemas);
     }
     description
 }

@@ -32,7 +32,7 @@ pub struct WriteQuery {
     note: String,
 }
 
-async fn bytes(request: Request) -> Result<Bytes, ApiError> {
+pub(super) async fn bytes(request: Request) -> Result<Bytes, ApiError> {
     let unreadable = |rejection: BytesRejection| {
         let is_large = rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE;
         ApiError(if is_large {

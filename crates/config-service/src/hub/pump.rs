@@ -208,8 +208,10 @@ impl Hub {
         for row in rows.iter().filter(|row| row.revision > applied) {
             match &row.change {
                 LogChange::Version { key, version, stored, .. } => {
-                    if row.scope == Scope::Platform && key.as_str() == TagTable::KEY {
-                        self.set_tags(&mut inner, stored.as_deref());
+                    if row.scope == Scope::Platform
+                        && key.as_str() == TagTable::KEY
+                        && self.set_tags(&mut inner, stored.as_deref())
+                    {
                         self.end_all_topics(&mut inner, Reason::Moved);
                     }
                     // A version that was dropped since has a newer one behind it.
@@ -267,7 +269,8 @@ impl Hub {
         inner.state.drop_values(scope);
     }
 
-    fn set_tags(&self, inner: &mut Inner, set: Option<&Stored>) {
+    /// Whether tenants may see something else by the new table.
+    fn set_tags(&self, inner: &mut Inner, set: Option<&Stored>) -> bool {
         let version = set.map_or(0, |stored| stored.version);
         let table = match set.and_then(|stored| stored.value.as_ref()) {
             Some(ConfigValue::Json(json)) => TagTable::parse(json),
@@ -276,11 +279,13 @@ impl Hub {
         match table {
             Ok(table) => {
                 let table = Arc::new(table);
-                inner.state.set_tags(table.clone());
+                let shows_more = inner.state.set_tags(table.clone());
                 self.tags.set(version, table);
+                shows_more
             }
             Err(error) => {
-                tracing::error!(%error, "the table of tags cannot be used; the one before it stays")
+                tracing::error!(%error, "the table of tags cannot be used; the one before it stays");
+                false
             }
         }
     }

@@ -225,9 +225,12 @@ impl State {
         &self.tags
     }
 
-    /// Other tags, which hold for what comes from now on.
-    pub fn set_tags(&mut self, tags: Arc<TagTable>) {
+    /// Other tags, which hold for what comes from now on; whether tenants may see
+    /// something else by them.
+    pub fn set_tags(&mut self, tags: Arc<TagTable>) -> bool {
+        let shows_more = !self.tags.shows_the_same(&tags);
         self.tags = tags;
+        shows_more
     }
 
     /// Whether the values of a scope are there.

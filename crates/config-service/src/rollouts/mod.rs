@@ -7,8 +7,8 @@ mod look;
 
 use bytes::Bytes;
 use insula_config_model::{
-    ConfigKey, ConfigValue, Health, InvalidPlan, Kind, Layer, Plan, Rollout, RolloutState, Scope, Share,
-    Stored, TagTable, Transaction, Version, Write, WriteOp,
+    ConfigKey, ConfigValue, Health, InvalidPlan, Kind, Layer, OWN_BACKEND, Plan, Rollout, RolloutState, Room,
+    Scope, Share, Stored, TagTable, Transaction, Version, Write, WriteOp,
 };
 use insula_problem::{Code, Problem};
 use time::OffsetDateTime;
@@ -25,9 +25,7 @@ const HISTORY: u32 = 100;
 /// The most rollouts of a store that are listed or looked at.
 const LISTED_MAX: u32 = 1_000;
 
-/// The backend that keeps its values beside the log, and so each of two versions.
-const OWN_BACKEND: &str = "postgres";
-
+/// Each of two versions is seen by some: the store has both under its log.
 fn is_kept_here(tagged: &Tagged) -> bool {
     tagged.tag.backend == OWN_BACKEND
 }
@@ -97,9 +95,10 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Writes down where the rollout is now.
+    /// Writes down where the rollout is now, which has room whenever it has begun.
     fn record(&self, next: &Rollout, note: String) -> Result<Write, Problem> {
-        record((self.named.scope(), own_key(&self.tagged.key)?), next, self.version, note)
+        let place = (self.named.scope(), own_key(&self.tagged.key)?);
+        Ok(Write { room: Room::Always, ..record(place, next, self.version, note)? })
     }
 }
 
@@ -112,7 +111,17 @@ fn record(
 ) -> Result<Write, Problem> {
     let json = serde_json::to_vec(rollout).map_err(Problem::internal)?;
     let op = WriteOp::Put(ConfigValue::Json(Bytes::from(json)));
-    Ok(Write { scope, key, op, if_version: Some(version), note, history: HISTORY, is_secret: false })
+    Ok(Write {
+        scope,
+        key,
+        op,
+        if_version: Some(version),
+        note,
+        history: HISTORY,
+        is_secret: false,
+        room: Room::Usual,
+        made: None,
+    })
 }
 
 /// The key under which the rollouts of a key are.
@@ -199,6 +208,8 @@ impl Service {
     /// What is wrong with the value or the plan; `rollout_status_conflict` where
     /// one is under way; a conflict; where the store is away.
     pub async fn start_rollout(&self, caller: &Caller, asked: NewRollout) -> Result<Progress, Problem> {
+        // Where the tag is on its way behind this, the store refuses it.
+        let by = self.by_tags()?;
         let (_, tagged) = self.place(caller, &asked.write.scope, &asked.write.key)?;
         let NewRollout { mut write, mut plan, tenants } = asked;
         if matches!(write.op, NewOp::Label { .. }) {
@@ -213,8 +224,8 @@ impl Service {
         plan.check().map_err(invalid)?;
         let own = own_key(&tagged.key)?;
         let wanted = write.if_version.take();
-        let table = self.tags.known()?;
-        let (named, tagged, write) = self.checked(caller, &table, write).await?;
+        self.check_not_moving(&by.table, &tagged.prefix)?;
+        let (named, tagged, write) = self.checked(caller, &by.table, write).await?;
         let newest = self.layer(&named, &tagged.key).await?.stored;
         let version = newest.as_ref().map_or(0, |newest| newest.version);
         let before = self.layer(&named, &own).await?.stored;
@@ -232,6 +243,7 @@ impl Service {
         let mut first = self.ready(&named, tagged.clone(), write).await?;
         // What the others see stays, whatever else the tag forgets.
         first.history = first.history.max(2);
+        first.room = Room::BesideBefore;
         let is_none = newest.is_none_or(|newest| newest.value.is_none());
         first.if_version = match wanted {
             Some(0) if is_none => Some(version),
@@ -239,7 +251,7 @@ impl Service {
             _ => Some(version),
         };
         // Where it is comes first: whoever has the version knows for whom it is.
-        self.commit(&named, vec![record, first], caller.name()).await?;
+        self.commit(&named, vec![record, first], caller.name(), Some(by.version)).await?;
         self.progress(self.kept(named, tagged).await?).await
     }
 
@@ -310,7 +322,7 @@ impl Service {
         note: String,
     ) -> Result<(), Problem> {
         let record = kept.record(next, note)?;
-        self.commit(&kept.named, vec![record], author).await
+        self.commit(&kept.named, vec![record], author, None).await
     }
 
     /// Has a rollout end as this, with the version before set again.
@@ -331,14 +343,24 @@ impl Service {
             note: note.clone(),
             history: tag.history,
             is_secret: tag.kind == Kind::Secret,
+            room: Room::Always,
+            made: None,
         };
         let record = kept.record(next, note)?;
         // The value comes first: nobody sees for a moment what is taken back.
-        self.commit(&kept.named, vec![back, record], author).await
+        self.commit(&kept.named, vec![back, record], author, None).await
     }
 
-    async fn commit(&self, named: &Named, writes: Vec<Write>, author: String) -> Result<(), Problem> {
-        let transaction = Transaction { writes, token: None, author };
+    /// By a table of tags where a rollout begins. One that is under way keeps its
+    /// tag from being moved, and needs none.
+    async fn commit(
+        &self,
+        named: &Named,
+        writes: Vec<Write>,
+        author: String,
+        tags: Option<Version>,
+    ) -> Result<(), Problem> {
+        let transaction = Transaction { writes, token: None, author, tags };
         self.writer_of(named)?.write(transaction).await.map(drop)
     }
 }

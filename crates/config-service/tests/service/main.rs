@@ -3,6 +3,7 @@
 // These functions are for tests, and fail as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod backends;
 mod bounds;
 mod doors;
 mod flags;
@@ -11,4 +12,5 @@ mod open;
 mod reads;
 mod rollouts;
 mod support;
+mod tag_moves;
 mod watches;

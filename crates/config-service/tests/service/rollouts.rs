@@ -26,7 +26,7 @@ pub fn operator() -> Caller {
     Caller::new(Arc::new(Pass::unending(Holder::Operator { email: "ada@example.com".to_owned() })))
 }
 
-fn key_of(number: u128) -> Caller {
+pub fn key_of(number: u128) -> Caller {
     let (id, tenant, role) =
         (ApiKeyId::from(Uuid::from_u128(number)), tenant(number), "tenant_admin".to_owned());
     Caller::new(Arc::new(Pass::unending(Holder::Key { id, tenant, role, path: None })))

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use insula_access::Access;
 use insula_catalog::{ApiKeyRecord, Author, Catalog};
-use insula_config_model::{ConfigValue, Scope, Transaction, Write, WriteOp, Written};
+use insula_config_etcd::{EtcdBackend, EtcdSettings};
+use insula_config_model::{Backend, ConfigValue, Room, Scope, Transaction, Write, WriteOp, Written};
 use insula_config_proto::v1;
 use insula_config_proto::v1::config_client::ConfigClient;
 use insula_config_proto::v1::watch_event::{Event, Snapshot};
-use insula_config_service::{Bounds, Fitting, Parts, Service, flagd, grpc};
+use insula_config_service::{Backends, Bounds, Fitting, Parts, Service, flagd, grpc};
 use insula_config_store::{Ambient, ConfigStore, Writer};
 use insula_credentials::{ApiKey, MasterKeys, OperatorToken};
 use insula_domain::{ApiKeyId, Clock, DatabaseTerms, OsEntropy, SystemClock, TenantId, TenantStatus};
@@ -20,6 +21,7 @@ use insula_region_store::RegionStore;
 use insula_route_map::{Route, RouteMap, Rows, Update};
 use insula_sql_store::{Connector, PoolSize, Store};
 use insula_testkit::TestDatabase;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
@@ -58,22 +60,33 @@ pub struct World {
     revision: std::sync::atomic::AtomicI64,
     ambient: Ambient,
     bounds: Bounds,
+    outside: Outside,
     _catalog: TestDatabase,
-    stop: CancellationToken,
-    _stop: DropGuard,
+    running: Option<Running>,
 }
 
-/// A service that is served somewhere, until its guard is dropped.
-async fn serve(parts: Parts) -> (Arc<Service>, String, CancellationToken) {
+/// The backends outside that a process has, made anew for each.
+type Outside = Arc<dyn Fn() -> Vec<Arc<dyn Backend>> + Send + Sync>;
+
+/// A process, until it is told to stop or dropped.
+struct Running {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
+/// A service that is served somewhere.
+async fn serve(parts: Parts) -> (Arc<Service>, String, Running) {
     let stop = CancellationToken::new();
     let service = Service::new(parts, stop.clone());
-    tokio::spawn(service.clone().run(stop.clone()));
+    let task = tokio::spawn(service.clone().run(stop.clone()));
     let router = grpc::router(&service, flagd::routes(&service)).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let ends = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ends).await });
-    (service, address, stop)
+    let guard = stop.clone().drop_guard();
+    (service, address, Running { task, stop, _guard: guard })
 }
 
 async fn ready(service: &Service) {
@@ -91,6 +104,7 @@ fn parts(
     routes: &Arc<RouteMap>,
     ambient: &Ambient,
     bounds: Bounds,
+    outside: &Outside,
 ) -> Parts {
     let connector = Connector::new(&region.url(), None).unwrap();
     let values = ConfigStore::new(Store::Region, connector, ambient.clone());
@@ -103,11 +117,33 @@ fn parts(
         routes: routes.clone(),
         regions,
         provider,
+        backends: Backends::new(outside()),
         validators: vec![Arc::new(fitting)],
         clock: ambient.clock.clone(),
         entropy: Arc::new(OsEntropy),
         bounds,
     }
+}
+
+/// A backend on real etcd.
+pub fn etcd(root: &str) -> Arc<dyn Backend> {
+    etcd_at("etcd", insula_testkit::etcd_url().to_owned(), root.to_owned())
+}
+
+/// Another one on the same etcd.
+pub fn second(root: &str) -> Arc<dyn Backend> {
+    etcd_at("second", insula_testkit::etcd_url().to_owned(), format!("{root}.second"))
+}
+
+/// A backend that cannot be reached.
+fn nowhere() -> Arc<dyn Backend> {
+    let endpoint = format!("http://127.0.0.1:{}", insula_testkit::unused_port());
+    etcd_at("nowhere", endpoint, "/".to_owned())
+}
+
+fn etcd_at(name: &str, endpoint: String, root: String) -> Arc<dyn Backend> {
+    let settings = EtcdSettings { endpoints: vec![endpoint], root, user: None, ca_pem: None };
+    Arc::new(EtcdBackend::new(name, settings, Arc::new(SystemClock)).unwrap())
 }
 
 pub fn tenant(number: u128) -> TenantId {
@@ -152,25 +188,49 @@ impl World {
 
     /// With more tenants, and a clock that the test moves.
     pub async fn with_clock(clock: Arc<dyn Clock>, more: usize) -> Self {
-        Self::with_all(Bounds::default(), more, clock).await
+        Self::with_all(Bounds::default(), more, clock, Arc::new(Vec::new)).await
+    }
+
+    /// With the backends `etcd` and `second` below a name of the test's own, which
+    /// are compared so often, and the backend `nowhere`, which cannot be reached.
+    pub async fn with_etcd(root: &str, reconcile: Duration) -> Self {
+        let root = root.to_owned();
+        Self::with_outside(reconcile, Arc::new(move || vec![etcd(&root), second(&root), nowhere()])).await
+    }
+
+    /// With one backend outside.
+    pub async fn with_backend(backend: Arc<dyn Backend>, reconcile: Duration) -> Self {
+        Self::with_outside(reconcile, Arc::new(move || vec![backend.clone()])).await
+    }
+
+    async fn with_outside(reconcile: Duration, outside: Outside) -> Self {
+        let bounds = Bounds { reconcile, ..Bounds::default() };
+        Self::with_all(bounds, 0, Arc::new(SystemClock), outside).await
     }
 
     async fn with_more(bounds: Bounds, more: usize) -> Self {
-        Self::with_all(bounds, more, Arc::new(SystemClock)).await
+        Self::with_all(bounds, more, Arc::new(SystemClock), Arc::new(Vec::new)).await
+    }
+
+    /// The process ends.
+    pub async fn end(&mut self) {
+        let running = self.running.take().unwrap();
+        running.stop.cancel();
+        tokio::time::timeout(PATIENCE, running.task).await.unwrap().unwrap();
     }
 
     /// The process ends, and another one takes its place, with nothing in memory.
     pub async fn restart(&mut self) {
-        let parts = parts(&self.catalog, &self.region, &self.routes, &self.ambient, self.bounds);
-        let (service, address, stop) = serve(parts).await;
+        let parts =
+            parts(&self.catalog, &self.region, &self.routes, &self.ambient, self.bounds, &self.outside);
+        let (service, address, running) = serve(parts).await;
         ready(&service).await;
         self.channel = Endpoint::new(address.clone()).unwrap().connect_lazy();
-        self._stop = stop.clone().drop_guard();
-        (self.service, self.address, self.stop) = (service, address, stop);
+        (self.service, self.address, self.running) = (service, address, Some(running));
     }
 
-    async fn with_all(bounds: Bounds, more: usize, clock: Arc<dyn Clock>) -> Self {
-        let (world, begin) = Self::waiting_with(bounds, more, clock).await;
+    async fn with_all(bounds: Bounds, more: usize, clock: Arc<dyn Clock>, outside: Outside) -> Self {
+        let (world, begin) = Self::waiting_with(bounds, more, clock, outside).await;
         begin();
         ready(&world.service).await;
         world
@@ -178,15 +238,20 @@ impl World {
 
     /// One that does not know its tenants before it is told to.
     pub async fn waiting() -> (Self, impl FnOnce()) {
-        Self::waiting_with(Bounds::default(), 0, Arc::new(SystemClock)).await
+        Self::waiting_with(Bounds::default(), 0, Arc::new(SystemClock), Arc::new(Vec::new)).await
     }
 
     /// The process is told to stop.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.running.as_ref().unwrap().stop.cancel();
     }
 
-    async fn waiting_with(bounds: Bounds, more: usize, clock: Arc<dyn Clock>) -> (Self, impl FnOnce()) {
+    async fn waiting_with(
+        bounds: Bounds,
+        more: usize,
+        clock: Arc<dyn Clock>,
+        outside: Outside,
+    ) -> (Self, impl FnOnce()) {
         let (of_catalog, of_region) =
             tokio::join!(TestDatabase::create("config_catalog"), TestDatabase::create("config_region"));
         let catalog = Catalog::new(Connector::new(&of_catalog.url(), None).unwrap(), PoolSize(4));
@@ -210,9 +275,8 @@ impl World {
         let keys = Arc::new(MasterKeys::generate(&OsEntropy));
         let ambient = Ambient { keys, clock, entropy: Arc::new(OsEntropy) };
         let provider = ConfigStore::new(Store::Catalog, connector, ambient.clone()).writer();
-        let parts = parts(&catalog, &of_region, &routes, &ambient, bounds);
-        let (service, address, stop) = serve(parts).await;
-        let guard = stop.clone().drop_guard();
+        let parts = parts(&catalog, &of_region, &routes, &ambient, bounds, &outside);
+        let (service, address, running) = serve(parts).await;
         let channel = Endpoint::new(address.clone()).unwrap().connect_lazy();
         let known = routes.clone();
         let begin = move || {
@@ -230,9 +294,9 @@ impl World {
             revision: 1.into(),
             ambient,
             bounds,
+            outside,
             _catalog: of_catalog,
-            stop,
-            _stop: guard,
+            running: Some(running),
         };
         (world, begin)
     }
@@ -317,6 +381,17 @@ impl World {
         change.commit().await.unwrap();
     }
 
+    /// The store of the region, beside the service.
+    pub fn values(&self) -> ConfigStore {
+        let connector = Connector::new(&self.region.url(), None).unwrap();
+        ConfigStore::new(Store::Region, connector, self.ambient.clone())
+    }
+
+    /// The store of the catalog, beside the service.
+    pub fn provided(&self) -> ConfigStore {
+        ConfigStore::new(Store::Catalog, self.catalog.connector().clone(), self.ambient.clone())
+    }
+
     /// A value of the provider in the region; none removes it.
     pub async fn provide(&self, scope: &str, key: &str, json: Option<&'static str>) -> Written {
         let op = match json {
@@ -325,9 +400,20 @@ impl World {
         };
         let scope: Scope = scope.parse().unwrap();
         let key = key.parse().unwrap();
-        let write =
-            Write { scope, key, op, if_version: None, note: String::new(), history: 10, is_secret: false };
-        let transaction = Transaction { writes: vec![write], token: None, author: "operator:ada".to_owned() };
+        let (if_version, note) = (None, String::new());
+        let write = Write {
+            scope,
+            key,
+            op,
+            if_version,
+            note,
+            history: 10,
+            is_secret: false,
+            room: Room::Usual,
+            made: None,
+        };
+        let transaction =
+            Transaction { writes: vec![write], token: None, author: "operator:ada".to_owned(), tags: None };
         self.provider.write(transaction).await.unwrap().remove(0)
     }
 

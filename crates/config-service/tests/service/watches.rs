@@ -2,7 +2,7 @@
 //! could have missed something.
 
 use insula_access::Pass;
-use insula_config_model::{ConfigValue, Scope, Transaction, Write, WriteOp};
+use insula_config_model::{ConfigValue, Room, Scope, Transaction, Write, WriteOp};
 use insula_config_proto::v1;
 use insula_config_proto::v1::watch_event::{Event, Reason};
 use insula_config_service::{Caller, Frame, WatchAsked};
@@ -316,9 +316,11 @@ async fn a_store_that_was_set_back_is_read_again() {
         note: String::new(),
         history: 10,
         is_secret: false,
+        room: Room::Usual,
+        made: None,
     };
     let writes = (0..9).map(write).collect();
-    let transaction = Transaction { writes, token: None, author: "other".to_owned() };
+    let transaction = Transaction { writes, token: None, author: "other".to_owned(), tags: None };
     world.provider.write(transaction).await.unwrap();
     let mut all: Vec<String> = (0..9).map(|number| format!("tenant_config_new/{number}=1")).collect();
     all.push(format!("{KEY}=1"));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use insula_config_model::{ConfigKey, ConfigValue, Scope, Transaction, Version, Write, WriteOp};
+use insula_config_model::{ConfigKey, ConfigValue, Room, Scope, Transaction, Version, Write, WriteOp};
 use insula_config_store::{Ambient, BOUNDS, ConfigStore, ROLLOUTS_AND_CLIENTS, TABLES};
 use insula_credentials::MasterKeys;
 use insula_domain::{OsEntropy, TenantId};
@@ -61,11 +61,22 @@ pub fn json(text: &str) -> WriteOp {
 }
 
 pub fn write(scope: Scope, name: &str, op: WriteOp, if_version: Option<Version>) -> Write {
-    Write { scope, key: key(name), op, if_version, note: String::new(), history: 5, is_secret: false }
+    let note = String::new();
+    Write {
+        scope,
+        key: key(name),
+        op,
+        if_version,
+        note,
+        history: 5,
+        is_secret: false,
+        room: Room::Usual,
+        made: None,
+    }
 }
 
 pub fn transaction(writes: Vec<Write>, token: Option<&str>) -> Transaction {
-    Transaction { writes, token: token.map(str::to_owned), author: "test".to_owned() }
+    Transaction { writes, token: token.map(str::to_owned), author: "test".to_owned(), tags: None }
 }
 
 pub fn one(scope: Scope, name: &str, op: WriteOp) -> Transaction {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::config_rollout::ConfigRolloutCommand;
+use super::config_tags::ConfigTagsCommand;
 
 /// Where a value is.
 #[derive(Debug, Clone, Args)]
@@ -204,5 +205,8 @@ pub enum ConfigCommand {
     #[command(subcommand)]
     Rollout(ConfigRolloutCommand),
     /// The table of tags, as it is set; the one that Insula comes with where it is not.
-    Tags,
+    Tags {
+        #[command(subcommand)]
+        command: Option<ConfigTagsCommand>,
+    },
 }

@@ -15,7 +15,7 @@ use insula_settings::Settings;
 use insula_sql_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::Stores;
+use super::{Stores, backends};
 
 /// The service, which follows nothing yet. The token is cancelled when the
 /// process stops.
@@ -26,7 +26,7 @@ pub fn build(
     routes: &Arc<RouteMap>,
     keys: &Arc<MasterKeys>,
     stop: CancellationToken,
-) -> Arc<Service> {
+) -> anyhow::Result<Arc<Service>> {
     let ambient = Ambient { keys: keys.clone(), clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) };
     let regions = stores.regions.iter().map(|(region, store)| {
         let of_region = ConfigStore::new(Store::Region, store.connector().clone(), ambient.clone());
@@ -40,12 +40,13 @@ pub fn build(
         routes: routes.clone(),
         regions,
         provider,
+        backends: backends::build(settings)?,
         validators: vec![Arc::new(fitting)],
         clock: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),
         bounds: bounds(settings),
     };
-    Service::new(parts, stop)
+    Ok(Service::new(parts, stop))
 }
 
 /// What is served over gRPC.
@@ -68,6 +69,7 @@ fn bounds(settings: &Settings) -> Bounds {
         in_flight: config.max_in_flight as usize,
         call_timeout: config.call_timeout.get(),
         message_bytes: config.max_message_bytes as usize,
+        reconcile: config.reconcile_every.get(),
         ..Bounds::default()
     }
 }

@@ -2,6 +2,7 @@
 //! parts together, listening, and stopping in order. `insula serve` does it by
 //! settings; `insula up` makes the settings itself.
 
+mod backends;
 mod bootstrap;
 mod config;
 mod front;
@@ -157,7 +158,8 @@ impl Insula {
             .server
             .roles
             .contains(&Role::Config)
-            .then(|| config::build(&settings, &stores, &built.control, &routes, &keys, stops.clone()));
+            .then(|| config::build(&settings, &stores, &built.control, &routes, &keys, stops.clone()))
+            .transpose()?;
         Ok(Self {
             settings,
             control: built.control,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use insula_config::{Client, Origin};
-use insula_config_model::{ConfigKey, ConfigValue, Scope, Transaction, Write, WriteOp};
+use insula_config_model::{ConfigKey, ConfigValue, Room, Scope, Transaction, Write, WriteOp};
 use insula_config_proto::v1::watch_event::Event;
 use insula_config_proto::v1::{GetRequest, WatchRequest, entry};
 use insula_config_store::{Ambient, ConfigStore, HomeState, Writer};
@@ -44,10 +44,20 @@ async fn count(writers: [Writer; 2], scope: Scope, stop: Arc<AtomicBool>) -> (i6
     while !stop.load(Ordering::SeqCst) {
         let op = WriteOp::Put(ConfigValue::Json((done + 1).to_string().into()));
         let (scope, note) = (scope.clone(), String::new());
-        let write =
-            Write { scope, key: key(), op, if_version: Some(done), note, history: 3, is_secret: false };
+        let if_version = Some(done);
+        let write = Write {
+            scope,
+            key: key(),
+            op,
+            if_version,
+            note,
+            history: 3,
+            is_secret: false,
+            room: Room::Usual,
+            made: None,
+        };
         let token = Some(format!("count {done}"));
-        let transaction = Transaction { writes: vec![write], token, author: "test".to_owned() };
+        let transaction = Transaction { writes: vec![write], token, author: "test".to_owned(), tags: None };
         match writers[at].write(transaction).await {
             Ok(written) => {
                 revisions.push(written[0].revision);

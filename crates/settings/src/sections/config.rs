@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::config_backend::ConfigBackend;
 use super::network::{Tls, loopback};
 use crate::length::HumanDuration;
 use crate::list::{self, OneOrMany};
@@ -42,6 +43,11 @@ pub struct Config {
     /// About how many bytes of memory the values that are watched may take, for
     /// each region; further tenants are not watched then.
     pub values_bytes: u64,
+    /// How often backends outside of the stores are compared with what the
+    /// stores have.
+    pub reconcile_every: HumanDuration,
+    /// What keeps values outside of the stores.
+    pub backends: Vec<ConfigBackend>,
 }
 
 impl Default for Config {
@@ -59,6 +65,8 @@ impl Default for Config {
             max_message_bytes: 20 << 20,
             heartbeat: HumanDuration::from_secs(10),
             values_bytes: 512 << 20,
+            reconcile_every: HumanDuration::from_secs(30),
+            backends: Vec::new(),
         }
     }
 }

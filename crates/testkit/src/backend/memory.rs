@@ -296,6 +296,11 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
+    fn place_of(&self, name: &str) -> Option<(Scope, ConfigKey)> {
+        let (scope, key) = name.split_once(' ')?;
+        Some((scope.parse().ok()?, key.parse().ok()?))
+    }
+
     async fn sweep(&self, from: Option<&str>, limit: u32) -> Result<Sweep, BackendFault> {
         let kept = self.kept().await;
         let start: usize = from.map_or(0, |from| from.parse().expect("our own cursor"));

@@ -2,6 +2,7 @@
 
 mod changes;
 mod rollout;
+mod tags;
 mod watch;
 
 use std::io::Read;
@@ -11,7 +12,6 @@ use insula_api::{
     ConfigEntry, ConfigExplained, ConfigRead, ConfigTransacted, ConfigWritten, LabelConfig, Page,
     RollbackConfig, TransactConfig,
 };
-use insula_config_model::TagTable;
 use reqwest::Method;
 
 use crate::args::{ConfigCommand, Format, Place, Said};
@@ -115,7 +115,7 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
             reads(format, &client.get::<Page<ConfigRead>>(&path).await?.items)
         }
         ConfigCommand::Rollout(command) => rollout::run(client, format, command).await,
-        ConfigCommand::Tags => tags(client, format).await,
+        ConfigCommand::Tags { command } => tags::run(client, format, command).await,
     }
 }
 
@@ -256,36 +256,6 @@ fn explain(format: Format, explained: &ConfigExplained) -> Result<(), Failure> {
             entry.map_or_else(|| "-".to_owned(), value),
             or_dash(entry.map(|entry| &entry.author)),
             or_dash(staged.as_ref()),
-        ]
-    })
-}
-
-async fn tags(client: &Client, format: Format) -> Result<(), Failure> {
-    let place = Place { tenant: None, scope: Some("platform".to_owned()) };
-    let found: Result<ConfigEntry, Failure> =
-        client.get(&path(client, &place, &format!("/{}", TagTable::KEY), &[])).await;
-    let table = match found {
-        Ok(entry) => {
-            entry.value.and_then(|json| TagTable::parse(json.get().as_bytes()).ok()).unwrap_or_default()
-        }
-        Err(Failure::Problem(problem)) if problem.code == "config_key_not_found" => TagTable::default(),
-        Err(failure) => return Err(failure),
-    };
-    if format == Format::Json {
-        return output::json(&table);
-    }
-    let rows: Vec<_> = table.iter().collect();
-    let columns = ["tag", "kind", "backend", "bytes", "history", "inherited", "aliases"];
-    output::list(format, &rows, &columns, |(prefix, tag)| {
-        let kind = serde_json::to_value(tag.kind).unwrap_or_default();
-        vec![
-            (*prefix).to_owned(),
-            kind.as_str().unwrap_or_default().to_owned(),
-            tag.backend.clone(),
-            tag.max_bytes.to_string(),
-            tag.history.to_string(),
-            tag.inherited.to_string(),
-            tag.aliases.join(", "),
         ]
     })
 }
