@@ -64,6 +64,9 @@ async fn values_are_set_shown_and_rolled_back_from_the_command_line() {
     run(&["put", theme, "teal"]).failed_with("config_value_invalid");
     run(&["put", &format!("tenant_config_{}", "k".repeat(2_000)), "1"]).failed_with("config_key_invalid");
     run(&["get", "tenant_config_nothing"]).failed_with("config_key_not_found");
+    let word = run(&["put", "tenant_config_greeting", "Ciao!"]);
+    word.failed_with("config_value_invalid");
+    assert!(word.err.contains("--string"), "{}", word.err);
     assert!(run(&["put", "tenant_config_greeting", "Ciao!", "--string"]).ok);
     assert_eq!(run(&["get", "tenant_config_greeting", "--raw"]).out, "\"Ciao!\"\n");
     let listed = run(&["list", "tenant_config_"]).out;

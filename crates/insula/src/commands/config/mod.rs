@@ -31,8 +31,8 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
             headers.extend(idempotency_key.map(|key| ("idempotency-key", key)));
             let path = path(client, &place, &format!("/{}", segment(&key)), &[("note", &said.note)]);
             let body = (media_type.as_str(), bytes);
-            let done: ConfigWritten = client.send_bytes(Method::PUT, &path, Some(body), &headers).await?;
-            written(format, &done)
+            let done = client.send_bytes(Method::PUT, &path, Some(body), &headers).await;
+            written(format, &done.map_err(hinted)?)
         }
         ConfigCommand::Get { key, version, label, own, reveal, raw, place } => {
             let (version, own, reveal) =
@@ -166,6 +166,17 @@ fn document(value: Option<String>, file: Option<&Path>, is_text: bool) -> Result
     }
     let text = String::from_utf8(bytes).map_err(|_| Failure::local("file", "The text is not UTF-8."))?;
     to_json(&text)
+}
+
+/// Whoever gives a word is told how.
+fn hinted(failure: Failure) -> Failure {
+    match failure {
+        Failure::Problem(mut problem) if problem.detail.contains("value is not JSON") => {
+            problem.detail.push_str(" A text that is no JSON is given with --string.");
+            Failure::Problem(problem)
+        }
+        other => other,
+    }
 }
 
 fn to_json<T: serde::Serialize>(document: &T) -> Result<Vec<u8>, Failure> {
