@@ -9,6 +9,7 @@ mod confidence;
 mod directory;
 mod fitting;
 pub mod flagd;
+mod followed;
 pub mod grpc;
 pub mod http;
 mod hub;

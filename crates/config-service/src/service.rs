@@ -18,6 +18,7 @@ use crate::Bounds;
 use crate::acknowledged::Acknowledged;
 use crate::backends::Backends;
 use crate::directory::{Directory, Named};
+use crate::followed;
 use crate::hub::{Feed, Hub};
 use crate::large::Readers;
 use crate::tags::Tags;
@@ -63,6 +64,13 @@ pub struct RegionParts {
     pub hub: Arc<Hub>,
     /// Keeps what clients say.
     pub(crate) acknowledged: Acknowledged,
+}
+
+impl RegionParts {
+    /// How long ago its changes were read; none before the first time.
+    fn read_ago(&self) -> Option<Duration> {
+        self.hub.known().map(|(_, read_at)| read_at.elapsed())
+    }
 }
 
 /// The configuration service of a process.
@@ -182,10 +190,19 @@ impl Service {
         }
     }
 
-    /// Whether changes can be followed in every region.
+    /// Whether there is something to be served: the changes of every region were
+    /// read, and those of one at least in the last 30 s.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.directory.routes().is_ready() && self.regions.values().all(|region| region.hub.known().is_some())
+        let read_ago: Vec<_> = self.regions.values().map(RegionParts::read_ago).collect();
+        self.directory.routes().is_ready() && followed::is_ready(&read_ago)
+    }
+
+    /// The regions whose changes have not been read for more than 30 s, and since when.
+    #[must_use]
+    pub fn unfollowed(&self) -> Vec<(&RegionName, Duration)> {
+        let read = self.regions.iter().filter_map(|(name, region)| Some((name, region.read_ago()?)));
+        read.filter(|(_, ago)| !followed::is_followed(*ago)).collect()
     }
 
     /// Follows what changes, until it is told to stop.

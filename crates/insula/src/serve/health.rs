@@ -21,6 +21,20 @@ use tokio::time::timeout;
 /// whoever asks has a time-out of a few seconds.
 const CATALOG_ANSWERS: Duration = Duration::from_millis(1_500);
 
+/// Whether the configuration is followed. Where that is so of some regions, the
+/// others are named.
+fn followed(config: &Service) -> Check {
+    let ok = config.is_ready();
+    let unfollowed: Vec<String> =
+        config.unfollowed().iter().map(|(region, ago)| format!("{region} for {} s", ago.as_secs())).collect();
+    let detail = match (unfollowed.is_empty(), ok) {
+        (true, true) => None,
+        (true, false) => Some("Changes of the configuration cannot be followed yet.".to_owned()),
+        (false, _) => Some(format!("Changes were not read in {}.", unfollowed.join(", "))),
+    };
+    Check { name: "config", ok, detail }
+}
+
 /// The checks and the metrics.
 pub fn health(
     settings: &Settings,
@@ -52,9 +66,7 @@ pub fn health(
                 checks.push(Check { name: "routes", ok, detail });
             }
             if let Some(config) = config {
-                let ok = config.is_ready();
-                let detail = (!ok).then(|| "Changes of the configuration cannot be followed yet.".to_owned());
-                checks.push(Check { name: "config", ok, detail });
+                checks.push(followed(&config));
             }
             checks
         }
