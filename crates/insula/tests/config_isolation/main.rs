@@ -19,7 +19,7 @@ use calls::{NAME, call, calls};
 use common::World;
 use common::config::{Key, put};
 use tonic::Code;
-use ways::{Case, Doors, ways};
+use ways::{Case, Doors, of_operators, ways};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,6 +65,16 @@ async fn a_tenants_key_reaches_nothing_of_another_tenant() {
         .filter_map(|way| Some(format!("{}: {}", way.name, way.leak?)))
         .collect();
     assert!(found.is_empty(), "{found:#?}");
+
+    for (key, is_refused) in [(acme.secret.clone(), true), (world.token().to_owned(), false)] {
+        let doors = doors.clone();
+        let answered = tokio::task::spawn_blocking(move || of_operators(&doors, &key)).await.unwrap();
+        assert!(answered.len() > 2, "{answered:?}");
+        for (route, answer) in answered {
+            let said = answer.err().unwrap_or_default();
+            assert_eq!(said.starts_with("HTTP/1.1 403"), is_refused, "{route}: {said}");
+        }
+    }
 
     for method in calls() {
         for scope in ["platform", "tier/free", "region/us-east-1"] {

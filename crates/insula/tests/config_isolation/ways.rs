@@ -107,32 +107,62 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("post", "/{key}/rollback") | ("put", "/{key}/labels/{label}") => Some(json!({"version": 1})),
         ("post", "/{key}/rollout") => Some(json!({"value": "mine", "steps": [50.0, 100.0]})),
         ("post", "/{key}/rollout/{act}") => Some(json!({"cause": "mine"})),
+        ("post", "-tags/{tag}/move") => Some(json!({"to": "nowhere"})),
+        ("post", "/events") => Some(json!([])),
         _ => panic!("{method} {path} is not held against another tenant here: add it"),
     }
 }
 
-fn over_http(doors: &Doors, key: &str, others: &[String; 2]) -> Vec<Way> {
+/// Paths and methods of the API: those that are operators' alone and name no scope,
+/// or all others.
+fn routes(operators: bool) -> Vec<(String, String)> {
     let described = serde_json::to_value(insula_config_service::http::openapi()).unwrap();
-    let mut ways = Vec::new();
+    let mut routes = Vec::new();
     for (path, item) in described["paths"].as_object().unwrap() {
-        for method in item.as_object().unwrap().keys().map(String::as_str) {
-            let body = body(method, path).map(|body| body.to_string());
-            let asked = |name: &str, head: &str| {
-                let named = path.replace("{tenant}", name).replace("{key}", NAME);
-                let mut named = named.replace("{label}", "stable").replace("{act}", "abort");
-                if !path.contains("{tenant}") {
-                    named = format!("{named}?scope=tenant/{name}");
-                }
-                http(doors.http, (&method.to_uppercase(), &named), key, head, body.as_deref())
-                    .map_err(|said| without(&said, name))
-            };
-            let streams = (method == "get" && path.ends_with("/config"))
-                .then_some(("HTTP watch", "Accept: text/event-stream\r\n"));
-            for (kind, head) in [Some(("HTTP", "")), streams].into_iter().flatten() {
-                for other in others {
-                    let name = format!("{kind} {method} {path} {other}");
-                    ways.push(judged(name, asked(other, head), asked(NOBODY, head)));
-                }
+        for (method, described) in item.as_object().unwrap() {
+            let parameters = described["parameters"].as_array().into_iter().flatten();
+            let names_scope = path.contains("{tenant}")
+                || parameters.into_iter().any(|parameter| parameter["name"] == "scope");
+            let is_operators = described["security"] == json!([{"operator": []}]) && !names_scope;
+            if is_operators == operators {
+                routes.push((path.clone(), method.clone()));
+            }
+        }
+    }
+    routes
+}
+
+/// What is answered by routes that are operators' alone and name no scope, each
+/// with its name.
+pub fn of_operators(doors: &Doors, key: &str) -> Vec<(String, Result<String, String>)> {
+    let asked = |(path, method): (String, String)| {
+        let body = body(&method, &path).map(|body| body.to_string());
+        let named = path.replace("{tag}", "tenant_config");
+        let answer = http(doors.http, (&method.to_uppercase(), &named), key, "", body.as_deref());
+        (format!("{method} {path}"), answer)
+    };
+    routes(true).into_iter().map(asked).collect()
+}
+
+fn over_http(doors: &Doors, key: &str, others: &[String; 2]) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (path, method) in routes(false) {
+        let body = body(&method, &path).map(|body| body.to_string());
+        let asked = |name: &str, head: &str| {
+            let named = path.replace("{tenant}", name).replace("{key}", NAME);
+            let mut named = named.replace("{label}", "stable").replace("{act}", "abort");
+            if !path.contains("{tenant}") {
+                named = format!("{named}?scope=tenant/{name}");
+            }
+            http(doors.http, (&method.to_uppercase(), &named), key, head, body.as_deref())
+                .map_err(|said| without(&said, name))
+        };
+        let streams = (method == "get" && path.ends_with("/config"))
+            .then_some(("HTTP watch", "Accept: text/event-stream\r\n"));
+        for (kind, head) in [Some(("HTTP", "")), streams].into_iter().flatten() {
+            for other in others {
+                let name = format!("{kind} {method} {path} {other}");
+                ways.push(judged(name, asked(other, head), asked(NOBODY, head)));
             }
         }
     }
