@@ -46,7 +46,10 @@ pub struct Connections {
 
 impl Connections {
     async fn open(url: &str, count: usize) -> Self {
-        let open = async |_| Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+        let open = async |_| {
+            let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
+            endpoint.initial_connection_window_size(WINDOW).connect().await.unwrap()
+        };
         let all = stream::iter(0..count).then(open).collect().await;
         Self { all, next: Arc::default() }
     }
@@ -55,6 +58,12 @@ impl Connections {
         self.all[self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()].clone()
     }
 }
+
+/// Bytes under way to a connection. By it the client's h2 bounds how many small
+/// frames it takes before they are read (`data_frame_budget`); fifty streams of one
+/// connection that are all told at once, while the writer has the processor, exceed
+/// its default.
+const WINDOW: u32 = 64 << 20;
 
 /// A watcher's stream.
 pub enum Told {
