@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use insula_config_model::{
     Backend, ConfigKey, ConfigValue, NewVersion, OWN_BACKEND, Plan, Share, TagMoveState, TagTable, Version,
-    carry, is_carried, marked,
+    Written, carry, is_carried, marked,
 };
 use insula_config_service::{NewOp, NewRollout, NewWrite, Service, Steer};
 use insula_config_store::Mirror;
@@ -50,29 +50,47 @@ fn number_of(value: Option<&ConfigValue>) -> u64 {
 /// the numbers that were acknowledged, with their versions and revisions.
 async fn counts(
     service: Arc<Service>,
-    number: usize,
+    writer: usize,
     (stopped, total): (Arc<AtomicBool>, Arc<AtomicU64>),
 ) -> Vec<(u64, i64, i64)> {
-    let mut acknowledged = Vec::new();
-    let asked = insula_config_service::Asked { key: name(number), ..Default::default() };
+    let (mut acknowledged, mut tries) = (Vec::new(), 0_u64);
+    let key = name(writer % KEYS);
+    let asked = insula_config_service::Asked { key: key.clone(), ..Default::default() };
     while !stopped.load(Ordering::Relaxed) {
         let (version, next) = match service.get(&key_of(1), &asked).await {
             Ok(stored) => (stored.version, number_of(stored.value.as_ref()) + 1),
             Err(problem) if problem.code() == Code::ConfigKeyNotFound => (0, 1),
             Err(problem) => panic!("{}", problem.chain()),
         };
-        let put = write(&name(number), NewOp::Put(Bytes::from(next.to_string())), Some(version));
-        match service.transact(&key_of(1), vec![put], None).await {
-            Ok(written) => {
-                acknowledged.push((next, written[0].version, written[0].revision));
-                total.fetch_add(1, Ordering::Relaxed);
-            }
-            // Nothing was done: somebody was faster, or a busy machine took long to move the tag.
-            Err(problem) if [Code::ConfigVersionConflict, Code::ConfigMoving].contains(&problem.code()) => {}
-            Err(problem) => panic!("{}", problem.chain()),
+        tries += 1;
+        let put = write(&key, NewOp::Put(Bytes::from(next.to_string())), Some(version));
+        if let Some(written) = counted(&service, put, &format!("{writer}-{tries}")).await {
+            acknowledged.push((next, written.version, written.revision));
+            total.fetch_add(1, Ordering::Relaxed);
         }
     }
     acknowledged
+}
+
+/// What became of a write; none where nothing was done, because somebody was
+/// faster, or a busy machine took long to move the tag. Where that is not known it is
+/// asked again.
+async fn counted(service: &Service, put: NewWrite, token: &str) -> Option<Written> {
+    let mut is_known = true;
+    loop {
+        let done = service.transact(&key_of(1), vec![put.clone()], Some(token.to_owned())).await;
+        let problem = match done {
+            Ok(written) => return Some(written[0]),
+            Err(problem) => problem,
+        };
+        match problem.code() {
+            Code::ConfigVersionConflict => return None,
+            Code::ConfigMoving if is_known => return None,
+            Code::ConfigMoving => {}
+            Code::Unavailable => is_known = false,
+            _ => panic!("{}", problem.chain()),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -87,7 +105,7 @@ async fn counted_there_and_back(world: &World, away: &str) {
     let writers: Vec<_> = (0..KEYS * 2)
         .map(|writer| {
             let told = (stopped.clone(), total.clone());
-            tokio::spawn(counts(world.service.clone(), writer % KEYS, told))
+            tokio::spawn(counts(world.service.clone(), writer, told))
         })
         .collect();
     let some_written = async || {
