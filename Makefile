@@ -43,7 +43,7 @@ test-moves: deps ## Run moves between all models and regions, and all crashes of
 
 test-aws: ## Build the backends on AWS and test them with emulators (docs/TESTING.md)
 	@scripts/deps.sh aws
-	$(CARGO) clippy --locked --package insula-config-aws --features aws --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --package insula --package insula-config-service --package insula-config-aws --features aws --all-targets -- --deny warnings
 	$(CARGO) nextest run --locked --package insula-config-aws --features aws --no-fail-fast
 	$(CARGO) nextest run --locked --package insula-config-service --features aws --no-fail-fast -E 'test(dynamodb)'
 
