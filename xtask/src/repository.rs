@@ -14,11 +14,21 @@ pub struct SourceFile {
     pub text: String,
 }
 
-/// All text files of the repository.
+/// How long a file of ours is, text or not.
+#[derive(Debug, Clone)]
+pub struct FileSize {
+    /// Its path from the root, with `/`.
+    pub path: String,
+    /// In bytes.
+    pub bytes: u64,
+}
+
+/// All files of the repository.
 #[derive(Debug)]
 pub struct Repository {
     root: PathBuf,
     files: Vec<SourceFile>,
+    sizes: Vec<FileSize>,
 }
 
 impl Repository {
@@ -38,16 +48,19 @@ impl Repository {
             .output()
             .context("git cannot be run")?;
         ensure!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr).trim());
-        let mut files = Vec::new();
+        let (mut files, mut sizes) = (Vec::new(), Vec::new());
         for path in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|path| !path.is_empty()) {
             // A file that was deleted and not yet committed is listed too, and
             // what is not UTF-8 is no text.
+            if let Ok(file) = std::fs::metadata(root.join(path)) {
+                sizes.push(FileSize { path: path.to_owned(), bytes: file.len() });
+            }
             if let Ok(text) = std::fs::read_to_string(root.join(path)) {
                 files.push(SourceFile { path: path.to_owned(), text });
             }
         }
         ensure!(!files.is_empty(), "{} has no files", root.display());
-        Ok(Self { root: root.to_owned(), files })
+        Ok(Self { root: root.to_owned(), files, sizes })
     }
 
     /// The root folder.
@@ -58,5 +71,10 @@ impl Repository {
     /// The text files.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// How long all files are.
+    pub fn sizes(&self) -> &[FileSize] {
+        &self.sizes
     }
 }

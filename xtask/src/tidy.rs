@@ -5,6 +5,7 @@ mod decisions;
 mod direction;
 mod links;
 mod problems;
+mod sizes;
 mod sources;
 
 use std::fmt;
@@ -43,6 +44,7 @@ pub fn run(repository: &Repository) -> Result<ExitCode> {
         ("sources", sources::check(repository.files())),
         ("decisions", decisions::check(repository.files())),
         ("problems", problems::check(repository.files())),
+        ("sizes", sizes::check(repository.sizes())),
         ("links", links::check(repository.files(), &|path| repository.root().join(path).exists())),
     ];
     let mut count = 0;
