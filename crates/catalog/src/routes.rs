@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{try_join3, try_join5};
-use insula_domain::{DatabaseTerms, LoginId, TenantId};
+use insula_domain::{DatabaseName, DatabaseTerms, LoginId, TenantId};
 use insula_problem::Problem;
-use insula_route_map::{ClusterEndpoint, Hold, LoginRoute, Route, RouteMap, Rows, Update};
+use insula_route_map::{ClusterEndpoint, Hold, LoginRoute, NextPlace, Route, RouteMap, Rows, Update};
 use insula_sql_store::{Connector, Listener};
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Client, Row, Statement};
@@ -120,10 +120,17 @@ const TENANTS: &str =
     "select t.id, t.slug, t.parent, t.tier, t.region, t.status, t.key_generation, t.revision, plan.database_connections,
          plan.database_weight, plan.database_backends, plan.database_backends_warm,
          plan.statement_timeout_ms, plan.idle_in_transaction_timeout_ms,
-         p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch, p.hold_id, p.hold_ms, p.narrowed
+         p.cluster, p.isolation, p.database, p.schema, p.role, p.epoch, p.hold_id, p.hold_ms, p.narrowed,
+         next.place ->> 'cluster' as next_cluster, next.place ->> 'database' as next_database,
+         next.place ->> 'isolation' as next_isolation
      from tenants t
      join tiers on tiers.name = t.tier join plans plan on plan.name = tiers.plan
-     left join placements p on p.tenant_id = t.id";
+     left join placements p on p.tenant_id = t.id
+     left join lateral (
+         select case m.status when 'rolling_back' then m.source else m.target end as place
+         from moves m
+         where p.narrowed and m.tenant_id = t.id and m.status in ('running', 'moved', 'rolling_back')
+     ) next on true";
 
 const LOGINS: &str = "select id, name, tenant_id, verifier, read_only, descendants, pool_mode, revision,
          revoked_at is not null as gone
@@ -269,8 +276,19 @@ fn route_of(row: &Row) -> Result<Route, Problem> {
             .zip(milliseconds("hold_ms")?)
             .map(|(id, within)| Hold { id, within }),
         is_narrowed: row.get::<_, Option<bool>>("narrowed").unwrap_or(false),
+        goes_to: next_place_of(row)?,
         revision: row.get("revision"),
     })
+}
+
+fn next_place_of(row: &Row) -> Result<Option<NextPlace>, Problem> {
+    let (cluster, isolation) = (parsed_opt(row, "next_cluster")?, parsed_opt(row, "next_isolation")?);
+    let database = row.get::<_, Option<String>>("next_database").map(DatabaseName::from_stored);
+    Ok(cluster.zip(isolation).zip(database).map(|((cluster, isolation), database)| NextPlace {
+        cluster,
+        database,
+        isolation,
+    }))
 }
 
 fn login_of(row: &Row) -> Result<LoginRoute, Problem> {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use insula_catalog::{Acknowledged, Author, Catalog, HoldOf, HoldWatch, follow_routes, report_holds};
-use insula_domain::{Epoch, MoveStatus, OperationId, TenantId};
+use insula_domain::{Epoch, Isolation, MoveStatus, OperationId, TenantId};
 use insula_route_map::{Hold, HoldReport, RouteMap};
 use insula_sql_store::{Connector, PoolSize};
 use insula_testkit::TestDatabase;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -23,6 +23,11 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const MOVE: Uuid = Uuid::from_u128(8);
+
+/// An end of the move, as far as fronts are told of it.
+fn end(cluster: &str, isolation: &str, database: &str) -> Value {
+    json!({"cluster": cluster, "isolation": isolation, "database": database})
+}
 
 /// A catalog with one tenant, which moves.
 struct House {
@@ -48,7 +53,9 @@ impl House {
              insert into placements (tenant_id, cluster, isolation, database, schema, role, epoch)
              values ('{tenant}', 'c', 'pool', 'insula_pool', 'app', 'insula_t_x', 1);
              insert into moves (id, tenant_id, status, operation, source, target, terms, created_at)
-             values ('{MOVE}', '{tenant}', 'running', '{MOVE}', '{{}}', '{{}}', '{{}}', now());"
+             values ('{MOVE}', '{tenant}', 'running', '{MOVE}', '{}', '{}', '{{}}', now());",
+            end("c", "pool", "insula_pool"),
+            end("d", "database", "insula_t_7"),
         );
         admin.batch_execute(&sql).await.unwrap();
         Self { catalog, tenant, database }
@@ -172,10 +179,25 @@ async fn fronts_are_told_to_narrow_while_a_move_is_under_way() {
     };
     narrow(2).await;
     assert!(!narrowed().await, "by one that does not know where the tenant is by now");
-    narrow(1).await;
-    until(true).await;
-    client.widen(house.tenant).await.unwrap();
-    until(false).await;
+    let goes_to = || {
+        let place = front.map.snapshot().route(house.tenant).unwrap().goes_to.clone();
+        place.map(|place| (place.cluster.to_string(), place.isolation, place.database.to_string()))
+    };
+    for (status, place) in [
+        ("running", ("d".to_owned(), Isolation::Database, "insula_t_7".to_owned())),
+        ("rolling_back", ("c".to_owned(), Isolation::Pool, "insula_pool".to_owned())),
+    ] {
+        assert_eq!(goes_to(), None);
+        let sql = format!("update moves set status = '{status}' where id = '{MOVE}'");
+        admin.batch_execute(&sql).await.unwrap();
+        narrow(1).await;
+        until(true).await;
+        assert_eq!(goes_to(), Some(place));
+        client.widen(house.tenant).await.unwrap();
+        until(false).await;
+    }
+    assert_eq!(goes_to(), None);
+    admin.batch_execute(&format!("update moves set status = 'running' where id = '{MOVE}'")).await.unwrap();
 
     // One that comes while the move ends waits for that, and is late then.
     for ends in [false, true] {

@@ -1,5 +1,7 @@
 //! Opening a backend: a connection to the tenant's server as the tenant's own
-//! role.
+//! role. It can be begun ahead of its time, up to the server's question for
+//! the role's proof: more than half of what it takes comes before that, and
+//! whether the role is let into the database is looked at behind it.
 //!
 //! The server proves who it is: with SCRAM it must show that it knows the
 //! role's verifier, which only the server with this tenant's role does. An
@@ -116,18 +118,34 @@ impl Backend {
     }
 }
 
-/// Whom the backend is for.
+/// Whom a backend is for.
 #[derive(Debug)]
-pub(crate) struct Opening<'a> {
-    pub tenant: TenantId,
-    pub endpoint: &'a Arc<ClusterEndpoint>,
+pub(crate) struct Dialling<'a> {
+    pub endpoint: &'a ClusterEndpoint,
     pub role: &'a RoleName,
     pub database: &'a DatabaseName,
     pub password: Secret,
-    pub roster: &'a Arc<Roster>,
     /// By what its notification channels are named, where the database is not
     /// the tenant's own.
     pub channel_key: Option<ChannelKey>,
+}
+
+/// As whom a backend is listed.
+#[derive(Debug)]
+pub(crate) struct Listing<'a> {
+    pub tenant: TenantId,
+    pub endpoint: &'a Arc<ClusterEndpoint>,
+    pub role: &'a RoleName,
+    pub roster: &'a Arc<Roster>,
+}
+
+/// A connection on which the server waits for the role's proof. It has a
+/// process there, which knows of no database yet.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    link: Link,
+    scram: ScramClient,
+    challenge: Bytes,
 }
 
 /// Why there is no backend.
@@ -242,45 +260,56 @@ async fn connect_socket(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// Opens a backend.
-pub(crate) async fn open(
-    opening: Opening<'_>,
+/// Begins to open a backend. The caller bounds the time.
+pub(crate) async fn dial(
+    dialling: Dialling<'_>,
     tls: &TlsConnector,
     entropy: &dyn Entropy,
-    within: Duration,
-) -> Result<Backend, BackendError> {
-    let opened = async {
-        let endpoint = Arc::clone(opening.endpoint);
-        let Connection { mut link, end_point } = connect(&endpoint, tls).await?;
-        let mut parameters: Vec<(&[u8], &[u8])> = vec![
-            (b"user", opening.role.as_str().as_bytes()),
-            (b"database", opening.database.as_str().as_bytes()),
-        ];
-        let channel_key = opening.channel_key.map(|key| key.setting());
-        parameters.extend(channel_key.as_ref().map(|key| (CHANNEL_KEY, key.as_bytes())));
-        let mut written = Ok(());
-        link.put(|out| written = put_session_start_of(out, MINOR_VERSION_MAX, &parameters));
-        written?;
-        authenticate(&mut link, ScramClient::new(opening.password, end_point, entropy)).await?;
+) -> Result<Dialled, BackendError> {
+    let Connection { mut link, end_point } = connect(dialling.endpoint, tls).await?;
+    let mut parameters: Vec<(&[u8], &[u8])> = vec![
+        (b"user", dialling.role.as_str().as_bytes()),
+        (b"database", dialling.database.as_str().as_bytes()),
+    ];
+    let channel_key = dialling.channel_key.map(|key| key.setting());
+    parameters.extend(channel_key.as_ref().map(|key| (CHANNEL_KEY, key.as_bytes())));
+    let mut written = Ok(());
+    link.put(|out| written = put_session_start_of(out, MINOR_VERSION_MAX, &parameters));
+    written?;
+    let scram = ScramClient::new(dialling.password, end_point, entropy);
+    let challenge = challenge(&mut link, &scram).await?;
+    Ok(Dialled { link, scram, challenge })
+}
+
+impl Dialled {
+    /// Whether the server has said nothing more: mostly that it goes.
+    pub fn is_alive(&self) -> bool {
+        self.link.is_quiet()
+    }
+
+    /// Goes on until the backend is ready. The caller bounds the time.
+    pub async fn finish(self, listing: Listing<'_>) -> Result<Backend, BackendError> {
+        let Self { mut link, scram, challenge } = self;
+        prove(&mut link, scram, &challenge).await?;
         let (key, reported) = greeting(&mut link).await?;
+        let endpoint = Arc::clone(listing.endpoint);
         let who = Who {
             cluster: endpoint.name.clone(),
-            tenant: opening.tenant,
-            role: opening.role.clone(),
+            tenant: listing.tenant,
+            role: listing.role.clone(),
             process_id: key.process_id,
         };
         Ok(Backend {
-            badge: opening.roster.enter(who, Instant::now()),
+            badge: listing.roster.enter(who, Instant::now()),
             link,
             target: CancelTarget { endpoint, key },
             contents: Contents { reported: Arc::new(reported), ..Contents::default() },
         })
-    };
-    timeout(within, opened).await.unwrap_or(Err(BackendError::TimedOut))
+    }
 }
 
-/// The exchange of SCRAM, the server's proof included.
-async fn authenticate(link: &mut Link, scram: ScramClient) -> Result<(), BackendError> {
+/// The exchange of SCRAM, as far as the server's first message.
+async fn challenge(link: &mut Link, scram: &ScramClient) -> Result<Bytes, BackendError> {
     let (mechanism, first) = (scram.mechanism(), scram.first_message());
     let message = begun(link).await?;
     let Authentication::Sasl(offered) = Authentication::from_body(&message)? else {
@@ -294,8 +323,12 @@ async fn authenticate(link: &mut Link, scram: ScramClient) -> Result<(), Backend
         written = frontend::put_sasl_initial_response(out, mechanism.name(), first.as_bytes());
     });
     written?;
-    let message = authentication(link).await?;
-    let Authentication::SaslContinue(server_first) = Authentication::from_body(&message)? else {
+    authentication(link).await
+}
+
+/// The rest of it, the server's proof included.
+async fn prove(link: &mut Link, scram: ScramClient, challenge: &Bytes) -> Result<(), BackendError> {
+    let Authentication::SaslContinue(server_first) = Authentication::from_body(challenge)? else {
         return Err(BackendError::OutOfPlace);
     };
     let (scram, last) = scram.server_first(server_first)?;

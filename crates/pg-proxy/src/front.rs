@@ -152,15 +152,13 @@ impl PgProxy {
         let (backend_tls, measures) = (connector()?, Measures::register());
         let roster = Arc::new(Roster::new(Instant::now()));
         let live = LiveConfig::new(config.clone());
-        let opener = Opener {
-            master_keys: Arc::clone(&parts.master_keys),
-            entropy: Arc::clone(&parts.entropy),
-            tls: backend_tls.clone(),
-            config: live.clone(),
-            measures: measures.clone(),
-            roster: Arc::clone(&roster),
-            terminating: Semaphore::new(TERMINATING_MAX),
-        };
+        let opener = Opener::new(
+            (Arc::clone(&parts.master_keys), Arc::clone(&parts.entropy)),
+            backend_tls.clone(),
+            live.clone(),
+            (measures.clone(), Arc::clone(&roster)),
+            TERMINATING_MAX,
+        );
         let front = Front {
             tokens: ContextTokens::new(&parts.master_keys),
             mock_secrets: MockSecrets::new(&parts.master_keys),
@@ -277,6 +275,7 @@ impl PgProxy {
                 now = ticks.tick() => {
                     let snapshot = front.parts.routes.snapshot();
                     front.pools.sweep(&snapshot, now.into_std());
+                    front.pools.dial_ahead(&snapshot, now.into_std());
                     front.gates.forget();
                     front.accounts.forget(|tenant| snapshot.route(tenant).is_none());
                     front.measures.pools(front.pools.tally());
@@ -312,6 +311,7 @@ impl Front {
             // What changes behind this is looked at the next time.
             changed.mark_unchanged();
             let (snapshot, now) = (routes.snapshot(), Instant::now());
+            self.pools.dial_ahead(&snapshot, now);
             let looked = self.gates.look(&snapshot, now);
             if looked.has_released {
                 // What idles at an old place is of no use any more.

@@ -34,6 +34,17 @@ pub(crate) enum HoldOutcome {
     TimedOut,
 }
 
+/// What became of a connection that was begun ahead of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DialledOutcome {
+    /// It was taken, and the server has answered.
+    Used,
+    /// Nobody took it.
+    Unused,
+    /// It could not be begun, or had ended when it was taken.
+    Failed,
+}
+
 /// What a hold of a tenant is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldPart {
@@ -93,6 +104,10 @@ impl Measures {
         metrics::describe_counter!(
             "insula_pg_holds_total",
             "Tenants whose transactions had to wait for a move, by what ended that"
+        );
+        metrics::describe_counter!(
+            "insula_pg_dialled_ahead_total",
+            "Connections begun to where a tenant was about to go, by what became of them"
         );
         metrics::describe_gauge!("insula_pg_held_clients", "Clients that wait for their tenant to be moved");
         metrics::describe_histogram!(
@@ -165,6 +180,16 @@ impl Measures {
     /// How long a part of a hold took.
     pub fn hold_part(&self, part: HoldPart, took: Duration) {
         metrics::histogram!(HOLD_PARTS, "part" => part.as_str()).record(took.as_secs_f64());
+    }
+
+    /// A connection that was begun ahead is no more.
+    pub fn dialled(&self, outcome: DialledOutcome) {
+        let outcome = match outcome {
+            DialledOutcome::Used => "used",
+            DialledOutcome::Unused => "unused",
+            DialledOutcome::Failed => "failed",
+        };
+        metrics::counter!("insula_pg_dialled_ahead_total", "outcome" => outcome).increment(1);
     }
 
     pub fn backend_opened(&self, took: Duration) {

@@ -105,6 +105,7 @@ mod tests {
             terms: DatabaseTerms::default(),
             hold: None,
             is_narrowed: false,
+            goes_to: None,
             revision: 1,
         };
         let login = LoginRoute {

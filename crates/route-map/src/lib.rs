@@ -14,5 +14,5 @@ pub use followers::Follower;
 pub use hold::{Hold, HoldReport};
 pub use map::RouteMap;
 pub use merge::{Applied, Refused, Rows, Update};
-pub use route::{ClusterEndpoint, LoginRoute, Route};
+pub use route::{ClusterEndpoint, LoginRoute, NextPlace, Route};
 pub use snapshot::{Snapshot, TREE_DEPTH_MAX, TableKeys};

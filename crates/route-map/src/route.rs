@@ -4,8 +4,8 @@
 use std::fmt;
 
 use insula_domain::{
-    ClusterName, DatabaseTerms, LoginId, LoginName, Placement, PoolMode, RegionName, Slug, TenantId,
-    TenantStatus, TierName,
+    ClusterName, DatabaseName, DatabaseTerms, Isolation, LoginId, LoginName, Placement, PoolMode, RegionName,
+    Slug, TenantId, TenantStatus, TierName,
 };
 
 use crate::hold::Hold;
@@ -38,8 +38,29 @@ pub struct Route {
     pub hold: Option<Hold>,
     /// It is to do with few backends, because it is about to be held.
     pub is_narrowed: bool,
+    /// Where it is about to go, while it is narrowed. It may never come to it.
+    pub goes_to: Option<NextPlace>,
     /// The revision of the catalog that wrote this.
     pub revision: i64,
+}
+
+/// Where a tenant is about to be served from, as the same roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextPlace {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The database.
+    pub database: DatabaseName,
+    /// The isolation model.
+    pub isolation: Isolation,
+}
+
+impl NextPlace {
+    /// Whether a placement is there.
+    #[must_use]
+    pub fn is_at(&self, placement: &Placement) -> bool {
+        self.cluster == placement.cluster && self.database == placement.database
+    }
 }
 
 /// How a cluster is reached.

@@ -1,6 +1,6 @@
 //! One immutable state of the map, with its lookups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use insula_domain::{ClusterName, LoginId, LoginName, Slug, TenantId, TenantStatus};
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub(crate) routes: HashMap<TenantId, Arc<Route>>,
     /// Tenants that are held; only a few are at any time.
     pub(crate) holds: BTreeMap<TenantId, Hold>,
+    /// Tenants that are about to go somewhere; as few.
+    pub(crate) leaving: BTreeSet<TenantId>,
     /// Tenants that are not deleted, so that a slug may be given out again. The
     /// next state has the same one where nothing of it changes, since names cost
     /// more to copy than what they stand for.
@@ -49,6 +51,11 @@ impl Snapshot {
     /// The tenants whose transactions are to wait.
     pub fn holds(&self) -> impl Iterator<Item = (TenantId, Hold)> {
         self.holds.iter().map(|(tenant, hold)| (*tenant, *hold))
+    }
+
+    /// The tenants that are about to go somewhere.
+    pub fn leaving(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.leaving.iter().filter_map(|tenant| self.routes.get(tenant))
     }
 
     /// A tenant by its id.
@@ -133,6 +140,10 @@ impl Snapshot {
             Some(hold) => self.holds.insert(route.tenant, hold),
             None => self.holds.remove(&route.tenant),
         };
+        match route.goes_to {
+            Some(_) => self.leaving.insert(route.tenant),
+            None => self.leaving.remove(&route.tenant),
+        };
         self.routes.insert(route.tenant, route);
     }
 
@@ -143,6 +154,7 @@ impl Snapshot {
             Arc::make_mut(&mut self.slugs).remove(&old.slug);
         }
         self.holds.remove(&tenant);
+        self.leaving.remove(&tenant);
     }
 
     pub(crate) fn put_login(&mut self, login: Arc<LoginRoute>) {

@@ -168,6 +168,7 @@ fn route(number: u128, slug: &str, parent: Option<u128>) -> Route {
         terms: DatabaseTerms::default(),
         hold: None,
         is_narrowed: false,
+        goes_to: None,
         revision: 1,
     }
 }

@@ -21,6 +21,9 @@ use crate::{POOL_TO_SCHEMA, ROWS, UNTIL_ENDED, last_move, until};
 /// half of a quarter of the 100 that a cluster has.
 const CLIENTS: usize = 16;
 
+/// Connections to the target that were begun before the tenant was held.
+const DIALLED_AND_USED: &str = r#"insula_pg_dialled_ahead_total{outcome="used"}"#;
+
 /// A narrowed tenant whose cutover has not begun.
 const BEFORE_THE_HOLD: &str = "tenant.move:hold:before";
 
@@ -160,6 +163,9 @@ async fn a_tenant_under_load_has_few_backends_before_its_cutover_and_all_of_them
     let moved = until(&world, "acme", &["moved"], "moved");
     assert!(!is_narrowed(&world).await, "{moved:#}");
     until_wide(&world, wide);
+    let metrics = world.http("GET", "/metrics", None, None).unwrap().1;
+    let used = metrics.lines().find(|line| line.starts_with(DIALLED_AND_USED));
+    assert!(used.is_some_and(|line| !line.ends_with(" 0")), "nothing was begun ahead: {used:?}");
     all_at_once(&load.ends().await).await;
     let there = changes(&world).await;
     // More than once where the time of a try was over while the worker stood still.

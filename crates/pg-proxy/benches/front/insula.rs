@@ -147,6 +147,7 @@ async fn front(server: String) {
         terms: DatabaseTerms::default(),
         hold: None,
         is_narrowed: false,
+        goes_to: None,
         revision: 1,
     };
     let login = LoginRoute {

@@ -3,6 +3,7 @@
 //! each other's place: each is authenticated as one tenant's role for its whole
 //! life, so that nothing of one tenant can be found by another in it.
 
+mod ahead;
 mod closed;
 mod crowd;
 mod share;
@@ -17,21 +18,23 @@ use std::task::{Context, Poll, ready};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use insula_credentials::{ChannelKey, MasterKeys};
+use insula_credentials::{ChannelKey, MasterKeys, Secret};
 use insula_domain::{ClusterName, DatabaseName, DatabaseTerms, Entropy, RoleName, Slug};
 use insula_route_map::{ClusterEndpoint, Route, Snapshot};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+pub(crate) use self::ahead::channel_key;
+use self::ahead::{Ahead, LeadsTo};
 use self::closed::NotOpened;
 use self::share::{Acquired, Grant, Limits, Share, Task, Terms, Usable};
 pub(crate) use self::share::{Holding, PoolKey, Tally};
 use crate::account::Account;
-use crate::backend::{Backend, Opening, open};
+use crate::backend::{Backend, BackendError, Dialled, Dialling, Listing, dial};
 use crate::cancel::CancelTarget;
 use crate::config::LiveConfig;
-use crate::measure::Measures;
+use crate::measure::{DialledOutcome, Measures};
 use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::settings::SessionSettings;
@@ -62,6 +65,7 @@ pub(crate) struct Opener {
     pub roster: Arc<Roster>,
     /// Backends that are terminated at the same time.
     pub terminating: Semaphore,
+    ahead: Ahead,
 }
 
 /// Where the backends of a pool lead.
@@ -439,32 +443,67 @@ impl Cluster {
 }
 
 impl Opener {
+    /// With the sources of what opening backends takes.
+    pub fn new(
+        (master_keys, entropy): (Arc<MasterKeys>, Arc<dyn Entropy>),
+        tls: TlsConnector,
+        config: LiveConfig,
+        (measures, roster): (Measures, Arc<Roster>),
+        terminating_max: usize,
+    ) -> Self {
+        let (terminating, ahead) = (Semaphore::new(terminating_max), Ahead::default());
+        Self { master_keys, entropy, tls, config, measures, roster, terminating, ahead }
+    }
+
     async fn open(&self, to: &Destination) -> Result<Backend, NotOpened> {
-        let key = to.key;
-        let password = self
-            .master_keys
-            .role_password(key.tenant, key.read_only, key.key_generation)
-            .map_err(|error| {
-                tracing::error!(%error, "the password of a role cannot be derived");
-                NotOpened::Failed(Refusal::placement_unavailable())
-            })?;
-        let opening = Opening {
-            tenant: key.tenant,
-            endpoint: &to.endpoint,
-            role: &to.role,
-            database: &to.database,
-            password,
-            roster: &self.roster,
-            channel_key: to.channel_key.clone(),
-        };
         let began = Instant::now();
         let definitions = to.definitions.load(Ordering::Relaxed);
-        let mut backend = open(opening, &self.tls, self.entropy.as_ref(), self.config.get().connect_timeout)
-            .await
-            .map_err(|error| NotOpened::of(to, &error))?;
+        let within = self.config.get().connect_timeout;
+        let opened = match self.finish_ahead(to, within).await {
+            Some(opened) => opened,
+            None => {
+                let password = self.password(to)?;
+                let Destination { endpoint, role, database, .. } = to;
+                let channel_key = to.channel_key.clone();
+                let dialling = Dialling { endpoint, role, database, password, channel_key };
+                let opened = async {
+                    let dialled = dial(dialling, &self.tls, self.entropy.as_ref()).await?;
+                    dialled.finish(self.listing(to)).await
+                };
+                timeout(within, opened).await.unwrap_or(Err(BackendError::TimedOut))
+            }
+        };
+        let mut backend = opened.map_err(|error| NotOpened::of(to, &error))?;
         backend.contents.definitions = definitions;
         self.measures.backend_opened(began.elapsed());
         Ok(backend)
+    }
+
+    /// A backend whose connection was begun ahead, or the server's refusal. None
+    /// where there is no such connection, or it was of no use.
+    async fn finish_ahead(
+        &self,
+        to: &Destination,
+        within: Duration,
+    ) -> Option<Result<Backend, BackendError>> {
+        let dialled = self.ahead.take(to.key.tenant, &LeadsTo::of(to)).filter(Dialled::is_alive);
+        let finished = timeout(within, dialled?.finish(self.listing(to))).await;
+        let finished = finished.unwrap_or(Err(BackendError::TimedOut));
+        let is_answer = matches!(finished, Ok(_) | Err(BackendError::Refused { .. }));
+        self.measures.dialled(if is_answer { DialledOutcome::Used } else { DialledOutcome::Failed });
+        is_answer.then_some(finished)
+    }
+
+    fn password(&self, to: &Destination) -> Result<Secret, NotOpened> {
+        let PoolKey { tenant, read_only, key_generation, .. } = to.key;
+        self.master_keys.role_password(tenant, read_only, key_generation).map_err(|error| {
+            tracing::error!(%error, "the password of a role cannot be derived");
+            NotOpened::Failed(Refusal::placement_unavailable())
+        })
+    }
+
+    fn listing<'a>(&'a self, to: &'a Destination) -> Listing<'a> {
+        Listing { tenant: to.key.tenant, endpoint: &to.endpoint, role: &to.role, roster: &self.roster }
     }
 }
 

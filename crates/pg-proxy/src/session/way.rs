@@ -13,7 +13,7 @@ use crate::fitting::{Fitting, SharedTables};
 use crate::front::Front;
 use crate::gate::Passer;
 use crate::guard::Guard;
-use crate::pool::{Cluster, Destination, LiveTerms, PoolKey};
+use crate::pool::{Cluster, Destination, LiveTerms, PoolKey, channel_key};
 use crate::refusal::Refusal;
 use crate::settings::Reported;
 use crate::show::Answers;
@@ -70,11 +70,9 @@ impl Way {
         let Target { route, placement, endpoint } = to;
         let role =
             if self.read_only { RoleName::read_only_of_tenant(self.tenant) } else { placement.role.clone() };
-        let shares_database = matches!(placement.isolation, Isolation::Pool | Isolation::Schema);
-        let channel_key = shares_database
-            .then(|| front.parts.master_keys.channel_key(self.tenant, route.role_key_generation))
-            .transpose()
-            .map_err(|error| {
+        let (keys, generation) = (&front.parts.master_keys, route.role_key_generation);
+        let channel_key =
+            channel_key(keys, self.tenant, generation, placement.isolation).map_err(|error| {
                 tracing::error!(%error, "the key of a tenant's channels cannot be derived");
                 Refusal::placement_unavailable()
             })?;

@@ -4,6 +4,7 @@
 // The helpers of tests fail as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod ahead;
 mod apart;
 mod cancel;
 mod corpus;

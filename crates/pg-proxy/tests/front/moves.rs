@@ -25,26 +25,26 @@ use crate::support::{IN_USE, PATIENCE, Tenant, World, connect, one, words};
 const LONG: Duration = PATIENCE;
 
 /// Another cluster, with the same server.
-const OTHER: &str = "d";
+pub const OTHER: &str = "d";
 
-const SILO: &str = "create table t (id int primary key, v text not null)";
+pub const SILO: &str = "create table t (id int primary key, v text not null)";
 
 /// Where tenants share tables, every key has their column.
 const POOL: &str = "create table t (tenant_id int not null default 1, id int, v text not null, \
                     primary key (tenant_id, id))";
 
 /// A database in which a tenant may be, with its table.
-struct Place {
-    name: String,
+pub struct Place {
+    pub name: String,
     /// Where it is another one than the world's.
     _database: Option<TestDatabase>,
-    placement: Placement,
-    admin: Client,
+    pub placement: Placement,
+    pub admin: Client,
 }
 
 impl Place {
     /// The one where the tenant is.
-    async fn first(world: &World, tenant: &Tenant, table: &str) -> Self {
+    pub async fn first(world: &World, tenant: &Tenant, table: &str) -> Self {
         let placement = tenant.route.placement.clone().unwrap();
         let admin = world.database.connect().await;
         let schema = &placement.schema;
@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// Another one, in a database of its own.
-    async fn other(world: &World, tenant: &Tenant, isolation: Isolation, table: &str) -> Self {
+    pub async fn other(world: &World, tenant: &Tenant, isolation: Isolation, table: &str) -> Self {
         let database = TestDatabase::create("place").await;
         let admin = database.connect().await;
         let mut placement = tenant.route.placement.clone().unwrap();
@@ -84,7 +84,7 @@ impl Place {
         Self { name: database.name().to_owned(), _database: Some(database), placement, admin }
     }
 
-    async fn may_connect(&self, may: bool) {
+    pub async fn may_connect(&self, may: bool) {
         let (role, database) = (&self.placement.role, &self.name);
         let verb = if may { "grant connect on database" } else { "revoke connect on database" };
         let preposition = if may { "to" } else { "from" };
@@ -99,7 +99,7 @@ impl Place {
 }
 
 impl World {
-    fn hold(&self, tenant: &mut Tenant, id: u128, within: Duration) {
+    pub fn hold(&self, tenant: &mut Tenant, id: u128, within: Duration) {
         let hold = Hold { id: Uuid::from_u128(id), within };
         self.change(tenant, |route| route.hold = Some(hold));
     }
@@ -120,7 +120,7 @@ impl World {
     }
 
     /// The tenant is there from here on, and not held.
-    fn move_to(&self, tenant: &mut Tenant, place: &Place) {
+    pub fn move_to(&self, tenant: &mut Tenant, place: &Place) {
         self.change(tenant, |route| {
             let epoch = route.placement.as_ref().unwrap().epoch.next();
             route.placement = Some(Placement { epoch, ..place.placement.clone() });
@@ -133,11 +133,11 @@ impl World {
         timeout(PATIENCE, reports.recv()).await.expect("something is said").unwrap()
     }
 
-    async fn until_quiet(&self, id: u128) {
+    pub async fn until_quiet(&self, id: u128) {
         assert_eq!(self.report().await, HoldReport::Quiet { hold: Uuid::from_u128(id) });
     }
 
-    async fn until_released(&self, id: u128) -> (Duration, u32) {
+    pub async fn until_released(&self, id: u128) -> (Duration, u32) {
         match self.report().await {
             HoldReport::Released { hold, longest_wait, clients } if hold == Uuid::from_u128(id) => {
                 (longest_wait, clients)
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Waits until so many sessions wait.
-    async fn until_waiting(&self, count: usize) {
+    pub async fn until_waiting(&self, count: usize) {
         let waiting = async {
             loop {
                 let clients = self.proxy.clients(&Ask { tenant: None, limit: 1_000 }).items;
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Holds it, and moves it when the front is quiet.
-    async fn carry(&self, tenant: &mut Tenant, place: &Place, id: u128) {
+    pub async fn carry(&self, tenant: &mut Tenant, place: &Place, id: u128) {
         self.hold(tenant, id, LONG);
         self.until_quiet(id).await;
         self.move_to(tenant, place);
@@ -181,7 +181,7 @@ async fn database_of(client: &Client) -> String {
 
 /// A statement that is asked now, on a task of its own. It is one message, with
 /// nothing behind its answer.
-fn asks(client: &Arc<Client>, query: &'static str) -> JoinHandle<Result<String, Error>> {
+pub fn asks(client: &Arc<Client>, query: &'static str) -> JoinHandle<Result<String, Error>> {
     let client = Arc::clone(client);
     tokio::spawn(async move {
         let messages = client.simple_query(query).await?;
@@ -193,11 +193,11 @@ fn asks(client: &Arc<Client>, query: &'static str) -> JoinHandle<Result<String, 
     })
 }
 
-async fn sessions(world: &World, tenant: &Tenant, count: usize) -> Vec<Arc<Client>> {
+pub async fn sessions(world: &World, tenant: &Tenant, count: usize) -> Vec<Arc<Client>> {
     join_all((0..count).map(|_| async { Arc::new(world.connect(tenant).await) })).await
 }
 
-const WHERE: &str = "select current_database()::text";
+pub const WHERE: &str = "select current_database()::text";
 
 #[tokio::test]
 async fn who_is_held_waits_and_goes_on() {

@@ -185,6 +185,7 @@ impl World {
             terms: DatabaseTerms::default(),
             hold: None,
             is_narrowed: false,
+            goes_to: None,
             revision: self.next_revision(),
         };
         let login = LoginRoute {

@@ -27,6 +27,7 @@ pub(crate) fn route(number: u128, slug: &str, revision: i64) -> Route {
         terms: DatabaseTerms::default(),
         hold: None,
         is_narrowed: false,
+        goes_to: None,
         revision,
     }
 }
