@@ -32,6 +32,6 @@ pub use tag::{BackendName, InvalidTags, Kind, OWN_BACKEND, Tag, TagTable, Unknow
 pub use tag_move::{MoveRefused, TagMove, TagMoveState};
 pub use value::{BlobRef, ConfigValue, ValueRefused, compact_json, meaning, sealed_letters, sealed_text};
 pub use write::{
-    InvalidLabel, LABEL_CURRENT, LABEL_PREVIOUS, Label, Made, Note, RequestToken, Room, Transaction,
-    WRITES_MAX, Write, WriteOp, Written,
+    InvalidLabel, LABEL_CURRENT, LABEL_PREVIOUS, Label, Made, Note, RequestToken, Room, SCHEMA_KEYS,
+    Transaction, WRITES_MAX, Write, WriteOp, Written,
 };

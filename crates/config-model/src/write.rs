@@ -16,6 +16,10 @@ use crate::value::ConfigValue;
 /// The most writes at once.
 pub const WRITES_MAX: usize = 100;
 
+/// What the keys of schemas begin with. Behind it stands the key whose values a
+/// schema is for, or the beginning of keys with a `*` behind it.
+pub const SCHEMA_KEYS: &str = "insula_schema/";
+
 /// The label that is always on the newest version.
 pub const LABEL_CURRENT: &str = "current";
 
@@ -170,6 +174,10 @@ pub struct Transaction {
     /// By which version of the table of tags it was decided where the values
     /// are kept: a store that has a newer one refuses it.
     pub tags: Option<Version>,
+    /// Which schemas the values were held against, by the newest change of those
+    /// of each scope that counts; 0 where it has none. A store in which a scope
+    /// has others refuses it.
+    pub schemas: Vec<(Scope, Revision)>,
 }
 
 /// What came of a write.

@@ -1,11 +1,7 @@
 //! Which schema a key has: its own, or else that of the longest prefix for which
 //! one is set.
 
-use insula_config_model::ConfigKey;
-
-/// What the keys of schemas begin with. Behind it stands the key whose values a
-/// schema is for, or the beginning of keys with a `*` behind it.
-pub const SCHEMA_KEYS: &str = "insula_schema/";
+use insula_config_model::{ConfigKey, SCHEMA_KEYS};
 
 /// For what a schema is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,5 +8,5 @@ mod governing;
 mod schema;
 
 pub use cache::SchemaCache;
-pub use governing::{Governed, SCHEMA_KEYS, governed, governing};
+pub use governing::{Governed, governed, governing};
 pub use schema::{DoesNotFit, NotASchema, Schema};

@@ -2,11 +2,12 @@
 //! flags, shared rules and schemas are themselves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use insula_config_flags::{FlagDefinition, FlagRefused, SharedRules};
-use insula_config_model::{ConfigKey, ConfigValue, KeyPrefix, Scope, Stored};
-use insula_config_schema::{NotASchema, SCHEMA_KEYS, SchemaCache, governing};
+use insula_config_model::{ConfigKey, ConfigValue, KeyPrefix, SCHEMA_KEYS, Scope, Stored};
+use insula_config_schema::{NotASchema, SchemaCache, governing};
 use insula_config_store::ConfigStore;
 use insula_domain::RegionName;
 use insula_problem::{Code, Problem};
@@ -14,7 +15,8 @@ use serde_json::Value;
 
 use crate::directory::Named;
 use crate::flagd::{FLAGS, RULES};
-use crate::validate::{Proposed, Validator};
+use crate::known_schemas::{KnownSchemas, OfScope};
+use crate::validate::{HeldAgainst, Proposed, Schemas, Validator};
 
 /// The most schemas that count for a scope.
 const SCHEMAS_MAX: u32 = 1_000;
@@ -27,6 +29,7 @@ const COMPILED_MAX: usize = 500;
 pub struct Fitting {
     regions: BTreeMap<RegionName, ConfigStore>,
     provider: ConfigStore,
+    known: KnownSchemas,
     compiled: SchemaCache,
 }
 
@@ -34,16 +37,22 @@ impl Fitting {
     /// By the schemas that are in the stores.
     #[must_use]
     pub fn new(regions: BTreeMap<RegionName, ConfigStore>, provider: ConfigStore) -> Self {
-        Self { regions, provider, compiled: SchemaCache::new(COMPILED_MAX) }
+        Self { regions, provider, known: KnownSchemas::default(), compiled: SchemaCache::new(COMPILED_MAX) }
     }
 
-    /// The schema of a key as a scope sees it, and its own key.
-    async fn schema(&self, named: &Named, key: &ConfigKey) -> Result<Option<Stored>, Problem> {
-        let (store, scopes) = match named {
-            Named::Tenant(lineage) => (self.regions.get(&lineage.region), lineage.scopes()),
-            Named::Provider(Scope::Platform) => (Some(&self.provider), vec![Scope::Platform]),
-            Named::Provider(scope) => (Some(&self.provider), vec![Scope::Platform, scope.clone()]),
+    /// The schemas that count for a scope: each in its own scope, the furthest first.
+    async fn schemas(&self, named: &Named, asked: Schemas) -> Result<Vec<(Scope, Arc<OfScope>)>, Problem> {
+        let (region, store, scopes) = match named {
+            Named::Tenant(lineage) => {
+                (Some(&lineage.region), self.regions.get(&lineage.region), lineage.scopes())
+            }
+            Named::Provider(Scope::Platform) => (None, Some(&self.provider), vec![Scope::Platform]),
+            Named::Provider(scope) => (None, Some(&self.provider), vec![Scope::Platform, scope.clone()]),
         };
+        if asked == Schemas::Known {
+            let known = scopes.into_iter().map(|scope| (self.known.of(region, &scope), scope));
+            return Ok(known.map(|(of, scope)| (scope, of)).collect());
+        }
         let away = || Problem::new(Code::Unavailable, "This process does not serve the tenant's region.");
         let prefix: KeyPrefix = SCHEMA_KEYS.parse().map_err(Problem::internal)?;
         let page = store.ok_or_else(away)?.list(&scopes, &prefix, None, SCHEMAS_MAX + 1).await?;
@@ -51,28 +60,43 @@ impl Fitting {
             let detail = format!("There are more than {SCHEMAS_MAX} schemas.");
             return Err(Problem::new(Code::QuotaExceeded, detail));
         }
-        // The strongest scope that has one says which.
-        let set: Vec<Stored> = page
-            .keys
-            .into_iter()
-            .filter_map(|one| {
-                let mut set = one.layers.into_iter().filter_map(|layer| layer.stored);
-                set.rfind(|stored| stored.value.is_some())
-            })
-            .collect();
-        let found = governing(key, set.iter().map(|stored| &stored.key)).cloned();
-        Ok(found.and_then(|found| set.into_iter().find(|stored| stored.key == found)))
+        let set = page.keys.into_iter().flat_map(|one| one.layers).filter_map(|layer| layer.stored);
+        let mut by_scope: BTreeMap<Scope, OfScope> = BTreeMap::new();
+        for stored in set {
+            by_scope.entry(stored.scope.clone()).or_default().take(stored);
+        }
+        let mut newest = Vec::with_capacity(scopes.len());
+        for scope in scopes {
+            let of = Arc::new(by_scope.remove(&scope).unwrap_or_default());
+            self.known.set(region, &scope, &of);
+            newest.push((scope, of));
+        }
+        Ok(newest)
     }
 
-    async fn check_schema(&self, named: &Named, key: &ConfigKey, value: &Value) -> Result<(), Problem> {
-        let Some(stored) = self.schema(named, key).await? else { return Ok(()) };
-        let Some(ConfigValue::Json(text)) = &stored.value else { return Ok(()) };
-        let schema = self.compiled.compiled(text).map_err(Problem::internal)?;
-        schema.fits(value).map_err(|error| {
-            let detail =
-                format!("The value does not fit {} ({}): {}.", stored.key, stored.scope, error.detail);
-            violation(detail, &error.pointer, error.detail)
-        })
+    /// Holds a value against its schema; which schemas that was decided by.
+    async fn check_schema(
+        &self,
+        proposed: &Proposed<'_>,
+        asked: Schemas,
+        value: &Value,
+    ) -> Result<HeldAgainst, Problem> {
+        let key = &proposed.tagged.key;
+        let schemas = self.schemas(proposed.named, asked).await?;
+        // Under one key the closest scope that has it says which.
+        let set: BTreeMap<&ConfigKey, &Stored> =
+            schemas.iter().flat_map(|(_, of)| &of.set).map(|stored| (&stored.key, stored)).collect();
+        if let Some(stored) = governing(key, set.keys().copied()).and_then(|found| set.get(found))
+            && let Some(ConfigValue::Json(text)) = &stored.value
+        {
+            let schema = self.compiled.compiled(text).map_err(Problem::internal)?;
+            schema.fits(value).map_err(|error| {
+                let detail =
+                    format!("The value does not fit {} ({}): {}.", stored.key, stored.scope, error.detail);
+                violation(detail, &error.pointer, error.detail)
+            })?;
+        }
+        Ok(schemas.into_iter().map(|(scope, of)| (scope, of.newest)).collect())
     }
 }
 
@@ -90,12 +114,12 @@ fn no_schema(error: NotASchema) -> Problem {
 
 #[async_trait]
 impl Validator for Fitting {
-    async fn validate(&self, proposed: &Proposed<'_>) -> Result<(), Problem> {
+    async fn validate(&self, proposed: &Proposed<'_>) -> Result<HeldAgainst, Problem> {
         // Large values are not JSON.
-        let Some(json) = proposed.json else { return Ok(()) };
+        let Some(json) = proposed.json else { return Ok(HeldAgainst::new()) };
         let key = &proposed.tagged.key;
         if key.as_str().starts_with(SCHEMA_KEYS) {
-            return self.compiled.compiled(json).map(drop).map_err(no_schema);
+            return self.compiled.compiled(json).map(|_| HeldAgainst::new()).map_err(no_schema);
         }
         // It was read before; what a parser says may show a secret.
         let invalid = |_| Problem::new(Code::ConfigValueInvalid, "The value is not JSON.");
@@ -105,6 +129,12 @@ impl Validator for Fitting {
         } else if key.as_str().starts_with(FLAGS) {
             FlagDefinition::read(&value).map_err(no_flag)?;
         }
-        self.check_schema(proposed.named, key, &value).await
+        match self.check_schema(proposed, proposed.schemas, &value).await {
+            // Another one may count by now, and nobody would look at that.
+            Err(_) if proposed.schemas == Schemas::Known => {
+                self.check_schema(proposed, Schemas::Newest, &value).await
+            }
+            checked => checked,
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use insula_config_model::{ConfigValue, Kind, Scope, ValueRefused, compact_json};
+use insula_config_model::{ConfigValue, Kind, Revision, Scope, ValueRefused, compact_json};
 use insula_problem::{Code, Problem};
 use zeroize::Zeroizing;
 
@@ -19,7 +19,22 @@ pub struct Proposed<'a> {
     pub tagged: &'a Tagged,
     /// The JSON text, of secrets too; none for a large value.
     pub json: Option<&'a [u8]>,
+    /// Against which schemas it is held.
+    pub schemas: Schemas,
 }
+
+/// Which schemas are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schemas {
+    /// Those that are known here: the store refuses the write where others count.
+    Known,
+    /// Those that the store has now.
+    Newest,
+}
+
+/// Which schemas a value was held against, by the newest change of those of
+/// each scope; empty where schemas do not concern it.
+pub type HeldAgainst = Vec<(Scope, Revision)>;
 
 impl Proposed<'_> {
     /// The scope.
@@ -36,7 +51,7 @@ pub trait Validator: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// What is wrong with it, for example `config_schema_violation`.
-    async fn validate(&self, proposed: &Proposed<'_>) -> Result<(), Problem>;
+    async fn validate(&self, proposed: &Proposed<'_>) -> Result<HeldAgainst, Problem>;
 }
 
 /// The value of a JSON text under a tag.

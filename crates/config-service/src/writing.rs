@@ -8,7 +8,7 @@ use insula_config_model::{
     ConfigValue, Kind, Limits, OWN_BACKEND, Rollout, Room, Scope, TagTable, Transaction, Version, WRITES_MAX,
     Write, WriteOp, Written,
 };
-use insula_config_store::{Writer, is_by_old_tags};
+use insula_config_store::{Writer, is_by_old_schemas, is_by_old_tags};
 use insula_problem::{Code, Problem};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::directory::Named;
 use crate::service::Service;
 use crate::tags::{Tagged, tagged};
-use crate::validate::{self, Proposed};
+use crate::validate::{self, HeldAgainst, Proposed, Schemas};
 
 /// How long a write waits for its tag to be where it goes.
 const HELD_WITHIN: Duration = Duration::from_secs(5);
@@ -71,17 +71,26 @@ pub struct NewWrite {
     pub note: String,
 }
 
+/// A write, whose it is, and what its tag says.
+type Checked = (Named, Tagged, NewWrite);
+
 /// Why a write is not done.
 enum Refused {
     /// It would be by a table of tags that is about to be another one.
     Passing(Problem),
+    /// Its values were held against schemas that are not the newest.
+    BySchemas(Problem),
     /// Its author is told.
     Told(Problem),
 }
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        if is_by_old_tags(&problem) { Self::Passing(problem) } else { Self::Told(problem) }
+        match problem {
+            problem if is_by_old_tags(&problem) => Self::Passing(problem),
+            problem if is_by_old_schemas(&problem) => Self::BySchemas(problem),
+            problem => Self::Told(problem),
+        }
     }
 }
 
@@ -104,12 +113,18 @@ impl Service {
         }
         let token = token.filter(|token| !token.is_empty());
         let until = Instant::now() + HELD_WITHIN;
-        let mut begun = None;
+        let (mut begun, mut schemas) = (None, Schemas::Known);
         loop {
             let by = self.by_tags()?;
-            match self.transact_by(caller, &writes, token.clone(), &by, &mut begun).await {
+            match self.transact_by(caller, &writes, token.clone(), (&by, schemas), &mut begun).await {
                 Ok(written) => return Ok(written),
                 Err(Refused::Told(problem)) => return Err(problem),
+                Err(Refused::BySchemas(problem)) => {
+                    if Instant::now() >= until {
+                        return Err(problem);
+                    }
+                    schemas = Schemas::Newest;
+                }
                 Err(Refused::Passing(problem)) => {
                     let newer = self.tags.newer_than(by.version);
                     if timeout_at(until, newer).await.is_err() {
@@ -125,12 +140,14 @@ impl Service {
         caller: &Caller,
         writes: &[NewWrite],
         token: Option<String>,
-        by: &ByTags,
+        (by, schemas): (&ByTags, Schemas),
         begun: &mut Option<Begun>,
     ) -> Result<Vec<Written>, Refused> {
-        let mut checked = Vec::with_capacity(writes.len());
+        let (mut checked, mut held_against) = (Vec::with_capacity(writes.len()), Vec::new());
         for write in writes {
-            checked.push(self.checked(caller, &by.table, write.clone()).await?);
+            let (checked_one, by_schemas) = self.checked(caller, (&by.table, schemas), write.clone()).await?;
+            checked.push(checked_one);
+            held_against.extend(by_schemas);
         }
         let Some((named, first)) = checked.first().map(|(named, tagged, _)| (named.clone(), tagged.clone()))
         else {
@@ -146,7 +163,8 @@ impl Service {
             ready.push(self.ready(&named, tagged, write).await?);
         }
         let tags = Some(by.version);
-        let transaction = Transaction { writes: ready, token, author: caller.name(), tags };
+        let (author, schemas) = (caller.name(), held_against);
+        let transaction = Transaction { writes: ready, token, author, tags, schemas };
         let outside = self.backends.outside(&first.tag.backend)?;
         // It stays begun until it was looked for to the end: the table may have
         // changed once more.
@@ -177,13 +195,14 @@ impl Service {
         }
     }
 
-    /// What can be said of a write without a store.
+    /// What can be said of a write before it is decided, and which schemas its value
+    /// was held against.
     pub(crate) async fn checked(
         &self,
         caller: &Caller,
-        table: &TagTable,
+        (table, schemas): (&TagTable, Schemas),
         write: NewWrite,
-    ) -> Result<(Named, Tagged, NewWrite), Problem> {
+    ) -> Result<(Checked, HeldAgainst), Problem> {
         let tagged = tagged(table, &write.key)?;
         let named = self.directory.named(caller, &write.scope)?;
         caller.check_write(table, &tagged.key)?;
@@ -204,13 +223,16 @@ impl Service {
                 validate::check_large(&tagged, bytes, media_type)?;
                 None
             }
-            NewOp::Remove | NewOp::Rollback(_) | NewOp::Label { .. } => return Ok((named, tagged, write)),
+            NewOp::Remove | NewOp::Rollback(_) | NewOp::Label { .. } => {
+                return Ok(((named, tagged, write), HeldAgainst::new()));
+            }
         };
-        let proposed = Proposed { named: &named, tagged: &tagged, json };
+        let proposed = Proposed { named: &named, tagged: &tagged, json, schemas };
+        let mut held_against = HeldAgainst::new();
         for validator in &self.validators {
-            validator.validate(&proposed).await?;
+            held_against.extend(validator.validate(&proposed).await?);
         }
-        Ok((named, tagged, write))
+        Ok(((named, tagged, write), held_against))
     }
 
     pub(crate) async fn ready(
@@ -251,7 +273,7 @@ fn may_be_done() -> Problem {
 
 /// What is done at once is kept in one place: by one store, or by a backend
 /// outside, which takes one write at a time.
-fn check_together(checked: &[(Named, Tagged, NewWrite)]) -> Result<(), Problem> {
+fn check_together(checked: &[Checked]) -> Result<(), Problem> {
     let home = |named: &Named| match named {
         Named::Tenant(lineage) => Some(lineage.region.clone()),
         Named::Provider(_) => None,

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use insula_config_model::{
-    ConfigKey, ConfigValue, LABEL_CURRENT, LABEL_PREVIOUS, Label, Made, RequestToken, Revision, Room, Scope,
-    Transaction, Version, Write, WriteOp, Written,
+    ConfigKey, ConfigValue, LABEL_CURRENT, LABEL_PREVIOUS, Label, Made, RequestToken, Revision, Room,
+    SCHEMA_KEYS, Scope, Transaction, Version, Write, WriteOp, Written,
 };
 use insula_problem::{Code, Problem};
 use time::OffsetDateTime;
@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub quota: Quota,
     /// The version of the table of tags that is here.
     pub tags: Version,
+    /// The newest change of the schemas of each scope that was asked for.
+    pub schemas: BTreeMap<Scope, Revision>,
 }
 
 /// A change that was decided.
@@ -132,6 +134,17 @@ pub fn is_by_old_tags(problem: &Problem) -> bool {
     problem.code() == Code::ConfigMoving && problem.detail() == BY_OLD_TAGS
 }
 
+/// What is said of a write whose values were held against schemas that do not
+/// hold any more.
+const BY_OLD_SCHEMAS: &str = "The schemas that count have just changed.";
+
+/// Whether a write was refused since other schemas count than those that its
+/// values were held against. Nothing was written here; looked at anew it may be done.
+#[must_use]
+pub fn is_by_old_schemas(problem: &Problem) -> bool {
+    problem.code() == Code::Unavailable && problem.detail() == BY_OLD_SCHEMAS
+}
+
 impl State {
     /// What a transaction would come to, which is not decided by this.
     pub fn plan(&self, transaction: &Transaction) -> Result<Decided, Problem> {
@@ -142,6 +155,10 @@ impl State {
     fn draft(&self, transaction: &Transaction) -> Result<(Vec<Written>, Draft<'_>), Problem> {
         if transaction.tags.is_some_and(|known| known < self.tags) {
             return Err(Problem::new(Code::ConfigMoving, BY_OLD_TAGS).retry_after(1));
+        }
+        let newest = |scope: &Scope| self.schemas.get(scope).copied().unwrap_or(0);
+        if transaction.schemas.iter().any(|(scope, known)| newest(scope) != *known) {
+            return Err(Problem::new(Code::Unavailable, BY_OLD_SCHEMAS).retry_after(1));
         }
         let (keys, usage) = (BTreeMap::new(), BTreeMap::new());
         let mut draft = Draft { state: self, keys, usage, changes: Vec::new() };
@@ -155,6 +172,9 @@ impl State {
         let Draft { keys, usage, changes, .. } = draft;
         if let Some(last) = changes.last() {
             self.revision = last.revision;
+        }
+        for change in changes.iter().filter(|change| change.place.1.as_str().starts_with(SCHEMA_KEYS)) {
+            self.schemas.insert(change.place.0.clone(), change.revision);
         }
         self.keys.extend(keys);
         self.usage.extend(usage);

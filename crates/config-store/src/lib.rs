@@ -16,6 +16,7 @@ mod line;
 mod log;
 mod mirror;
 mod provider;
+mod quick;
 mod read;
 mod reads;
 mod rekey;
@@ -40,7 +41,7 @@ use line::{Lines, Pace};
 
 pub use blobs::CHUNK_BYTES;
 pub use clients::{ClientRun, Run, VersionRuns, Word};
-pub use decide::is_by_old_tags;
+pub use decide::{is_by_old_schemas, is_by_old_tags};
 pub use held::Since;
 pub use homes::{Home, HomeState, Leaving, begin_leaving, expect_home, open_home, remove_left};
 pub use log::{Log, LogChange, LogRow, Touched};

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use insula_config_model::{ConfigKey, Label, Revision, Scope, Stored, Version};
+use insula_config_model::{ConfigKey, Label, Revision, Scope, Stored, Version, author_of};
 use insula_problem::Problem;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::ConfigStore;
+use crate::decide::{Change, What};
 use crate::rows::{self, version_columns};
+use crate::state::Ready;
 
 /// A change.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,4 +195,33 @@ fn log_row(row: &Row) -> Result<LogRow, Problem> {
         _ => LogChange::Left,
     };
     Ok(LogRow { revision: row.get(2), scope: rows::scope(row.get(3))?, at: row.get(8), change })
+}
+
+/// What was decided, as the log will have it.
+pub(crate) fn decided_rows(ready: &[Ready], at: OffsetDateTime) -> Vec<LogRow> {
+    let row = |one: &Ready| {
+        let Change { revision, place: (scope, key), what } = &one.change;
+        let change = match what {
+            What::Version { version, value, note, history, .. } => {
+                let stored = Stored {
+                    scope: scope.clone(),
+                    key: key.clone(),
+                    version: *version,
+                    revision: *revision,
+                    value: value.clone(),
+                    labels: BTreeSet::new(),
+                    author: author_of(&one.author).to_owned(),
+                    at: one.at,
+                    note: note.clone(),
+                };
+                let (stored, history) = (Some(Box::new(stored)), *history);
+                LogChange::Version { key: key.clone(), version: *version, stored, history }
+            }
+            What::Label { label, version } => {
+                LogChange::Label { key: key.clone(), label: label.clone(), version: *version }
+            }
+        };
+        LogRow { revision: *revision, scope: scope.clone(), at, change }
+    };
+    ready.iter().map(row).collect()
 }

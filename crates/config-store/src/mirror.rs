@@ -61,7 +61,7 @@ impl Mirror {
     async fn write_one(&self, write: Write, author: &str) -> Result<(), Problem> {
         let author = author.to_owned();
         self.writer
-            .write(Transaction { writes: vec![write], token: None, author, tags: None })
+            .write(Transaction { writes: vec![write], token: None, author, tags: None, schemas: Vec::new() })
             .await
             .map(drop)
     }

@@ -84,7 +84,14 @@ mod tests {
         };
         let json = |text: &'static str| WriteOp::Put(ConfigValue::Json(text.into()));
         let of = |writes: Vec<Write>| {
-            as_bytes(&Transaction { writes, token: None, author: "a".to_owned(), tags: None }).to_vec()
+            as_bytes(&Transaction {
+                writes,
+                token: None,
+                author: "a".to_owned(),
+                tags: None,
+                schemas: Vec::new(),
+            })
+            .to_vec()
         };
         let all = [
             of(vec![write("a", json("1"), None, "")]),

@@ -69,6 +69,27 @@ macro_rules! layer_joins {
 }
 pub(crate) use layer_joins;
 
+/// The revision of the newest change of the schemas that are set in a scope; one
+/// that nobody knows where that scope is a tenant's that is not read here now.
+macro_rules! newest_schema {
+    ($scope:literal) => {
+        concat!(
+            "case when ",
+            $scope,
+            " like 'tenant/%' and not exists (
+                select from config_homes ho where ho.scope = ",
+            $scope,
+            " and ho.state = 'open') then -1
+            else coalesce((select max(sv.revision) from config_values sn
+                join config_versions sv on sv.scope = sn.scope and sv.key = sn.key and sv.version = sn.version
+                where sn.scope = ",
+            $scope,
+            " and sn.key >= 'insula_schema/' and sn.key < 'insula_schema0'), 0) end"
+        )
+    };
+}
+pub(crate) use newest_schema;
+
 /// How a value is kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Kept {

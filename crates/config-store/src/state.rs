@@ -15,10 +15,10 @@ use tokio_postgres::{Client, Error, Row, Statement};
 use crate::Ambient;
 use crate::decide::{Answered, Change, Hashed, KeyState, Newest, Place, State, What, token_place};
 use crate::line::Line;
-use crate::rows::{self, Kept};
+use crate::rows::{self, Kept, newest_schema};
 use crate::usage::{OfKey, Quota, Usage};
 
-const LOCK: &str = "select revision from config_clock for update";
+pub(crate) const LOCK: &str = "select revision from config_clock for update";
 
 /// How much the versions of a key are is counted where there is little room left.
 const KEYS: &str = "select k.scope, k.key, n.version, v.revision, v.kind, h.state = 'open',
@@ -37,6 +37,10 @@ const KEYS: &str = "select k.scope, k.key, n.version, v.revision, v.kind, h.stat
 const LABELS: &str = "select l.scope, l.key, l.label, l.version
     from unnest($1::text[], $2::text[]) as k (scope, key)
     join config_labels l on l.scope = k.scope and l.key = k.key";
+
+/// The newest change of the schemas of each scope.
+const SCHEMAS: &str =
+    concat!("select s.scope, ", newest_schema!("s.scope"), " from unnest($1::text[]) as s (scope)");
 
 const OLD: &str = "select v.scope, v.key, v.version, v.kind, v.value
     from unnest($1::text[], $2::text[], $3::bigint[]) as k (scope, key, version)
@@ -136,6 +140,7 @@ pub(crate) struct Ask<'t> {
     labelled: BTreeSet<(String, &'t str, &'t str)>,
     tokens: BTreeSet<(String, String)>,
     blobs: BTreeSet<(String, &'t str)>,
+    schemas: BTreeSet<String>,
 }
 
 impl<'t> Ask<'t> {
@@ -144,6 +149,7 @@ impl<'t> Ask<'t> {
         ask.keys.insert((Scope::Platform.to_string(), TagTable::KEY));
         for transaction in transactions {
             ask.tokens.extend(token_place(transaction).map(|(scope, token)| (scope.to_string(), token)));
+            ask.schemas.extend(transaction.schemas.iter().map(|(scope, _)| scope.to_string()));
             for write in &transaction.writes {
                 let (scope, key) = (write.scope.to_string(), write.key.as_str());
                 match &write.op {
@@ -205,6 +211,7 @@ pub(crate) async fn begin(
     let labelled = prepared(line, LABELLED_OLD, !ask.labelled.is_empty()).await.map_err(db)?;
     let tokens = prepared(line, TOKENS, !ask.tokens.is_empty()).await.map_err(db)?;
     let blobs = prepared(line, BLOBS, !ask.blobs.is_empty()).await.map_err(db)?;
+    let schemas = prepared(line, SCHEMAS, !ask.schemas.is_empty()).await.map_err(db)?;
 
     let key_columns = columns(&ask.keys);
     let label_columns = columns(&ask.labels);
@@ -231,9 +238,16 @@ pub(crate) async fn begin(
             None => Ok(Vec::new()),
         }
     };
+    let schema_scopes: Vec<&str> = ask.schemas.iter().map(String::as_str).collect();
+    let schemas = async {
+        match schemas {
+            Some(sql) => client.query(&sql, &[&schema_scopes]).await,
+            None => Ok(Vec::new()),
+        }
+    };
     // Sent one behind the other without waiting for answers. Each statement sees
     // what is committed when it begins, which is when the lock is there.
-    let ((), clock, keys, labels, old, labelled, tokens, blobs) = try_join!(
+    let ((), clock, keys, labels, old, labelled, tokens, blobs, schemas) = try_join!(
         client.batch_execute("begin"),
         client.query_one(&lock, &[]),
         client.query(&keys, &of_keys).boxed(),
@@ -242,6 +256,7 @@ pub(crate) async fn begin(
         labelled.boxed(),
         some(client, tokens, [&token_columns.0, &token_columns.1]).boxed(),
         some(client, blobs, [&blob_columns.0, &blob_columns.1]).boxed(),
+        schemas.boxed(),
     )
     .map_err(db)?;
 
@@ -277,6 +292,9 @@ pub(crate) async fn begin(
     }
     for row in &blobs {
         state.blobs.insert((rows::scope(row.get(0))?, row.get(1)));
+    }
+    for row in &schemas {
+        state.schemas.insert(rows::scope(row.get(0))?, row.get(1));
     }
     let mut answered = BTreeMap::new();
     for row in &tokens {

@@ -2,15 +2,13 @@
 //! database transaction; each is decided for itself on the state under the lock,
 //! so that one that is refused does not hinder the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use insula_config_model::{
-    ConfigValue, Made, Scope, Stored, Transaction, Version, WRITES_MAX, WriteOp, Written, author_of,
-};
+use insula_config_model::{ConfigValue, Made, Scope, Transaction, Version, WRITES_MAX, WriteOp, Written};
 use insula_problem::{Code, Problem};
 use insula_sql_store::Store;
 use time::OffsetDateTime;
@@ -19,7 +17,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::ConfigStore;
 use crate::decide::{Answered, Change, Decided, State, What, token_place};
 use crate::line::{Line, Pace};
-use crate::log::{LogChange, LogRow};
+use crate::log::{LogRow, decided_rows};
+use crate::quick::{self, Quick};
 use crate::rows;
 use crate::state::{self, Ask, Ready, Remembered};
 
@@ -359,6 +358,9 @@ impl Work {
 
     async fn on(&self, line: &Line, jobs: &[Job]) -> Result<Outcomes, Fault> {
         let clean = |problem| Fault { problem, is_clean: true };
+        if let Some(outcomes) = self.quickly(line, jobs).await? {
+            return Ok(outcomes);
+        }
         let ambient = &self.store.ambient;
         let ask = Ask::of(jobs.iter().map(|job| &job.transaction));
         let found = state::begin(line, &ask, ambient, &self.store.quota).await.map_err(clean)?;
@@ -411,14 +413,34 @@ impl Work {
         // Of what was begun and then done in one batch, what was done counts.
         let last: BTreeMap<_, _> = remembered.into_iter().map(|one| (one.request.clone(), one)).collect();
         let remembered: Vec<Remembered> = last.into_values().collect();
-        let rows = log_rows(&ready, at);
+        let rows = decided_rows(&ready, at);
         let committed = state::commit(line, &ready, &remembered, at).await;
         committed.map_err(|problem| Fault { is_clean: problem.code() == Code::Internal, problem })?;
+        self.tell(rows);
+        Ok(outcomes)
+    }
+
+    /// Writes them where nothing about them needs a decision; none where that is
+    /// not so, and nothing was written.
+    async fn quickly(&self, line: &Line, jobs: &[Job]) -> Result<Option<Outcomes>, Fault> {
+        let written = jobs.iter().all(|job| job.asked == Asked::Written);
+        let transactions = || jobs.iter().map(|job| &job.transaction);
+        let Some(quick) = written.then(|| Quick::of(transactions())).flatten() else { return Ok(None) };
+        let at = self.store.ambient.clock.now();
+        let put = quick::put(line, &quick, &self.store.quota, at).await;
+        let put = put.map_err(|(problem, is_clean)| Fault { problem, is_clean })?;
+        let Some(put) = put else { return Ok(None) };
+        self.tell(quick::rows(transactions(), &put, at));
+        let outcome = |(version, revision)| Ok(Outcome::Written(vec![Written { version, revision }]));
+        Ok(Some(put.into_iter().map(outcome).collect()))
+    }
+
+    /// Tells of what is committed now.
+    fn tell(&self, rows: Vec<LogRow>) {
         if !rows.is_empty() {
             // Nobody may be listening.
             let _ = self.committed.send(Arc::new(rows));
         }
-        Ok(outcomes)
     }
 
     fn planned(&self, state: &State, decided: Decided) -> Result<Plan, Problem> {
@@ -457,33 +479,4 @@ impl Asked {
             Self::Looked | Self::Planned => Outcome::Planned(Plan::Done(written)),
         }
     }
-}
-
-/// What was decided, as the log will have it.
-fn log_rows(ready: &[Ready], at: OffsetDateTime) -> Vec<LogRow> {
-    let row = |one: &Ready| {
-        let Change { revision, place: (scope, key), what } = &one.change;
-        let change = match what {
-            What::Version { version, value, note, history, .. } => {
-                let stored = Stored {
-                    scope: scope.clone(),
-                    key: key.clone(),
-                    version: *version,
-                    revision: *revision,
-                    value: value.clone(),
-                    labels: BTreeSet::new(),
-                    author: author_of(&one.author).to_owned(),
-                    at: one.at,
-                    note: note.clone(),
-                };
-                let (stored, history) = (Some(Box::new(stored)), *history);
-                LogChange::Version { key: key.clone(), version: *version, stored, history }
-            }
-            What::Label { label, version } => {
-                LogChange::Label { key: key.clone(), label: label.clone(), version: *version }
-            }
-        };
-        LogRow { revision: *revision, scope: scope.clone(), at, change }
-    };
-    ready.iter().map(row).collect()
 }

@@ -295,8 +295,13 @@ async fn write_elsewhere(world: &World, scope: Scope, key: &str, json: &'static 
         room: Room::Usual,
         made: None,
     };
-    let transaction =
-        Transaction { writes: vec![write], token: None, author: "elsewhere".to_owned(), tags: None };
+    let transaction = Transaction {
+        writes: vec![write],
+        token: None,
+        author: "elsewhere".to_owned(),
+        tags: None,
+        schemas: Vec::new(),
+    };
     writer.write(transaction).await.unwrap();
 }
 

@@ -133,7 +133,9 @@ impl Service {
             };
             // With the mark, by which its request finds it.
             let author = stored.author;
-            writer.write(Transaction { writes: vec![write], token: None, author, tags }).await?;
+            writer
+                .write(Transaction { writes: vec![write], token: None, author, tags, schemas: Vec::new() })
+                .await?;
         }
         Ok(())
     }

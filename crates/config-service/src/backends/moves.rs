@@ -149,7 +149,7 @@ impl Task<'_> {
             made: None,
         };
         let (author, tags) = (self.moving.author.clone(), Some(self.by.version));
-        let transaction = Transaction { writes: vec![write], token: None, author, tags };
+        let transaction = Transaction { writes: vec![write], token: None, author, tags, schemas: Vec::new() };
         let Some(from) = self.from else {
             return Ok(self.writer.write(transaction).await.map(drop)?);
         };

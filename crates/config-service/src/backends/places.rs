@@ -170,7 +170,8 @@ impl Service {
             made: None,
         };
         let author = author.to_owned();
-        let transaction = Transaction { writes: vec![write], token: None, author, tags: None };
+        let transaction =
+            Transaction { writes: vec![write], token: None, author, tags: None, schemas: Vec::new() };
         self.provider.1.write(transaction).await.map(drop)
     }
 }

@@ -56,7 +56,9 @@ impl Begun {
     ) -> Result<Option<Written>, Problem> {
         let take_over = async |made: Made| {
             let writes = vec![Write { made: Some(made), ..write.clone() }];
-            let taken = Transaction { writes, author: self.marked.clone(), ..transaction.clone() };
+            let (author, schemas) = (self.marked.clone(), Vec::new());
+            // It is there, whatever schemas have come since.
+            let taken = Transaction { writes, author, schemas, ..transaction.clone() };
             writer.write(taken).await.map(|written| written.first().copied())
         };
         match take_over(made.clone()).await {

@@ -17,6 +17,7 @@ use crate::caller::Caller;
 use crate::directory::Named;
 use crate::service::Service;
 use crate::tags::{Tagged, tagged};
+use crate::validate::{HeldAgainst, Schemas};
 use crate::writing::{NewOp, NewWrite};
 
 /// How many states of a key's rollouts are kept.
@@ -225,7 +226,8 @@ impl Service {
         let own = own_key(&tagged.key)?;
         let wanted = write.if_version.take();
         self.check_not_moving(&by.table, &tagged.prefix)?;
-        let (named, tagged, write) = self.checked(caller, &by.table, write).await?;
+        let asked = (&*by.table, Schemas::Newest);
+        let ((named, tagged, write), schemas) = self.checked(caller, asked, write).await?;
         let newest = self.layer(&named, &tagged.key).await?.stored;
         let version = newest.as_ref().map_or(0, |newest| newest.version);
         let before = self.layer(&named, &own).await?.stored;
@@ -251,7 +253,8 @@ impl Service {
             _ => Some(version),
         };
         // Where it is comes first: whoever has the version knows for whom it is.
-        self.commit(&named, vec![record, first], caller.name(), Some(by.version)).await?;
+        let decided_by = (Some(by.version), schemas);
+        self.commit(&named, vec![record, first], caller.name(), decided_by).await?;
         self.progress(self.kept(named, tagged).await?).await
     }
 
@@ -322,7 +325,7 @@ impl Service {
         note: String,
     ) -> Result<(), Problem> {
         let record = kept.record(next, note)?;
-        self.commit(&kept.named, vec![record], author, None).await
+        self.commit(&kept.named, vec![record], author, (None, HeldAgainst::new())).await
     }
 
     /// Has a rollout end as this, with the version before set again.
@@ -348,7 +351,7 @@ impl Service {
         };
         let record = kept.record(next, note)?;
         // The value comes first: nobody sees for a moment what is taken back.
-        self.commit(&kept.named, vec![back, record], author, None).await
+        self.commit(&kept.named, vec![back, record], author, (None, HeldAgainst::new())).await
     }
 
     /// By a table of tags where a rollout begins. One that is under way keeps its
@@ -358,9 +361,9 @@ impl Service {
         named: &Named,
         writes: Vec<Write>,
         author: String,
-        tags: Option<Version>,
+        (tags, schemas): (Option<Version>, HeldAgainst),
     ) -> Result<(), Problem> {
-        let transaction = Transaction { writes, token: None, author, tags };
+        let transaction = Transaction { writes, token: None, author, tags, schemas };
         self.writer_of(named)?.write(transaction).await.map(drop)
     }
 }

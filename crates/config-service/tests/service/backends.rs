@@ -280,7 +280,13 @@ pub async fn put_table_unseen(world: &World, table: &TagTable) -> Written {
         room: Room::Usual,
         made: None,
     };
-    let transaction = Transaction { writes: vec![write], token: None, author: "test".to_owned(), tags: None };
+    let transaction = Transaction {
+        writes: vec![write],
+        token: None,
+        author: "test".to_owned(),
+        tags: None,
+        schemas: Vec::new(),
+    };
     world.provided().writer().write(transaction).await.unwrap()[0]
 }
 
@@ -328,7 +334,8 @@ async fn ended_between(world: &World, root: &str, text: &'static str, token: Opt
         made: None,
     };
     let token = token.map(str::to_owned);
-    let transaction = Transaction { writes: vec![write], token, author: author.clone(), tags: None };
+    let transaction =
+        Transaction { writes: vec![write], token, author: author.clone(), tags: None, schemas: Vec::new() };
     let mark = world.values().mark(&transaction);
     let Plan::Next(next) = world.values().writer().plan(transaction).await.unwrap() else {
         panic!("no plan")

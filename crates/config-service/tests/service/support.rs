@@ -413,8 +413,13 @@ impl World {
             room: Room::Usual,
             made: None,
         };
-        let transaction =
-            Transaction { writes: vec![write], token: None, author: "operator:ada".to_owned(), tags: None };
+        let transaction = Transaction {
+            writes: vec![write],
+            token: None,
+            author: "operator:ada".to_owned(),
+            tags: None,
+            schemas: Vec::new(),
+        };
         self.provider.write(transaction).await.unwrap().remove(0)
     }
 

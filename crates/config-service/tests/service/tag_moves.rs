@@ -274,7 +274,7 @@ async fn writes_by_an_old_table_are_not_done() {
             room: Room::Usual,
             made: None,
         };
-        Transaction { writes: vec![write], token: None, author: "late".to_owned(), tags }
+        Transaction { writes: vec![write], token: None, author: "late".to_owned(), tags, schemas: Vec::new() }
     };
     let writer = world.values().writer();
     let refused = writer.write(by(Some(0))).await.unwrap_err();

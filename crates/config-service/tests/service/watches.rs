@@ -320,7 +320,8 @@ async fn a_store_that_was_set_back_is_read_again() {
         made: None,
     };
     let writes = (0..9).map(write).collect();
-    let transaction = Transaction { writes, token: None, author: "other".to_owned(), tags: None };
+    let transaction =
+        Transaction { writes, token: None, author: "other".to_owned(), tags: None, schemas: Vec::new() };
     world.provider.write(transaction).await.unwrap();
     let mut all: Vec<String> = (0..9).map(|number| format!("tenant_config_new/{number}=1")).collect();
     all.push(format!("{KEY}=1"));

@@ -76,7 +76,13 @@ pub fn write(scope: Scope, name: &str, op: WriteOp, if_version: Option<Version>)
 }
 
 pub fn transaction(writes: Vec<Write>, token: Option<&str>) -> Transaction {
-    Transaction { writes, token: token.map(str::to_owned), author: "test".to_owned(), tags: None }
+    Transaction {
+        writes,
+        token: token.map(str::to_owned),
+        author: "test".to_owned(),
+        tags: None,
+        schemas: Vec::new(),
+    }
 }
 
 pub fn one(scope: Scope, name: &str, op: WriteOp) -> Transaction {

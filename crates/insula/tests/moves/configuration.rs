@@ -57,7 +57,13 @@ async fn count(writers: [Writer; 2], scope: Scope, stop: Arc<AtomicBool>) -> (i6
             made: None,
         };
         let token = Some(format!("count {done}"));
-        let transaction = Transaction { writes: vec![write], token, author: "test".to_owned(), tags: None };
+        let transaction = Transaction {
+            writes: vec![write],
+            token,
+            author: "test".to_owned(),
+            tags: None,
+            schemas: Vec::new(),
+        };
         match writers[at].write(transaction).await {
             Ok(written) => {
                 revisions.push(written[0].revision);
