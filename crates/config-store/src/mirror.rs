@@ -257,6 +257,8 @@ impl Backend for Mirror {
             match has {
                 Some(true) => return Ok(()),
                 None if newest == expected && new.version > expected => {}
+                // It may have come between the two looks.
+                None if self.has(new).await? == Some(true) => return Ok(()),
                 _ => return Err(BackendFault::Conflict { newest, expected }),
             }
             let value = new.value.clone().map(|text| ConfigValue::Json(Bytes::from(text)));
