@@ -13,6 +13,7 @@ mod large;
 mod newest;
 mod notes;
 mod versions;
+mod words;
 
 use insula_config_model::{Revision, Scope};
 use insula_domain::{Epoch, TenantId};
@@ -127,7 +128,8 @@ impl<'s> Transfer<'s> {
         self.bring_large().await?;
         self.bring_versions(false).await?;
         self.bring_requests().await?;
-        self.bring_reads().await
+        self.bring_reads().await?;
+        self.bring_words().await
     }
 
     /// All of it, when nothing of it is written any more.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use common::{at, json, key, one, scope, tenant, transaction, write};
 use insula_config_model::{ConfigValue, WriteOp};
-use insula_config_store::{Ambient, ConfigStore, HomeState, Leaving, LogChange, Writer};
+use insula_config_store::{Ambient, ConfigStore, HomeState, Leaving, LogChange, Run, Word, Writer};
 use insula_credentials::MasterKeys;
-use insula_domain::{Epoch, OsEntropy};
+use insula_domain::{Clock, Epoch, OsEntropy};
 use insula_problem::Code;
 use insula_sql_store::Store;
 
@@ -44,7 +44,9 @@ async fn count(writers: [Writer; 2], until: i64) -> Vec<i64> {
     let (mut revisions, mut at, mut done) = (Vec::new(), 0, 0);
     while done < until {
         let put = write(scope(1), "count", json(&(done + 1).to_string()), Some(done));
-        match writers[at].write(transaction(vec![put], Some(&format!("count {done}")))).await {
+        // Those without a token take the usual way, in one journey.
+        let token = (done % 2 == 0).then(|| format!("count {done}"));
+        match writers[at].write(transaction(vec![put], token.as_deref())).await {
             Ok(written) => {
                 assert_eq!(written[0].version, done + 1);
                 revisions.push(written[0].revision);
@@ -340,4 +342,37 @@ async fn secrets_are_sealed_with_the_newest_key_where_they_come() {
     let mut kept = to.history(&scope(1), &key("s"), None, 1).await.unwrap().versions;
     to.reveal(&mut kept, "key:1").await.unwrap();
     assert_eq!(kept[0].value, Some(ConfigValue::Secret(b"\"hunter2\"".to_vec().into())));
+}
+
+#[tokio::test]
+async fn what_clients_have_said_goes_along_and_what_is_newer_stays() {
+    let (first, second) = two("config_words").await;
+    let begun = Clock::now(&first.clock);
+    let word = |number: u16, client: &str, version, minutes| Word {
+        tenant: tenant(number),
+        client_id: client.to_owned(),
+        revision: version,
+        at: begun + time::Duration::minutes(minutes),
+        runs: vec![Run {
+            key: key("tenant_config_a"),
+            set_in: scope(number),
+            version,
+            rejection: (version == 9).then(|| "no such colour".to_owned()),
+        }],
+    };
+    let many: Vec<Word> = (0..120).map(|client| word(1, &format!("client-{client:03}"), 3, 0)).collect();
+    first.store.say(&many).await.unwrap();
+    first.store.say(&[word(2, "other", 4, 0)]).await.unwrap();
+    second.store.copy_ahead(&first.store, tenant(1), Epoch(2)).await.unwrap();
+    // One is said behind that, and one where it comes to.
+    first.store.say(&[word(1, "client-007", 9, 5), word(1, "client-008", 5, 5)]).await.unwrap();
+    second.store.say(&[word(1, "client-008", 6, 9)]).await.unwrap();
+    second.store.receive(&first.store, tenant(1), Epoch(2)).await.unwrap();
+    let runs = second.store.client_runs(&key("tenant_config_a"), None, 1_000).await.unwrap();
+    assert_eq!(runs.len(), 120, "and none of another tenant");
+    let of = |client: &str| runs.iter().find(|run| run.client_id == client).unwrap();
+    assert_eq!((of("client-007").run.version, of("client-007").revision), (9, 9));
+    assert_eq!(of("client-007").run.rejection.as_deref(), Some("no such colour"));
+    assert_eq!(of("client-008").run.version, 6);
+    assert_eq!((of("client-119").run.version, of("client-119").at), (3, begun));
 }

@@ -46,7 +46,7 @@ const PUT_READS: &str = "with home as (
         as r (at, key, version, reader, place)
     order by r.place";
 
-fn column<'r, T: tokio_postgres::types::FromSql<'r>>(rows: &'r [Row], number: usize) -> Vec<T> {
+pub(super) fn column<'r, T: tokio_postgres::types::FromSql<'r>>(rows: &'r [Row], number: usize) -> Vec<T> {
     rows.iter().map(|row| row.get(number)).collect()
 }
 
