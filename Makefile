@@ -33,7 +33,6 @@ bench: ## Run the benchmarks and print what they measure
 	$(CARGO) bench --locked --package insula --bench '*' -- $(ARGS)
 	$(CARGO) bench --locked --package insula-pg-proxy --bench front
 	$(CARGO) bench --locked --package insula-config --bench reads
-	$(CARGO) bench --locked --package insula-config-service --bench fanout
 
 test-matrix: deps ## Run the tests that face PostgreSQL on 15, 17 and 18
 	@scripts/test-matrix.sh $(ARGS)
