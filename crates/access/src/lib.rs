@@ -3,6 +3,7 @@
 //! no other way in, and nothing else that a client sends ever says who somebody
 //! is. Wrong credentials are throttled.
 
+mod arrival;
 mod credential;
 mod held;
 mod throttle;
@@ -16,8 +17,8 @@ use insula_credentials::{ScramVerifier, Secret};
 use insula_domain::{Clock, Entropy};
 use insula_problem::{Code, Problem};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
+pub use arrival::{Arrival, Guests};
 pub use credential::Credential;
 pub use held::{Holder, Pass};
 pub use throttle::{Attempt, Claim, Hashing, Throttle};
@@ -26,24 +27,6 @@ pub use throttle::{Attempt, Claim, Hashing, Throttle};
 /// a router puts it into the extensions of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
-
-/// A connection on which nobody is known yet. Whoever serves connections puts it
-/// into the extensions of each request and ends the connection after a short
-/// time, unless whoever verifies credentials has let somebody in.
-#[derive(Debug, Clone, Default)]
-pub struct Arrival(CancellationToken);
-
-impl Arrival {
-    /// Somebody is known on it: it may stay.
-    pub fn let_in(&self) {
-        self.0.cancel();
-    }
-
-    /// Waits until somebody was let in.
-    pub async fn is_let_in(&self) {
-        self.0.cancelled().await;
-    }
-}
 
 /// Questions about credentials that are put to the catalog at once: there are
 /// others who need its connections.

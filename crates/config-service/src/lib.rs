@@ -59,6 +59,8 @@ pub struct Bounds {
     pub values_per_scope: u32,
     /// How often a watcher hears that nothing has changed.
     pub heartbeat: Duration,
+    /// Connections of one tenant, where the port is the service's own.
+    pub connections_per_tenant: usize,
     /// Calls under way at once, watches aside.
     pub in_flight: usize,
     /// How long a call may take, watches aside.
@@ -78,6 +80,7 @@ impl Default for Bounds {
             queued_bytes: 64 << 20,
             values_per_scope: 20_000,
             heartbeat: Duration::from_secs(10),
+            connections_per_tenant: 6_000,
             in_flight: 512,
             call_timeout: Duration::from_secs(20),
             message_bytes: 20 << 20,

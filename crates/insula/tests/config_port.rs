@@ -90,6 +90,36 @@ async fn strangers_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_tenants_connections_leave_room_for_others() {
+    let (world, key) = house(&[("INSULA_CONFIG__MAX_CONNECTIONS", "8")]).await;
+    world.create("globex", "free", "us-east-1");
+    let other = world.key("globex").secret;
+    let mut connected = Vec::new();
+    for number in 0..4 {
+        let stub = world.stub();
+        put(&stub, &key, NAME, number.to_string(), "").await.unwrap();
+        connected.push(stub);
+    }
+    let fifth = world.stub();
+    let refused = put(&fifth, &key, NAME, "5".to_owned(), "").await.unwrap_err();
+    assert!(refused.message().contains("as many connections as may be"), "{refused}");
+    // Another tenant has its place, and so has who goes on with a connection.
+    let begun = Instant::now();
+    let theirs = world.stub();
+    while let Err(status) = put(&theirs, &other, NAME, "1".to_owned(), "").await {
+        assert!(begun.elapsed() < PATIENCE, "{status}");
+        tokio::time::sleep(Duration::from_millis(50)).await; // until the tenant is known
+    }
+    put(&connected[0], &key, NAME, "6".to_owned(), "").await.unwrap();
+    connected.truncate(1);
+    let begun = Instant::now();
+    while let Err(status) = put(&fifth, &key, NAME, "7".to_owned(), "").await {
+        assert!(begun.elapsed() < PATIENCE, "those that have ended are not counted: {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await; // until their end was seen
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_port_has_tls_and_the_client_knows_its_certificate() {
     let mut world = World::start().await;
     world.apply_shop();

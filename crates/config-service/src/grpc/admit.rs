@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use insula_access::{Arrival, Credential, Peer, refused};
+use insula_access::{Arrival, Credential, Guests, Peer, refused};
 use insula_problem::{Code, Problem};
 use tokio::sync::Semaphore;
 
@@ -40,6 +40,8 @@ pub struct Door {
     /// Calls of one at once.
     share: usize,
     under_way: Mutex<HashMap<String, usize>>,
+    /// Connections of tenants.
+    guests: Arc<Guests>,
 }
 
 /// A place among those of a holder.
@@ -81,7 +83,8 @@ impl Door {
 
     fn with(service: Arc<Service>, room: usize, is_for_tenants: bool) -> Self {
         let (share, room) = ((room / SHARE).max(1), Semaphore::new(room));
-        Self { service, room, is_for_tenants, share, under_way: Mutex::default() }
+        let guests = Guests::new(service.bounds().connections_per_tenant);
+        Self { service, room, is_for_tenants, share, under_way: Mutex::default(), guests }
     }
 
     async fn caller(&self, headers: &HeaderMap, from: IpAddr) -> Result<Caller, Problem> {
@@ -108,6 +111,21 @@ impl Door {
         Ok(Place { door: self, whose })
     }
 
+    /// The connection may stay. Calls beside others are on a port of theirs.
+    fn let_in(&self, arrival: &Arrival, caller: &Caller) -> Result<(), Problem> {
+        match caller.tenant().filter(|_| !self.is_for_tenants) {
+            Some(tenant) if !arrival.let_in_as(&self.guests, tenant) => {
+                let detail = "The tenant has as many connections as may be. Use one for several calls.";
+                Err(Problem::new(Code::Overloaded, detail).retry_after(5))
+            }
+            Some(_) => Ok(()),
+            None => {
+                arrival.let_in();
+                Ok(())
+            }
+        }
+    }
+
     /// Answers a call, whose caller is known then ([`Caller`] is among its
     /// extensions) and has a place until the answer begins.
     ///
@@ -122,7 +140,7 @@ impl Door {
         let from = request.extensions().get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
         let caller = self.caller(request.headers(), from).await?;
         if let Some(arrival) = request.extensions().get::<Arrival>() {
-            arrival.let_in();
+            self.let_in(arrival, &caller)?;
         }
         let is_bounded = caller.tenant().is_some() || !self.is_for_tenants;
         let _place = if is_bounded { Some(self.place(&caller)?) } else { None };

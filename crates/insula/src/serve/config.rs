@@ -66,6 +66,8 @@ fn bounds(settings: &Settings) -> Bounds {
         watchers_per_tenant: config.max_watchers_per_tenant as usize,
         values_bytes: usize::try_from(config.values_bytes).unwrap_or(usize::MAX),
         heartbeat: config.heartbeat.get(),
+        // So that one tenant alone does not take all.
+        connections_per_tenant: (config.max_connections as usize / 2).max(1),
         in_flight: config.max_in_flight as usize,
         call_timeout: config.call_timeout.get(),
         message_bytes: config.max_message_bytes as usize,
