@@ -4,19 +4,11 @@
 
 use std::time::Duration;
 
-/// How long the changes of a region may go unread before that is said; they are
-/// read every five seconds where the store answers.
-const FOLLOWED_WITHIN: Duration = Duration::from_secs(30);
-
-/// Whether a region that was read so long ago is followed.
-pub(crate) fn is_followed(read_ago: Duration) -> bool {
-    read_ago <= FOLLOWED_WITHIN
-}
-
 /// Whether there is something to be served: every region was read, none of which
-/// may be left out at the beginning, and at least one of them is followed.
-pub(crate) fn is_ready(read_ago: &[Option<Duration>]) -> bool {
-    let is_fresh = |ago: &Option<Duration>| ago.is_some_and(is_followed);
+/// may be left out at the beginning, and at least one of them is followed, which
+/// was read no longer ago than this.
+pub(crate) fn is_ready(read_ago: &[Option<Duration>], within: Duration) -> bool {
+    let is_fresh = |ago: &Option<Duration>| ago.is_some_and(|ago| ago <= within);
     read_ago.iter().all(Option::is_some) && (read_ago.is_empty() || read_ago.iter().any(is_fresh))
 }
 
@@ -26,9 +18,11 @@ mod tests {
 
     #[test]
     fn one_region_that_is_followed_is_enough_once_all_were_read() {
-        let (now, before) = (Some(Duration::ZERO), Some(FOLLOWED_WITHIN + Duration::from_millis(1)));
+        let within = Duration::from_secs(30);
+        let (now, before) = (Some(Duration::ZERO), Some(within + Duration::from_millis(1)));
+        let is_ready = |read_ago: &[Option<Duration>]| is_ready(read_ago, within);
         assert!(is_ready(&[]) && is_ready(&[now]) && is_ready(&[now, before]));
-        assert!(is_ready(&[Some(FOLLOWED_WITHIN)]));
+        assert!(is_ready(&[Some(within)]));
         assert!(!is_ready(&[now, None]), "at the beginning all are read");
         assert!(!is_ready(&[before]) && !is_ready(&[before, before]));
     }

@@ -69,6 +69,9 @@ pub struct Bounds {
     pub message_bytes: usize,
     /// How often backends outside are compared with the log.
     pub reconcile: Duration,
+    /// How long the changes of a region may go unread before that is said; they
+    /// are read every five seconds where its store answers.
+    pub followed_within: Duration,
 }
 
 impl Default for Bounds {
@@ -85,6 +88,7 @@ impl Default for Bounds {
             call_timeout: Duration::from_secs(20),
             message_bytes: 20 << 20,
             reconcile: Duration::from_secs(30),
+            followed_within: Duration::from_secs(30),
         }
     }
 }

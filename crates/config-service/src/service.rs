@@ -191,18 +191,18 @@ impl Service {
     }
 
     /// Whether there is something to be served: the changes of every region were
-    /// read, and those of one at least in the last 30 s.
+    /// read, and those of one at least not too long ago.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let read_ago: Vec<_> = self.regions.values().map(RegionParts::read_ago).collect();
-        self.directory.routes().is_ready() && followed::is_ready(&read_ago)
+        self.directory.routes().is_ready() && followed::is_ready(&read_ago, self.bounds.followed_within)
     }
 
-    /// The regions whose changes have not been read for more than 30 s, and since when.
+    /// The regions whose changes have not been read for too long, and since when.
     #[must_use]
     pub fn unfollowed(&self) -> Vec<(&RegionName, Duration)> {
         let read = self.regions.iter().filter_map(|(name, region)| Some((name, region.read_ago()?)));
-        read.filter(|(_, ago)| !followed::is_followed(*ago)).collect()
+        read.filter(|(_, ago)| *ago > self.bounds.followed_within).collect()
     }
 
     /// Follows what changes, until it is told to stop.

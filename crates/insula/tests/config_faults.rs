@@ -25,6 +25,9 @@ use insula_domain::{OsEntropy, SystemClock};
 use insula_sql_store::{Connector, Store};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SLUGS: [&str; 3] = ["acme", "globex", "initech"];
@@ -335,4 +338,57 @@ async fn until(client: &Client, key: &str, json: &str) {
         }
     };
     timeout(PATIENCE, arrived).await.expect("the value comes");
+}
+
+/// Waits until `/readyz` answers as it is wanted.
+async fn until_said(world: &World, what: &str, is_so: impl Fn(u16, &str) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let said = world.http("GET", "/readyz", None, None);
+        if said.as_ref().is_some_and(|(status, body)| is_so(*status, body)) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never: {what}; {said:?}\n{}", world.log());
+        sleep(Duration::from_millis(100)).await; // between two looks
+    }
+}
+
+/// Waits until the health of gRPC is this.
+async fn until_health(world: &World, wanted: ServingStatus) {
+    let channel = tonic::transport::Channel::from_shared(world.grpc_url()).unwrap().connect_lazy();
+    let (mut health, begun) = (HealthClient::new(channel), Instant::now());
+    loop {
+        let asked = HealthCheckRequest { service: "insula.config.v1.Config".to_owned() };
+        let said = health.check(asked).await.map(|said| said.into_inner().status());
+        if said.as_ref().is_ok_and(|said| *said == wanted) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never {wanted:?}: {said:?}\n{}", world.log());
+        sleep(Duration::from_millis(100)).await; // between two looks
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_do_not_answer_are_named_and_so_is_their_return() {
+    let mut world = World::start().await;
+    world.kill_9();
+    world.serve(&[("INSULA_CONFIG__FOLLOWED_WITHIN", "6s")]);
+    world.wait_ready();
+    until_health(&world, ServingStatus::Serving).await;
+
+    // With one region away the others are served, and it is named.
+    world.us.freeze();
+    until_said(&world, "us-east-1 is named", |status, body| status == 200 && body.contains("us-east-1 for "))
+        .await;
+    world.eu.freeze();
+    let all = |status, body: &str| {
+        status == 503 && body.contains("us-east-1 for ") && body.contains("eu-west-1 for ")
+    };
+    until_said(&world, "both are named", all).await;
+    until_health(&world, ServingStatus::NotServing).await;
+
+    world.us.thaw();
+    world.eu.thaw();
+    until_said(&world, "all is well", |status, body| status == 200 && !body.contains("were not read")).await;
+    until_health(&world, ServingStatus::Serving).await;
 }

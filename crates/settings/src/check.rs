@@ -167,6 +167,10 @@ impl Settings {
         if self.metrics.top_tenants > TOP_TENANTS_MAX {
             faults.push(Fault::new("metrics.top_tenants", format!("expected {TOP_TENANTS_MAX} or less")));
         }
+        // They are read every 5 s.
+        if self.config.followed_within < HumanDuration::from_secs(6) {
+            faults.push(Fault::new("config.followed_within", "expected 6s or more"));
+        }
         if self.workflow.lease < HumanDuration::from_secs(1) {
             faults.push(Fault::new("workflow.lease", "expected 1s or more"));
         }

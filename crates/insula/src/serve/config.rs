@@ -72,6 +72,7 @@ fn bounds(settings: &Settings) -> Bounds {
         call_timeout: config.call_timeout.get(),
         message_bytes: config.max_message_bytes as usize,
         reconcile: config.reconcile_every.get(),
+        followed_within: config.followed_within.get(),
         ..Bounds::default()
     }
 }

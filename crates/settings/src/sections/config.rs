@@ -43,6 +43,9 @@ pub struct Config {
     /// About how many bytes of memory the values that are watched may take, for
     /// each region; further tenants are not watched then.
     pub values_bytes: u64,
+    /// How long the changes of a region may go unread before `/readyz` and the
+    /// health of gRPC say so. Where its store answers they are read every 5 s.
+    pub followed_within: HumanDuration,
     /// How often backends outside of the stores are compared with what the
     /// stores have.
     pub reconcile_every: HumanDuration,
@@ -65,6 +68,7 @@ impl Default for Config {
             max_message_bytes: 20 << 20,
             heartbeat: HumanDuration::from_secs(10),
             values_bytes: 512 << 20,
+            followed_within: HumanDuration::from_secs(30),
             reconcile_every: HumanDuration::from_secs(30),
             backends: Vec::new(),
         }
