@@ -3,14 +3,16 @@
 //! written on condition of the table that was read, so that several processes do
 //! it once; what one has not finished, any other does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::try_join_all;
+use futures_util::stream::FuturesUnordered;
 use insula_config_model::{
     Backend, BackendFault, ConfigKey, KeyPrefix, Kind, LABEL_CURRENT, OWN_BACKEND, Revision, Room, Scope,
-    Tag, TagMove, TagMoveState, TagTable, Transaction, Write, WriteOp, carry, is_carried,
+    TagMove, TagMoveState, TagTable, Transaction, Version, Write, WriteOp, carry, is_carried,
 };
 use insula_config_store::{ConfigStore, Mirror, Writer};
 use insula_domain::RegionName;
@@ -202,9 +204,12 @@ impl Task<'_> {
 }
 
 impl Service {
-    /// Takes moves of tags from step to step, until it is told to stop.
+    /// Takes moves of tags from step to step, until it is told to stop: each for
+    /// itself, since one that has much to bring would have the writes of another
+    /// wait.
     pub(crate) async fn move_tags(self: Arc<Self>, stop: CancellationToken) {
-        let (mut brought, mut seen) = (Brought::new(), 0);
+        let (mut driven, mut brought, mut seen) = (FuturesUnordered::new(), Brought::new(), 0);
+        let mut under_way = BTreeSet::new();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -212,46 +217,65 @@ impl Service {
                 () = stop.cancelled() => return,
                 _ = look.tick() => {}
                 () = self.tags.newer_than(seen) => {}
-            }
-            seen = self.tags.known_version().map_or(seen, |(version, _)| version);
-            let looked = tokio::select! {
-                () = stop.cancelled() => return,
-                looked = self.look_at_tag_moves(&mut brought) => looked,
-            };
-            if let Err(problem) = looked {
-                tracing::warn!(cause = problem.chain(), "a tag is not moved further for now");
-            }
-        }
-    }
-
-    /// Takes every move of a tag as far as it goes now.
-    async fn look_at_tag_moves(&self, brought: &mut Brought) -> Result<(), Problem> {
-        if !self.tags.table().iter().any(|(_, tag)| tag.under_way().is_some()) {
-            brought.clear();
-            return Ok(());
-        }
-        while self.look_once(brought).await? {}
-        Ok(())
-    }
-
-    /// Does what is next of one of the moves; whether the table is another one now.
-    async fn look_once(&self, brought: &mut Brought) -> Result<bool, Problem> {
-        let by = self.newest_tags().await?;
-        let tags: Vec<(String, Tag)> =
-            by.table.iter().map(|(prefix, tag)| (prefix.to_owned(), tag.clone())).collect();
-        let mut failed = Ok(false);
-        for (prefix, tag) in &tags {
-            let Some(moving) = tag.under_way() else { continue };
-            if self.held_for(moving) > HELD_MAX {
-                return self.let_go(&by, prefix, moving).await;
-            }
-            let parts: Vec<&String> = moving.parts.difference(&moving.done).collect();
-            for part in parts {
-                match self.step(&by, prefix, (&tag.backend, moving), part, brought).await {
-                    Ok(false) => {}
-                    Ok(true) => return Ok(true),
-                    Err(problem) => failed = Err(problem),
+                Some((prefix, of_tag, known)) = driven.next() => {
+                    under_way.remove(&prefix);
+                    brought.extend(of_tag);
+                    // What has come while it was looked at is looked at now.
+                    if self.known_tags() <= known {
+                        continue;
+                    }
                 }
+            }
+            seen = self.known_tags().max(seen);
+            let table = self.tags.table();
+            let is_moved =
+                |prefix: &str| table.iter().any(|(known, tag)| known == prefix && tag.under_way().is_some());
+            brought.retain(|(prefix, ..), _| is_moved(prefix));
+            for (prefix, _) in table.iter().filter(|(_, tag)| tag.under_way().is_some()) {
+                if under_way.insert(prefix.to_owned()) {
+                    let of_tag = brought.extract_if(|(of, ..), _| of == prefix).collect();
+                    driven.push(self.moved_on(prefix.to_owned(), of_tag));
+                }
+            }
+        }
+    }
+
+    /// The version of the table of tags that is known here.
+    fn known_tags(&self) -> Version {
+        self.tags.known_version().map_or(0, |(version, _)| version)
+    }
+
+    /// Takes the move of a tag as far as it goes now; what was brought, and by
+    /// which table it was begun.
+    async fn moved_on(&self, prefix: String, mut brought: Brought) -> (String, Brought, Version) {
+        let known = self.known_tags();
+        let looked: Result<(), Problem> = async {
+            while self.look_once(&prefix, &mut brought).await? {}
+            Ok(())
+        }
+        .await;
+        if let Err(problem) = looked {
+            tracing::warn!(tag = prefix, cause = problem.chain(), "a tag is not moved further for now");
+        }
+        (prefix, brought, known)
+    }
+
+    /// Does what is next of the move of a tag; whether the table is another one now.
+    async fn look_once(&self, prefix: &str, brought: &mut Brought) -> Result<bool, Problem> {
+        let by = self.newest_tags().await?;
+        let Some(tag) = by.table.iter().find(|(known, _)| *known == prefix).map(|(_, tag)| tag) else {
+            return Ok(false);
+        };
+        let Some(moving) = tag.under_way() else { return Ok(false) };
+        if self.held_for(moving) > HELD_MAX {
+            return self.let_go(&by, prefix, moving).await;
+        }
+        let mut failed = Ok(false);
+        for part in moving.parts.difference(&moving.done) {
+            match self.step(&by, prefix, (&tag.backend, moving), part, brought).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                Err(problem) => failed = Err(problem),
             }
         }
         failed

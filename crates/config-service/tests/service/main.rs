@@ -7,6 +7,7 @@ mod backends;
 mod bounds;
 mod doors;
 mod flags;
+mod gated;
 mod isolation;
 mod open;
 mod reads;

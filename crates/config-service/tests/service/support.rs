@@ -66,7 +66,7 @@ pub struct World {
 }
 
 /// The backends outside that a process has, made anew for each.
-type Outside = Arc<dyn Fn() -> Vec<Arc<dyn Backend>> + Send + Sync>;
+pub type Outside = Arc<dyn Fn() -> Vec<Arc<dyn Backend>> + Send + Sync>;
 
 /// A process, until it is told to stop or dropped.
 struct Running {
@@ -204,7 +204,8 @@ impl World {
         Self::with_outside(reconcile, Arc::new(move || vec![backend.clone()])).await
     }
 
-    async fn with_outside(reconcile: Duration, outside: Outside) -> Self {
+    /// With backends outside, which are compared so often.
+    pub async fn with_outside(reconcile: Duration, outside: Outside) -> Self {
         let bounds = Bounds { reconcile, ..Bounds::default() };
         Self::with_all(bounds, 0, Arc::new(SystemClock), outside).await
     }
@@ -381,6 +382,7 @@ impl World {
         change.audit("key.revoke", None, "key", &serde_json::json!({})).await.unwrap();
         change.commit().await.unwrap();
     }
+
 
     /// The store of the region, beside the service.
     pub fn values(&self) -> ConfigStore {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use insula_config_model::{
-    Backend, ConfigKey, ConfigValue, NewVersion, OWN_BACKEND, Plan, Share, TagMoveState, TagTable, Version,
-    Written, carry, is_carried, marked,
+    Backend, ConfigKey, ConfigValue, NewVersion, OWN_BACKEND, Plan, Scope, Share, TagMoveState, TagTable,
+    Version, Written, carry, is_carried, marked,
 };
 use insula_config_service::{NewOp, NewRollout, NewWrite, Service, Steer};
 use insula_config_store::Mirror;
@@ -252,6 +252,64 @@ async fn writes_wait_for_a_moment_and_are_not_held_for_ever() {
     })
     .await;
     assert!(let_go.cause.contains("us-east-1"), "{let_go:?}");
+    assert_eq!(done(&world, &name(1), json("2"), None).await.unwrap().version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_reached_the_old_backend_before_a_long_hold_is_done_once() {
+    let (world, gated) = World::with_gated("/long").await;
+    done(&world, &name(1), json("1"), None).await.unwrap();
+    moved(&world, TAG, "second").await;
+    gated.behind.close();
+    let under_token = |service: Arc<Service>| async move {
+        let writes = vec![write(&name(1), json("2"), None)];
+        service.transact(&key_of(1), writes, Some("once".to_owned())).await
+    };
+    let writing = tokio::spawn(under_token(world.service.clone()));
+    until("it is there, and nobody knows", async || (gated.behind.came() == 1).then_some(())).await;
+
+    // A part that no process serves here, and so nobody brings: the hold is a long one.
+    let (parts, author) = (BTreeSet::from(["us-east-1".to_owned()]), "operator:ada@example.com");
+    let table = world.service.tags();
+    let begun = table.begin_move(TAG, "etcd", parts, (author, SystemClock.now())).unwrap();
+    put_table(&world, &begun.part_done(TAG, "us-east-1", SystemClock.now()).unwrap()).await;
+    gated.behind.open();
+    let told = writing.await.unwrap().unwrap_err();
+    assert_eq!(told.code(), Code::Unavailable, "{told}");
+    assert!(told.detail().contains("may have been made"), "{told}");
+
+    until("writes go on", async || {
+        place(&world, TAG).await.moving.filter(|moving| moving.state == TagMoveState::Carrying)
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(under_token(world.service.clone()).await.unwrap()[0].version, 2);
+    }
+    let kept = world.values().history(&scope(), &key(1), None, 10).await.unwrap().versions;
+    let kept: Vec<_> = kept.iter().map(|stored| (stored.version, number_of(stored.value.as_ref()))).collect();
+    assert_eq!(kept, [(2, 2), (1, 1)], "once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_takes_long_has_no_other_one_wait() {
+    let (world, gated) = World::with_gated("/large").await;
+    done(&world, &name(1), json("1"), None).await.unwrap();
+    done(&world, "param_config_a", json("1"), None).await.unwrap();
+    gated.before.close();
+    world.service.move_tag(&operator(), TAG, "second").await.unwrap();
+    until("it is being brought", async || (gated.before.came() > 0).then_some(())).await;
+    for to in ["etcd", OWN_BACKEND] {
+        moved(&world, "param_config_", to).await;
+        done(&world, "param_config_a", json("2"), None).await.unwrap();
+    }
+    let still = place(&world, TAG).await.moving.unwrap();
+    assert_eq!(still.state, TagMoveState::Carrying, "{still:?}");
+    let table = TagTable::KEY.parse().unwrap();
+    let steps = world.provided().history(&Scope::Platform, &table, None, 100).await.unwrap().versions;
+    let is_let_go = |note: &str| note.contains("in time");
+    assert!(!steps.iter().any(|step| is_let_go(&step.note)), "{steps:?}");
+    gated.before.open();
+    arrived(&world, TAG, "second").await;
     assert_eq!(done(&world, &name(1), json("2"), None).await.unwrap().version, 2);
 }
 
