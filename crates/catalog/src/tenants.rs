@@ -169,6 +169,18 @@ impl CatalogClient {
         one(self.raw(), "t.id = $1", &[&id.as_uuid()]).await
     }
 
+    /// Those of some tenants that are gone for good: tombstones. One that nobody
+    /// knows is not among them.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn buried_of(&self, ids: &[TenantId]) -> Result<Vec<TenantId>, Problem> {
+        let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+        let sql = "select id from tenants where id = any($1) and status = 'deleted'";
+        let rows = self.raw().query(sql, &[&ids]).await.map_err(db)?;
+        Ok(rows.iter().map(|row| TenantId::from(row.get::<_, uuid::Uuid>(0))).collect())
+    }
+
     /// The tenant that has the slug now.
     ///
     /// # Errors

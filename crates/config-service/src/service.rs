@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use insula_access::Access;
+use insula_catalog::Catalog;
 use insula_config_model::Lineage;
 use insula_config_store::{ConfigStore, Writer};
 use insula_domain::{Clock, Entropy, RegionName, TenantId};
@@ -35,6 +36,8 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 pub struct Parts {
     /// Who calls.
     pub access: Arc<Access>,
+    /// Which tenants are gone.
+    pub catalog: Catalog,
     /// Where tenants are; fed by somebody else.
     pub routes: Arc<RouteMap>,
     /// The stores of the regions that this process serves.
@@ -77,6 +80,7 @@ impl RegionParts {
 #[derive(Debug)]
 pub struct Service {
     pub(crate) access: Arc<Access>,
+    pub(crate) catalog: Catalog,
     pub(crate) directory: Directory,
     pub(crate) regions: BTreeMap<RegionName, RegionParts>,
     pub(crate) provider: (ConfigStore, Writer),
@@ -111,6 +115,7 @@ impl Service {
         let writer = parts.provider.writer();
         Arc::new(Self {
             access: parts.access,
+            catalog: parts.catalog,
             regions: regions.collect(),
             directory,
             provider: (parts.provider, writer),

@@ -22,7 +22,10 @@ use crate::tags::Tagged;
 /// How often a key is looked at again because somebody else was faster.
 const TRIES_MAX: usize = 8;
 /// Keys that a backend is asked for at once, and versions of one.
-const PAGE: u32 = 200;
+pub(super) const PAGE: u32 = 200;
+
+/// In how many rounds a backend that keeps no tag is gone through once.
+const UNUSED_ROUNDS: u64 = 20;
 
 /// By which table of tags something is compared.
 #[derive(Debug, Clone)]
@@ -159,6 +162,9 @@ impl Service {
                     failed = Err(problem);
                 }
             }
+            if let Err(problem) = self.reap(backend, &part.held).await {
+                failed = Err(problem);
+            }
             match part.next {
                 Some(next) => from = Some(next),
                 None => return failed,
@@ -235,25 +241,30 @@ impl Service {
         }
         let mut look = interval(every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for round in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = look.tick() => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.reconcile_all() => {}
+                () = self.reconcile_all(round % UNUSED_ROUNDS == 0) => {}
             }
         }
     }
 
-    async fn reconcile_all(&self) {
+    async fn reconcile_all(&self, with_unused: bool) {
         for backend in self.backends.iter() {
             let Ok(by) = self.by_tags() else { return };
-            if !by.has(backend.name(), |tag| !tag.is_held()) {
+            let is_used = by.has(backend.name(), |tag| !tag.is_held());
+            if !is_used && !with_unused {
                 continue;
             }
-            let done = self.compare(&**backend, &by, |_, tagged| !tagged.tag.is_held()).await;
+            let done = if is_used {
+                self.compare(&**backend, &by, |_, tagged| !tagged.tag.is_held()).await
+            } else {
+                self.reap_all(&**backend).await
+            };
             let is_away = |problem: &Problem| problem.code() == Code::ConfigBackendUnavailable;
             self.backends.answered(backend.name(), !done.as_ref().is_err_and(is_away));
             if let Err(problem) = done {

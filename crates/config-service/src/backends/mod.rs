@@ -6,6 +6,7 @@ mod align;
 mod events;
 mod moves;
 mod places;
+mod reap;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@ use insula_config_model::{
 use insula_config_proto::v1;
 use insula_config_service::{Asked, Caller, NewOp, NewWrite, TagPlace, To, Which};
 use insula_config_store::{ConfigStore, Plan};
-use insula_domain::{Clock, SystemClock};
+use insula_domain::{Clock, SystemClock, TenantStatus};
 use insula_problem::{Code, Problem};
 use insula_testkit::etcdctl;
 
@@ -142,6 +142,55 @@ async fn a_tags_values_are_where_others_find_them() {
     assert!(refused.detail().contains("one at a time"), "{refused}");
     assert_eq!(put(&world, "param_config_a", "1").await, 1, "the others are where they were");
     assert_eq!(etcdctl(&["get", "--print-value-only", &name_in("/found", "param_config_a")]), "");
+}
+
+/// How many names of a tenant etcd has below a root, whatever they are of.
+fn names_of(root: &str, number: u128) -> usize {
+    let of = format!("/{}/", Scope::Tenant(tenant(number)));
+    etcdctl(&["get", "--prefix", "--keys-only", &format!("{root}/")])
+        .lines()
+        .filter(|name| name.contains(&of))
+        .count()
+}
+
+#[tokio::test]
+async fn what_a_deleted_tenant_had_goes_from_backends_too() {
+    let world = World::with_etcd("/reaped", SOON).await;
+    put(&world, KEY, "1").await;
+    let of_two = vec![write(KEY, json("2"), None)];
+    world.service.transact(&key_of(2), of_two, None).await.unwrap();
+    // A tag has been in the second one and left its values there.
+    moved(&world, TAG, "second").await;
+    moved(&world, TAG, "etcd").await;
+    let stray = |number| NewVersion {
+        scope: Scope::Tenant(tenant(number)),
+        key: key(KEY),
+        version: 1,
+        value: Some(b"1".to_vec()),
+        author: "key:x".to_owned(),
+        at: SystemClock.now(),
+        note: String::new(),
+    };
+    for number in [8, 9] {
+        etcd("/reaped").write(&stray(number), 0).await.unwrap();
+    }
+    let counts = |number| (names_of("/reaped", number), names_of("/reaped.second", number));
+    let all = [1, 2, 8, 9].map(counts);
+    assert!(all[..2].iter().all(|(one, other)| *one > 0 && *other > 0) && all[3].0 > 0, "{all:?}");
+
+    // One that may be taken back keeps what it has, and one that the catalog never had.
+    world.deleted(2, TenantStatus::Deleting).await;
+    world.deleted(9, TenantStatus::Deleted).await;
+    until("a tombstone's values go", async || (counts(9).0 == 0).then_some(())).await;
+    assert_eq!([counts(1), counts(2), counts(8)], [all[0], all[1], all[2]]);
+
+    world.deleted(2, TenantStatus::Deleted).await;
+    until("all that it had goes", async || (counts(2) == (0, 0)).then_some(())).await;
+    assert_eq!([counts(1), counts(8)], [all[0], all[2]]);
+    // What comes there late goes too.
+    etcd("/reaped").write(&stray(2), 0).await.unwrap();
+    until("it goes again", async || (counts(2).0 == 0).then_some(())).await;
+    assert_eq!(put(&world, KEY, "3").await, 2);
 }
 
 #[tokio::test]

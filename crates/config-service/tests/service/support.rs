@@ -114,6 +114,7 @@ fn parts(
     let access = Access::new(catalog.clone(), 0, Arc::new(SystemClock), &OsEntropy);
     Parts {
         access: Arc::new(access),
+        catalog: catalog.clone(),
         routes: routes.clone(),
         regions,
         provider,
@@ -383,6 +384,22 @@ impl World {
         change.commit().await.unwrap();
     }
 
+    /// Has a tombstone of a tenant in the catalog, or a tenant that may still be
+    /// taken back, and nothing of it among the routes.
+    pub async fn deleted(&self, number: u128, status: TenantStatus) {
+        let client = self.catalog.connector().connect().await.unwrap();
+        // What a tenant refers to is not what is looked at here.
+        client.batch_execute("set session_replication_role = replica").await.unwrap();
+        let sql = "insert into tenants
+            (id, slug, name, tier, region, residency, status, key_generation, created_at)
+            values ($1, $2, '', 'free', 'eu-west-1', 'eu', $3, 1, now())
+            on conflict (id) do update set status = excluded.status";
+        let (slug, status_text) = (format!("gone-{number}"), status.as_str());
+        client.execute(sql, &[&tenant(number).as_uuid(), &slug, &status_text]).await.unwrap();
+        if self.routes.snapshot().route(tenant(number)).is_some() {
+            self.reroute(number, |route| route.status = TenantStatus::Deleted);
+        }
+    }
 
     /// The store of the region, beside the service.
     pub fn values(&self) -> ConfigStore {

@@ -37,6 +37,7 @@ pub fn build(
     let fitting = Fitting::new(regions.clone(), provider.clone());
     let parts = Parts {
         access: control.access.clone(),
+        catalog: stores.catalog.clone(),
         routes: routes.clone(),
         regions,
         provider,
