@@ -7,6 +7,8 @@ use deadpool_postgres::PoolError;
 use insula_problem::{Code, Problem};
 use tokio_postgres::error::SqlState;
 
+use crate::said::Discreet;
+
 /// Which store an error came from; it decides the code when the store is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
@@ -55,10 +57,13 @@ pub fn is_unavailable(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-/// The problem that an error of a store's driver is.
+/// The problem that an error of a store's driver is; what it tells of it holds no
+/// value of a row.
 #[must_use]
 pub fn sql_problem(store: Store, error: tokio_postgres::Error) -> Problem {
-    if is_unavailable(&error) { store.away().caused_by(error) } else { Problem::internal(error) }
+    let is_away = is_unavailable(&error);
+    let error = Discreet::from(error);
+    if is_away { store.away().caused_by(error) } else { Problem::internal(error) }
 }
 
 /// The problem that a pool's refusal to give a connection is.

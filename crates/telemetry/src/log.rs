@@ -6,7 +6,8 @@ use std::sync::Arc;
 use insula_domain::Clock;
 use insula_settings::{Log, LogFormat};
 use time::format_description::well_known::Rfc3339;
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -49,11 +50,17 @@ where
     };
     let layer: LogLayer<S> = if as_text {
         let lines = text::layer().with_ansi(sink.colours).with_timer(UtcTime(clock)).with_writer(writer);
-        Box::new(lines.with_filter(filter))
+        Box::new(lines.with_filter(filter.and(filter_fn(holds_no_values))))
     } else {
-        Box::new(JsonLog::new(writer, clock).with_filter(filter))
+        Box::new(JsonLog::new(writer, clock).with_filter(filter.and(filter_fn(holds_no_values))))
     };
     Ok((layer, handle))
+}
+
+/// Whether a line is none of those in which PostgreSQL's driver shows statements
+/// with their values, which are of rows, and secrets: it does below `info`.
+fn holds_no_values(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || !line.target().starts_with("tokio_postgres")
 }
 
 /// The filter that a text describes.

@@ -90,6 +90,18 @@ fn json_has_the_fields_of_all_spans_side_by_side() {
 }
 
 #[test]
+fn statements_with_their_values_are_never_logged() {
+    let lines = json_lines("trace", || {
+        tracing::debug!(target: "tokio_postgres::query", "executing statement with parameters: [ada]");
+        tracing::trace!(target: "tokio_postgres", "ada");
+        tracing::info!(target: "tokio_postgres::connection", "canary");
+        tracing::trace!(target: "insula_catalog", "canary");
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines.iter().all(|line| line["message"] == "canary"), "{lines:?}");
+}
+
+#[test]
 fn an_error_is_logged_with_its_causes_and_long_texts_are_cut() {
     let error = insula_settings::SettingsError { faults: Vec::new() };
     let problem = TelemetryError::Export("outer".to_owned());

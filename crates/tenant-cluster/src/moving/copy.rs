@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{try_join, try_join_all};
 use futures_util::{SinkExt, StreamExt};
 use insula_problem::{Code, Problem};
+use insula_sql_store::{Discreet, Report};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyInSink};
@@ -267,23 +268,18 @@ async fn flush(target: &Seated<'_>) -> Result<(), Problem> {
 /// What the target says to rows that it does not take.
 pub(super) fn does_not_fit(error: tokio_postgres::Error) -> Problem {
     let Some(refused) = error.as_db_error() else { return db(error) };
+    let report = Report::from(refused);
     if *refused.code() == SqlState::DISK_FULL {
-        let detail = format!("The disk of the target's server is full: {}.", refused.message());
-        return Problem::new(Code::NoCapacity, detail).caused_by(error);
+        let detail = format!("The disk of the target's server is full: {}.", report.in_words());
+        return Problem::new(Code::NoCapacity, detail).caused_by(Discreet::from(error));
     }
     // Classes 22 and 23: data exceptions and violated constraints.
     if !["22", "23"].contains(&refused.code().code().get(..2).unwrap_or_default()) {
         return db(error);
     }
-    let place = refused.table().map_or(String::new(), |table| format!(" of {table}"));
-    // The error itself has what rows hold, and would be told and kept: its detail does, and of a value its message.
-    let why = if refused.code().code().starts_with("22") {
-        "a value cannot be one of its column"
-    } else {
-        refused.message()
-    };
-    let detail =
-        format!("Rows{place} do not fit into the target's tables: {why} ({}).", refused.code().code());
+    let place = report.of_table().map_or(String::new(), |table| format!(" of {table}"));
+    let (why, code) = (report.in_names(), report.sqlstate);
+    let detail = format!("Rows{place} do not fit into the target's tables: {why} ({code}).");
     Problem::new(Code::MoveBlocked, detail)
 }
 

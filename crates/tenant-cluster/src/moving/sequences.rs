@@ -2,6 +2,7 @@
 //! so that none is given twice. Shared ones only ever go on.
 
 use insula_problem::{Code, Problem};
+use insula_sql_store::Discreet;
 use tokio_postgres::{Client, Statement};
 
 use super::{Place, identifier};
@@ -247,7 +248,7 @@ fn held_up(error: tokio_postgres::Error) -> Problem {
     if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) {
         return Problem::new(Code::Unavailable, "Other tenants hold a sequence of the shared tables.")
             .retry_after(1)
-            .caused_by(error);
+            .caused_by(Discreet::from(error));
     }
     db(error)
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use insula_problem::{Code, Problem};
+use insula_sql_store::Discreet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -250,7 +251,7 @@ pub async fn create_origin(target: impl Into<At<'_>>, name: StreamName) -> Resul
             Code::ClusterUnsuitable,
             "All replication origins of the cluster are in use. More are allowed by its setting max_replication_slots.",
         )
-        .caused_by(error),
+        .caused_by(Discreet::from(error)),
         _ => db(error),
     })
 }

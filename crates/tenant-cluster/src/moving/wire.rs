@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use insula_pg_wire::backend::{error_fields, tag};
 use insula_pg_wire::{Message, NulInText, WireError, frontend, read_message};
 use insula_problem::{Code, Problem};
+use insula_sql_store::Report;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -43,6 +44,7 @@ pub(super) struct Wire {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ServerError {
     pub sqlstate: String,
+    /// Its words, without values of rows.
     pub message: String,
     pub table: String,
 }
@@ -226,17 +228,17 @@ impl std::fmt::Debug for Wire {
 
 /// The wanted fields of an `ErrorResponse`.
 pub(super) fn server_error(body: &[u8]) -> Result<ServerError, WireError> {
-    let mut error = ServerError::default();
-    for (field, value) in error_fields(body)? {
-        let text = || String::from_utf8_lossy(value).into_owned();
-        match field {
-            b'C' => error.sqlstate = text(),
-            b'M' => error.message = text(),
-            b't' => error.table = text(),
-            _ => {}
-        }
-    }
-    Ok(error)
+    let texts: Vec<_> = error_fields(body)?
+        .into_iter()
+        .map(|(field, value)| (field, String::from_utf8_lossy(value)))
+        .collect();
+    let fields: Vec<(u8, &str)> = texts.iter().map(|(field, value)| (*field, &**value)).collect();
+    let report = Report::from(&fields[..]);
+    Ok(ServerError {
+        sqlstate: report.sqlstate.to_owned(),
+        message: report.in_words(),
+        table: report.of_table().unwrap_or_default().to_owned(),
+    })
 }
 
 fn text_row(mut body: Bytes) -> Result<TextRow, WireError> {

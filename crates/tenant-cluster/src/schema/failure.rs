@@ -6,9 +6,8 @@ use std::fmt;
 use insula_app_schema::AppliedVersion;
 use insula_domain::{SchemaVersion, TenantId};
 use insula_problem::{Code, Problem};
+use insula_sql_store::{Discreet, Report};
 use tokio_postgres::error::{DbError, ErrorPosition};
-
-use super::conditions::condition;
 
 /// The source of a `migration_failed`: what the problem's own words leave out.
 pub struct RowsDoNotFit {
@@ -153,24 +152,7 @@ fn in_names(error: &DbError) -> String {
         let hint = error.hint().map(|hint| format!(". {}", hint.trim_end_matches('.'))).unwrap_or_default();
         return format!("{}{hint}", error.message());
     }
-    let mut text = condition(error.code().code()).to_owned();
-    // A RAISE names what it likes.
-    if error.routine() == Some("exec_stmt_raise") {
-        return text;
-    }
-    let names = [
-        ("schema", error.schema()),
-        ("table", error.table()),
-        ("column", error.column()),
-        ("type", error.datatype()),
-        ("constraint", error.constraint()),
-    ];
-    let named = names.into_iter().filter_map(|(kind, name)| name.map(|name| format!("{kind} {name}")));
-    let named = named.collect::<Vec<_>>().join(", ");
-    if !named.is_empty() {
-        text.push_str(&format!(" on {named}"));
-    }
-    text
+    Report::from(error).in_names()
 }
 
 /// What the server said behind a problem, without values of rows: the names
@@ -179,30 +161,12 @@ fn in_names(error: &DbError) -> String {
 pub fn said_by_server(problem: &Problem) -> Option<String> {
     let mut next = std::error::Error::source(problem);
     while let Some(cause) = next {
-        let error = cause.downcast_ref::<tokio_postgres::Error>();
-        if let Some(error) = error.and_then(tokio_postgres::Error::as_db_error) {
-            return Some(in_words(error));
+        if let Some(said) = cause.downcast_ref::<Discreet>().and_then(Discreet::said) {
+            return Some(said);
         }
         next = cause.source();
     }
     None
-}
-
-/// Classes whose messages are about objects, sessions and the server, where
-/// they come from a statement of ours and from no function that it called.
-const OF_OBJECTS: [&str; 9] = ["08", "2B", "3D", "3F", "42", "53", "55", "57", "58"];
-
-fn in_words(error: &DbError) -> String {
-    let code = error.code().code();
-    let of_objects = OF_OBJECTS.iter().any(|class| code.starts_with(class))
-        && error.where_().is_none()
-        && error.routine() != Some("exec_stmt_raise");
-    if !of_objects {
-        return format!("{} ({code})", in_names(error));
-    }
-    let detail = error.detail().map(|detail| format!(". {}", detail.trim_end_matches('.')));
-    let text = format!("{}{}", error.message(), detail.unwrap_or_default()).replace('\n', "; ");
-    format!("{text} ({code})")
 }
 
 /// What can be said beside the error, and the statement.

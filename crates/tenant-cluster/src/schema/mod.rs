@@ -14,7 +14,6 @@ mod audit_pool;
 mod batch;
 mod channels;
 mod concurrent;
-mod conditions;
 mod copy_targets;
 mod data;
 mod failure;

@@ -20,7 +20,7 @@ pub enum StreamFault {
         table: String,
         /// What was done to it: `insert`, `update` or `delete`.
         change: String,
-        /// The key's columns and values.
+        /// The key's columns and values, or digests of those that may be a person's.
         key: String,
         /// What was found instead.
         found: String,
@@ -61,9 +61,7 @@ impl StreamFault {
     /// others hold, deadlocks and servers that go away pass.
     pub(super) fn of_target(error: &ServerError, change: &str, table: &str, key: &str) -> Self {
         let is_of = |classes: &[&str]| classes.iter().any(|class| error.sqlstate.starts_with(class));
-        // The detail has values of rows, and of a value that does not fit the message has it.
-        let message = if is_of(&["22"]) { "a value does not fit" } else { &error.message };
-        let said = format!("{} {message}", error.sqlstate);
+        let said = format!("{} {}", error.sqlstate, error.message);
         if is_of(&["08", "53", "57", "58", "40", "55P03"]) {
             return Self::Away(said);
         }
