@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::try_join_all;
 use insula_domain::{Epoch, OperationId, TenantId};
 use insula_problem::Problem;
 use insula_route_map::HoldReport;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::change::{AUDIT, CatalogClient};
-use crate::moves::{CUT_OVER, SET_TARGET_OPEN};
+use crate::moves::{CUT_OVER, END_WHEN_SILENT, SET_TARGET_OPEN};
 use crate::schema_versions::{HOLD_NEWEST, NEWEST};
 use crate::{Catalog, db};
 
@@ -33,9 +33,6 @@ const CHANNEL: &str = "insula_holds";
 
 /// Pause between two looks at which fronts are still there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// For how long who commits a cutover may say nothing in the midst of it.
-const COMMIT_SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// How a front is called on the connection on which it follows the routes.
 pub(crate) fn front_name(front: Uuid) -> String {
@@ -62,19 +59,14 @@ pub struct HoldOf {
 
 impl CatalogClient {
     /// Prepares all that a cutover asks of this connection, so that a tenant
-    /// that is held does not wait for it. From here on a transaction in which the
-    /// connection says nothing for 5 s is rolled back: the next try waits for a commit
-    /// that is under way, and would wait for a process that is suspended in the midst
-    /// of it, or cut off, for as long.
+    /// that is held does not wait for it.
     ///
     /// # Errors
     /// Where the catalog is away.
     pub async fn prepare_cutover(&self) -> Result<(), Problem> {
-        let texts = [SET_HOLD, SET_TARGET_OPEN, HOLD_NEWEST, NEWEST, AUDIT];
+        let texts = [SET_HOLD, SET_TARGET_OPEN, END_WHEN_SILENT, HOLD_NEWEST, NEWEST, AUDIT];
         let all = texts.into_iter().chain(CUT_OVER).map(|text| self.prepared().prepare_cached(text));
-        let limit = format!("set idle_in_transaction_session_timeout = {}", COMMIT_SILENT_MAX.as_millis());
-        let limit = self.raw().batch_execute(&limit);
-        try_join(try_join_all(all), limit).await.map(drop).map_err(db)
+        try_join_all(all).await.map(drop).map_err(db)
     }
 
     /// Has the fronts hold a tenant whose placement has this epoch, and no other

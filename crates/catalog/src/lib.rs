@@ -36,7 +36,7 @@ pub use geography::Region;
 pub use holds::{Acknowledged, HoldOf, HoldWatch, ReleasedHold, report_holds};
 pub use idempotency::{Answer, GivenAnswer, RepeatableRequest};
 pub use logins::LoginRecord;
-pub use moves::{Cutover, CutoverTry, MoveRecord};
+pub use moves::{Cutover, CutoverTry, MoveRecord, ToldBy};
 pub use operators::OperatorToken;
 pub use rollouts::{RolloutPlacementRecord, RolloutRecord};
 pub use routes::follow_routes;
@@ -82,6 +82,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 16, name: "config_rollouts", sql: insula_config_store::ROLLOUTS },
     Migration { version: 18, name: "config_bounds", sql: insula_config_store::BOUNDS },
     Migration { version: 19, name: "narrowed", sql: include_str!("../migrations/0019_narrowed.sql") },
+    Migration { version: 22, name: "compared", sql: include_str!("../migrations/0022_compared.sql") },
 ];
 
 /// The way to the catalog: a bounded pool of connections.

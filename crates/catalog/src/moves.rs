@@ -2,7 +2,7 @@
 //! placement.
 //!
 //! What is written of a move's progress is for people to read: nothing is
-//! decided by it, so it is not audited and not fenced.
+//! decided by it, so it is not audited.
 
 use futures_util::future::{try_join3, try_join4};
 use insula_domain::{
@@ -10,6 +10,7 @@ use insula_domain::{
     TenantId,
 };
 use insula_problem::Problem;
+use insula_workflow::FencingToken;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
@@ -60,6 +61,15 @@ pub struct MoveRecord {
     pub ended_at: Option<OffsetDateTime>,
     /// Until when some process keeps its source current, unless it does so anew.
     pub keeper_until: Option<OffsetDateTime>,
+}
+
+/// Who says how far a move is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToldBy {
+    /// The run that is at work on it, in the hands in which it is.
+    Run(OperationId, FencingToken),
+    /// Who keeps its source current, while it can be taken back.
+    Keeper,
 }
 
 /// What a try at a cutover begins with.
@@ -270,18 +280,58 @@ impl CatalogClient {
         Ok(row.get(0))
     }
 
-    /// Writes how far a move is. One that has moved its tenant and is done stays
-    /// so, whatever a worker says that was suspended and has heard of nothing.
+    /// Writes how far a move is, where whoever says so has to say it now: what a
+    /// worker says that was suspended, and has heard of nothing, is not written.
     ///
     /// # Errors
     /// Where the catalog is away.
-    pub async fn set_move_progress(&self, id: OperationId, progress: &MoveProgress) -> Result<(), Problem> {
+    pub async fn set_move_progress(
+        &self,
+        id: OperationId,
+        told_by: ToldBy,
+        progress: &MoveProgress,
+    ) -> Result<(), Problem> {
+        let (run, token) = match told_by {
+            ToldBy::Run(run, token) => (Some(run.as_uuid()), token.as_i64()),
+            ToldBy::Keeper => (None, 0),
+        };
         self.raw()
             .execute(
                 "update moves set progress = $2
-                 where id = $1 and (status <> 'moved' or progress->>'phase' is distinct from 'done'
-                                    or $2::jsonb->>'phase' = 'done')",
-                &[&id.as_uuid(), &Json(progress)],
+                 where id = $1 and case
+                     when $3::uuid is null then status = 'moved'
+                     else ended_at is null and operation = $3
+                          and exists (select from workflow_runs run where run.id = $3 and run.token = $4) end",
+                &[&id.as_uuid(), &Json(progress), &run, &token],
+            )
+            .await
+            .map_err(db)?;
+        Ok(())
+    }
+
+    /// What a worker has found equal at both ends of a move.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn compared(&self, id: OperationId) -> Result<Option<Value>, Problem> {
+        let row = self
+            .raw()
+            .query_opt("select compared from moves where id = $1", &[&id.as_uuid()])
+            .await
+            .map_err(db)?;
+        Ok(row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)).map(|compared| compared.0))
+    }
+
+    /// Notes what was found equal at both ends of a move that has not come to its
+    /// cutover.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn set_compared(&self, id: OperationId, compared: &Value) -> Result<(), Problem> {
+        self.raw()
+            .execute(
+                "update moves set compared = $2 where id = $1 and status = 'running'",
+                &[&id.as_uuid(), &Json(compared)],
             )
             .await
             .map_err(db)?;
@@ -547,6 +597,17 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// From here on the change is rolled back where its author says nothing for 5 s:
+    /// the next try waits for a commit that is under way, and would wait for a process
+    /// that is suspended in the midst of it, or cut off, for as long.
+    ///
+    /// # Errors
+    /// Where the catalog is away.
+    pub async fn end_when_silent(&self) -> Result<(), Problem> {
+        let end = self.prepared().prepare_cached(END_WHEN_SILENT).await.map_err(db)?;
+        self.raw().execute(&end, &[]).await.map(drop).map_err(db)
+    }
+
     /// The compare-and-swap of a cutover: the tenant is at its other end from
     /// the commit of this change on. A word that it is to end comes too late then,
     /// and must not end its rollback. `false`, and nothing changed, where a later
@@ -596,6 +657,10 @@ impl Change<'_> {
         all.await.map(<[Statement; 4]>::from).map_err(db)
     }
 }
+
+/// In the change alone: its connection goes back to others.
+pub(crate) const END_WHEN_SILENT: &str =
+    "select set_config('idle_in_transaction_session_timeout', '5s', true)";
 
 pub(crate) const SET_TARGET_OPEN: &str = "update moves set target_open = $3 where id = $1 and try = $2";
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use insula_catalog::{Author, Catalog, CatalogClient, Cutover, MoveRecord};
+use insula_catalog::{Author, Catalog, CatalogClient, Cutover, MoveRecord, ToldBy};
 use insula_domain::{
     Epoch, Isolation, MoveEnd, MovePhase, MoveProgress, MoveStatus, MoveTerms, OperationId, Placement,
     SchemaVersion, TenantId,
@@ -23,7 +23,7 @@ const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 struct House {
     catalog: Catalog,
     record: MoveRecord,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl House {
@@ -82,7 +82,7 @@ impl House {
             ended_at: None,
             keeper_until: None,
         };
-        let house = Self { catalog, record, _database: database };
+        let house = Self { catalog, record, database };
         let mut client = house.client().await;
         let change = client.change(Author::new("test", NOW)).await.unwrap();
         change.add_move(&house.record).await.unwrap();
@@ -166,6 +166,7 @@ async fn a_commit_of_which_nothing_more_is_heard_is_not_waited_for_for_ever() {
     let mut client = house.client().await;
     client.prepare_cutover().await.unwrap();
     let change = client.change(Author::new("test", NOW)).await.unwrap();
+    change.end_when_silent().await.unwrap();
     assert!(change.cut_over(&house.cutover(first.number)).await.unwrap());
     change.audit("tenant.moved", Some(house.record.tenant), "acme", &json!({})).await.unwrap();
 
@@ -177,20 +178,79 @@ async fn a_commit_of_which_nothing_more_is_heard_is_not_waited_for_for_ever() {
     assert!(house.commits(next.number).await);
 }
 
+/// Others work with the connection later, and in their own time.
 #[tokio::test]
-async fn a_move_that_is_done_stays_so_whatever_a_late_worker_says() {
+async fn only_the_commit_of_a_cutover_ends_when_nothing_is_heard_of_it() {
     let house = House::new().await;
-    let client = house.client().await;
-    let at = async |phase| {
-        let progress = MoveProgress { phase, ..MoveProgress::default() };
-        client.set_move_progress(house.record.id, &progress).await.unwrap();
-        client.tenant_move(house.record.id).await.unwrap().unwrap().progress.phase
+    let mut client = house.client().await;
+    client.prepare_cutover().await.unwrap();
+    let shown = "show idle_in_transaction_session_timeout";
+    for (is_cutover, expected) in [(false, "0"), (true, "5s"), (false, "0")] {
+        let change = client.change(Author::new("test", NOW)).await.unwrap();
+        if is_cutover {
+            change.end_when_silent().await.unwrap();
+        }
+        let row = change.transaction().query_one(shown, &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), expected);
+        change.audit("test", None, "acme", &json!({})).await.unwrap();
+        change.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn only_who_has_to_say_it_now_says_how_far_a_move_is() {
+    let house = House::new().await;
+    let (id, other) = (house.record.id, OperationId::from(Uuid::from_u128(10)));
+    let admin = house.database.connect().await;
+    let give = async |run: OperationId, token: i64| {
+        let sql = format!(
+            "insert into workflow_runs (id, workflow, version, subject, exclusive, input, status, undoing, steps, token,
+                                        available_at, created_at)
+             values ('{}', 'w', 1, 's', false, '{{}}', 'running', false, '[]', {token}, now(), now())
+             on conflict (id) do update set token = excluded.token",
+            run.as_uuid()
+        );
+        admin.batch_execute(&sql).await.unwrap();
     };
-    let first = client.next_try(house.record.id).await.unwrap().unwrap();
+    let mut client = house.client().await;
+    let said = async |told_by: ToldBy, phase| {
+        let progress = MoveProgress { phase, ..MoveProgress::default() };
+        let client = house.client().await;
+        client.set_move_progress(id, told_by, &progress).await.unwrap();
+        client.tenant_move(id).await.unwrap().unwrap().progress.phase == phase
+    };
+    let run = |run, token: i64| ToldBy::Run(run, token.into());
+    give(id, 1).await;
+    assert!(said(run(id, 1), MovePhase::Copy).await, "canary");
+    assert!(!said(ToldBy::Keeper, MovePhase::Done).await, "it is not moved yet");
+    // Another worker has the run.
+    give(id, 2).await;
+    assert!(!said(run(id, 1), MovePhase::Follow).await);
+    assert!(said(run(id, 2), MovePhase::Verify).await);
+    let first = client.next_try(id).await.unwrap().unwrap();
     assert!(house.commits(first.number).await);
-    assert_eq!(at(MovePhase::Cutover).await, MovePhase::Cutover, "canary");
-    assert_eq!(at(MovePhase::Done).await, MovePhase::Done);
-    assert_eq!(at(MovePhase::Cutover).await, MovePhase::Done);
+    assert!(said(run(id, 2), MovePhase::Done).await);
+    assert!(!said(run(id, 1), MovePhase::Cutover).await);
+    assert!(said(ToldBy::Keeper, MovePhase::Follow).await, "canary");
+    // Another run is at work on it.
+    give(other, 1).await;
+    let becomes = async |client: &mut CatalogClient, status| {
+        let change = client.change(Author::new("test", NOW)).await.unwrap();
+        change.set_move_status(id, status, other).await.unwrap();
+        change.audit("test", Some(house.record.tenant), "acme", &json!({})).await.unwrap();
+        change.commit().await.unwrap();
+    };
+    becomes(&mut client, MoveStatus::RollingBack).await;
+    assert!(!said(run(id, 2), MovePhase::Copy).await);
+    assert!(!said(ToldBy::Keeper, MovePhase::Reverse).await);
+    assert!(said(run(other, 1), MovePhase::Cutover).await);
+    // It is over.
+    for status in [MoveStatus::RolledBack, MoveStatus::Failed, MoveStatus::Cancelled, MoveStatus::Completed] {
+        becomes(&mut client, status).await;
+        for told_by in [run(id, 2), run(other, 1), ToldBy::Keeper] {
+            assert!(!said(told_by, MovePhase::Copy).await, "{status} {told_by:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -330,7 +330,8 @@ impl Live {
         let task = &self.task;
         let client = &mut at_work.ready()?.1.catalog;
         let change = client.change(Author::new("worker", self.tools.clock.now())).await?;
-        let newest = change.hold_newest_schema_version().await?;
+        // Sent along with the question.
+        let ((), newest) = tokio::try_join!(change.end_when_silent(), change.hold_newest_schema_version())?;
         if newest != task.version {
             return Err(Problem::new(
                 Code::SchemaBehind,

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use insula_catalog::{Catalog, MoveRecord};
+use insula_catalog::{Catalog, MoveRecord, ToldBy};
 use insula_domain::{MoveProgress, OperationId};
 use insula_problem::Problem;
 use insula_tenant_cluster::moving::{Stream, StreamSpec};
+use insula_workflow::FencingToken;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often progress is written.
@@ -43,6 +44,7 @@ impl UnderWay {
 #[derive(Debug)]
 pub struct Moving {
     id: OperationId,
+    told_by: Mutex<ToldBy>,
     progress: Mutex<Told>,
     stream: tokio::sync::Mutex<Option<Arc<Stream>>>,
 }
@@ -56,7 +58,17 @@ struct Told {
 impl Moving {
     fn new(record: &MoveRecord) -> Self {
         let told = Told { now: record.progress.clone(), written: record.progress.clone() };
-        Self { id: record.id, progress: Mutex::new(told), stream: tokio::sync::Mutex::new(None) }
+        Self {
+            id: record.id,
+            told_by: Mutex::new(ToldBy::Keeper),
+            progress: Mutex::new(told),
+            stream: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// From here on a run says how far the move is, and no keeper.
+    pub fn is_told_by(&self, run: OperationId, token: FencingToken) {
+        *lock(&self.told_by) = ToldBy::Run(run, token);
     }
 
     /// Notes how far the move is.
@@ -89,7 +101,8 @@ impl Moving {
             }
             told.now.clone()
         };
-        let written = async { catalog.client().await?.set_move_progress(self.id, &now).await };
+        let told_by = *lock(&self.told_by);
+        let written = async { catalog.client().await?.set_move_progress(self.id, told_by, &now).await };
         match written.await {
             Ok(()) => lock(&self.progress).written = now,
             Err(problem) => {

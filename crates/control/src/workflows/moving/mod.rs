@@ -147,6 +147,7 @@ pub(super) async fn hand(run: &OfMove) -> Result<Hand, StepError> {
     let tenant = client.tenant(run.input().tenant).await.map_err(retried)?;
     let tenant = tenant.ok_or_else(|| StepError::fail(Problem::internal("the tenant of a run is gone")))?;
     let moving = control.moves.of(&record);
+    moving.is_told_by(run.id(), run.token());
     Ok(Hand { record, tenant, moving })
 }
 
