@@ -16,6 +16,7 @@ const PAUSE: &str = "insula_move_pause_seconds";
 const ROWS: &str = "insula_move_rows_total";
 const ACT: &str = "insula_move_act_seconds";
 const TAKEN_BACK: &str = "insula_move_cutovers_taken_back_total";
+const RESTED: &str = "insula_move_rested_milliseconds_total";
 
 /// Says what the metrics are, once the recorder of the process is there.
 pub fn describe() {
@@ -27,6 +28,10 @@ pub fn describe() {
     );
     describe_histogram!(PAUSE, Unit::Seconds, "Longest wait of a client at a cutover, as the fronts saw it");
     describe_counter!(ROWS, "Rows that moves have copied");
+    describe_counter!(
+        RESTED,
+        "Milliseconds that moves did not read, because their source's server was slow for others"
+    );
     describe_counter!(TAKEN_BACK, "Tries at a cutover that were taken back");
     describe_histogram!(ACT, Unit::Seconds, "Time of an act of a cutover, by act");
     describe_histogram!(
@@ -54,6 +59,11 @@ pub fn narrowed(took: Duration) {
 /// Rows were copied.
 pub fn copied(rows: u64) {
     counter!(ROWS).increment(rows);
+}
+
+/// A move has rested for the sake of others.
+pub fn rested(time: Duration) {
+    counter!(RESTED).increment(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
 }
 
 /// A try at a cutover was taken back.

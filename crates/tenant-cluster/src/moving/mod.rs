@@ -6,6 +6,7 @@
 mod apply;
 mod copy;
 mod entry;
+mod load;
 mod manifest;
 mod objects;
 mod pgoutput;
@@ -32,6 +33,7 @@ use crate::{db, literal};
 pub use apply::{Hold, Marker, Stream, StreamFault, StreamProgress, StreamSpec};
 pub use copy::{Copied, CopyOptions, copy};
 pub use entry::{admit_roles, close, is_open, open, sessions_at};
+pub use load::{Look, Looks, Pace};
 pub use manifest::{Manifest, manifest};
 pub use objects::{
     ReplicationObjects, ReplicationRoom, StreamSlot, drop_publication, replication_objects, replication_room,

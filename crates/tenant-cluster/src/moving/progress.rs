@@ -83,10 +83,7 @@ impl Gate {
 
     /// Waits until so many bytes may go.
     pub(super) async fn pass(&self, bytes: usize) {
-        if let Some(pause) = &self.throttle.pause {
-            // Whoever has gone away pauses nothing any more.
-            let _ = pause.clone().wait_for(|is_paused| !*is_paused).await;
-        }
+        until_unpaused(self.throttle.pause.as_ref()).await;
         if let Some(rate) = self.throttle.bytes_per_second {
             let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
             let mut next = self.next.lock().await;
@@ -95,6 +92,14 @@ impl Gate {
             drop(next);
             sleep_until(begins).await;
         }
+    }
+}
+
+/// Waits as long as something is paused.
+pub(super) async fn until_unpaused(pause: Option<&watch::Receiver<bool>>) {
+    if let Some(pause) = pause {
+        // Whoever has gone away pauses nothing any more.
+        let _ = pause.clone().wait_for(|is_paused| !*is_paused).await;
     }
 }
 

@@ -5,6 +5,7 @@
 pub(in crate::workflows) mod away;
 mod rows;
 mod switch;
+mod throttle;
 mod vigil;
 
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! The rows of a move: copied from a snapshot, followed, compared, and the way
 //! back for what is written at the target later.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::away::{UNDO, is_at_hand};
-use super::{Hand, LOOK, OfMove, PATIENCE, at_length, furnish, hand, tables_at};
+use super::{Hand, OfMove, PATIENCE, at_length, furnish, hand, tables_at, throttle};
 use crate::Control;
 use crate::moves::ends::place;
 use crate::moves::seats::Seats;
@@ -31,10 +30,6 @@ const OTHERS_WITHIN: Duration = Duration::from_secs(3600);
 
 /// How many tables, or parts of one, are copied and compared at a time.
 const AT_ONCE: usize = 4;
-
-/// How far behind a standby of either end may be, in bytes of the log, while
-/// rows are copied.
-const STANDBY_LAG_MAX: i64 = 64 << 20;
 
 /// How far behind the target may be when a cutover is tried: a marker comes
 /// through within this.
@@ -115,29 +110,12 @@ pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
         let copying = cluster::copy(from, to, &tables, how, &progress, &stop);
         tokio::select! {
             copied = tell_copy(&hand.moving, &progress, copying) => copied,
-            never = heed_standbys([&source, &target], &pause) => match never {},
+            never = throttle::heed([&source, &target], &tables, &pause) => match never {},
         }
     };
     let copied = at_length(&run, &hand.moving, &stop, work).await?;
     measure::copied(copied.rows);
     Ok(copied.rows)
-}
-
-/// Has a copy pause while a standby of either server is far behind: what reads
-/// there, or takes over, is not to be of long ago. A server that does not say so
-/// has none.
-async fn heed_standbys(ends: [&Place; 2], pause: &watch::Sender<bool>) -> Infallible {
-    loop {
-        let mut furthest = 0;
-        for end in ends {
-            furthest = furthest.max(cluster::standby_lag(&end.access).await.unwrap_or(0));
-        }
-        let is_far = furthest > STANDBY_LAG_MAX;
-        if pause.send_replace(is_far) != is_far {
-            tracing::info!(bytes = furthest, is_far, "a copy heeds the standbys");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 /// Passes a copy's progress on to the move's.
