@@ -20,6 +20,7 @@ mod small;
 mod stream_name;
 mod strip;
 mod tables;
+mod told_key;
 mod verify;
 mod wire;
 
@@ -49,7 +50,7 @@ pub use slots::{
 pub use small::{Shown, export_snapshot, forget_settings, is_there, standby_lag, write_marker};
 pub use stream_name::{NotAStream, StreamName, Way};
 pub use tables::{MovedColumn, MovedTable, ReplicaIdentity, tables};
-pub use verify::{Difference, Differs, Verified, verify};
+pub use verify::{CompareOptions, Compared, Comparison, Difference, Differs, Verified, verify};
 
 /// A place in a server's write-ahead log.
 pub use tokio_postgres::types::PgLsn as Lsn;
@@ -97,7 +98,8 @@ impl Place {
 
     /// Values are written the same way at both ends; no row is hidden without an
     /// error; the waits are bounded by who waits, whose end ends the statement, and
-    /// a lock is not waited for for ever.
+    /// a lock is not waited for for ever. What an application's functions warn of may
+    /// be of rows, and would come to our log.
     fn settings(&self) -> String {
         let path = search_path(insula_domain::Isolation::Schema, &self.placement.schema, None);
         format!(
@@ -105,7 +107,7 @@ impl Place {
              set standard_conforming_strings = on;
              set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres';
              set extra_float_digits = 3; set bytea_output = 'hex'; set xmloption = 'content';
-             set row_security = off; set jit = off; set client_min_messages = 'warning';
+             set row_security = off; set jit = off; set client_min_messages = 'error';
              set client_connection_check_interval = '1s';
              select set_config(name, case name when 'lock_timeout' then '30s' else '0' end, false)
              from pg_settings where name in ('lock_timeout', 'statement_timeout', 'transaction_timeout',

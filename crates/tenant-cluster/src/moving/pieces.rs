@@ -48,14 +48,12 @@ pub(super) async fn pieces(
         if table.rows <= rows_per_range || table.key.is_empty() {
             return Ok(vec![whole(from, table.bytes)]);
         }
-        let bounds = bounds(client, place, table, rows_per_range).await?;
-        let ranges = key_ranges(&table.key, &bounds);
-        let weight = table.bytes / i64::try_from(ranges.len()).unwrap_or(1).max(1);
-        return Ok(ranges
-            .into_iter()
-            .map(|range| {
+        let bounds = bounds(client, table, &format!("{from}{}", place.filter()), rows_per_range).await?;
+        let weight = table.bytes / i64::try_from(bounds.len() + 1).unwrap_or(1);
+        return Ok((0..=bounds.len())
+            .map(|number| {
                 let mut piece = whole(from.clone(), weight);
-                piece.conditions.extend(range);
+                piece.conditions.extend(Range::default().part(&bounds, number).conditions(&table.key));
                 piece
             })
             .collect());
@@ -94,41 +92,52 @@ fn page_ranges(pages: i64, per_range: i64) -> Vec<Vec<String>> {
     }
 }
 
-/// Conditions that cut a key at some values, which each end a range.
-pub(super) fn key_ranges(key: &[String], bounds: &[Vec<String>]) -> Vec<Vec<String>> {
-    let columns = key.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
-    let compared = |operator: &str, bound: &[String]| {
-        let values = bound.iter().map(|value| literal(value)).collect::<Vec<_>>().join(", ");
-        format!("({columns}) {operator} ({values})")
-    };
-    (0..=bounds.len())
-        .map(|number| {
-            let after = number.checked_sub(1).and_then(|before| bounds.get(before));
-            let up_to = bounds.get(number);
-            let mut range: Vec<String> = after.map(|bound| compared(">", bound)).into_iter().collect();
-            range.extend(up_to.map(|bound| compared("<=", bound)));
-            range
-        })
-        .collect()
+/// A range of keys: of all where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    /// Only keys behind this one.
+    pub(super) after: Option<Vec<String>>,
+    /// Only keys up to this one.
+    pub(super) up_to: Option<Vec<String>>,
 }
 
-/// The key of every so-many-th row of the tenant, along the key's index.
+impl Range {
+    /// One of the parts, by its number, that keys cut it into, which each end one.
+    pub(super) fn part(&self, bounds: &[Vec<String>], number: usize) -> Self {
+        let after = number.checked_sub(1).and_then(|before| bounds.get(before)).or(self.after.as_ref());
+        let up_to = bounds.get(number).or(self.up_to.as_ref());
+        Self { after: after.cloned(), up_to: up_to.cloned() }
+    }
+
+    /// The conditions that are true of its rows alone.
+    pub(super) fn conditions(&self, key: &[String]) -> Vec<String> {
+        let columns = key.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
+        let compared = |operator: &str, bound: &[String]| {
+            let values = bound.iter().map(|value| literal(value)).collect::<Vec<_>>().join(", ");
+            format!("({columns}) {operator} ({values})")
+        };
+        let after = self.after.iter().map(|bound| compared(">", bound));
+        after.chain(self.up_to.iter().map(|bound| compared("<=", bound))).collect()
+    }
+}
+
+/// The key of every so-many-th row, along the key's index; `from` is what stands
+/// behind `from` in a query.
 ///
 /// # Errors
 /// Where the cluster is away.
 pub(super) async fn bounds(
     client: &Client,
-    place: &Place,
     table: &MovedTable,
+    from: &str,
     rows_per_range: i64,
 ) -> Result<Vec<Vec<String>>, Problem> {
     let key: Vec<_> = table.key.iter().map(|name| identifier(name)).collect();
-    let (columns, from) = (key.join(", "), table.source(&place.placement.schema));
+    let columns = key.join(", ");
     let texts = key.iter().map(|name| format!("{name}::text")).collect::<Vec<_>>().join(", ");
-    let filter = place.filter();
     let query = format!(
         "select {texts} from (
-             select {columns}, row_number() over (order by {columns}) as \"insula row\" from {from}{filter}
+             select {columns}, row_number() over (order by {columns}) as \"insula row\" from {from}
          ) numbered where \"insula row\" % {rows_per_range} = 0 order by \"insula row\""
     );
     let messages = client.simple_query(&query).await.map_err(db)?;
@@ -171,13 +180,19 @@ mod tests {
     fn keys_are_cut_at_values_that_are_quoted() {
         let key = vec!["a".to_owned(), "B\"".to_owned()];
         let bounds = vec![vec!["1".to_owned(), "it's".to_owned()]];
+        let all = Range::default();
+        let (first, last) = (all.part(&bounds, 0), all.part(&bounds, 1));
+        assert_eq!(first.conditions(&key), [r#"("a", "B""") <= ('1', 'it''s')"#]);
+        assert_eq!(last.conditions(&key), [r#"("a", "B""") > ('1', 'it''s')"#]);
+        assert_eq!(all.part(&[], 0).conditions(&key), [""; 0]);
+        // A part of a part stays within it.
+        let more = vec![vec!["2".to_owned(), String::new()]];
         assert_eq!(
-            key_ranges(&key, &bounds),
-            [
-                vec![r#"("a", "B""") <= ('1', 'it''s')"#.to_owned()],
-                vec![r#"("a", "B""") > ('1', 'it''s')"#.to_owned()]
-            ]
+            (last.part(&more, 0), last.part(&more, 1)),
+            (
+                Range { after: Some(bounds[0].clone()), up_to: Some(more[0].clone()) },
+                Range { after: Some(more[0].clone()), up_to: None },
+            )
         );
-        assert_eq!(key_ranges(&key, &[]), [Vec::<String>::new()]);
     }
 }

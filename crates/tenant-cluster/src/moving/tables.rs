@@ -74,6 +74,11 @@ impl MovedTable {
         format!("only {}", self.qualified(schema))
     }
 
+    /// The columns of its key, in their order there.
+    pub(super) fn key_columns(&self) -> impl Iterator<Item = &MovedColumn> {
+        self.key.iter().filter_map(|name| self.columns.iter().find(|column| column.name == *name))
+    }
+
     /// Its columns for SQL, with commas between.
     #[must_use]
     pub fn column_list(&self) -> String {

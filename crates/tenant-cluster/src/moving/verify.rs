@@ -1,47 +1,88 @@
 //! Whether two placements have the same rows: checksums by ranges of keys at
-//! both ends at once, and row by row where one differs. The checksum of the
-//! whole depends on neither the ranges nor the form of the tables.
+//! both ends at once, and row by row where one differs, in parts of bounded size.
+//! The checksum of the whole depends on neither the ranges nor the form of the
+//! tables.
+//!
+//! What is claimed is that of both snapshots all rows are the same. A comparison
+//! that goes on for a worker that died claims no less: what was found equal before
+//! is taken over only where both ends still have, in the new snapshots, the very rows
+//! of then, which is read from the numbers of the transactions that rows carry and
+//! from how many there are, without reading the rows; what was changed since is
+//! compared anew. Of what is written behind the snapshots nothing is claimed here:
+//! the applier finds each row that it changes, or stops.
+
+mod divide;
+mod ends;
+mod record;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{try_join, try_join_all};
 use insula_problem::Problem;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::pieces::{bounds, key_ranges};
-use super::progress::{CopyProgress, until_stopped};
-use super::{MovedTable, Place, identifier};
-use crate::access::Connection;
-use crate::{db, literal};
+use super::pieces::Range;
+use super::progress::{until_stopped, until_unpaused};
+use super::{MovedTable, Place};
+use divide::{Found, differences, sums};
+use ends::{End, Sum};
+use record::{Equal, digest};
 
-/// Rows of a range.
-const RANGE: i64 = 20_000;
+pub use record::{Compared, Comparison};
 
-/// How many ranges are compared at once.
-const PARALLEL: usize = 2;
+/// From so many rows on it is not known how many there are, and a table is cut.
+const CUT_FROM: i64 = 10_000;
 
-/// How many differences are listed at the most.
-const LISTED: usize = 100;
+/// How a comparison is made.
+#[derive(Debug, Clone)]
+pub struct CompareOptions {
+    /// How many ranges are compared at once; each has a connection at both ends.
+    pub parallel: usize,
+    /// How many rows a range has.
+    pub rows_per_range: u64,
+    /// No range is begun while it says so.
+    pub pause: Option<watch::Receiver<bool>>,
+}
+
+impl Default for CompareOptions {
+    fn default() -> Self {
+        Self { parallel: 2, rows_per_range: 20_000, pause: None }
+    }
+}
 
 /// In what a row differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Differs {
     /// The target does not have it.
-    OnlySource,
+    MissingAtTarget,
     /// The source does not have it.
-    OnlyTarget,
+    OnlyAtTarget,
     /// Both have it, with other values.
-    Different,
+    OtherValues,
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MissingAtTarget => "missing at the target",
+            Self::OnlyAtTarget => "only at the target",
+            Self::OtherValues => "with other values",
+        })
+    }
 }
 
 /// A row that is not the same at both ends.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Difference {
     /// The table.
     pub table: String,
-    /// The row's key, as `column=value, …`; of a table without one, nothing.
+    /// The row's key, as `column=value, …`, with digests in the place of values that
+    /// may be a person's; of a table without one, nothing.
     pub key: String,
     /// What is different.
     pub what: Differs,
@@ -52,33 +93,15 @@ pub struct Difference {
 pub struct Verified {
     /// Rows of the source.
     pub rows: u64,
+    /// Those of them that an earlier comparison has found equal, and that are what
+    /// they were then.
+    pub rows_before: u64,
     /// The checksum of the source's rows, as 32 hexadecimal digits.
     pub checksum: String,
-    /// The first 100 differences that were found.
+    /// How many rows differ.
+    pub rows_differing: u64,
+    /// The first 100 of them, by table and key.
     pub differences: Vec<Difference>,
-}
-
-/// Rows with their checksum, which is a sum: that of two parts is the sum of
-/// theirs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sum {
-    rows: u64,
-    sum: i128,
-}
-
-impl Sum {
-    fn add(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.sum = self.sum.wrapping_add(other.sum);
-    }
-}
-
-/// One end, seen as of one moment by all its connections.
-struct End<'a> {
-    place: &'a Place,
-    snapshot: String,
-    /// Keeps the snapshot, where it was made here.
-    _keeper: Connection,
 }
 
 /// Compares the tenant's rows in two placements, each as of a snapshot: the one
@@ -91,182 +114,179 @@ pub async fn verify(
     source: (&Place, Option<&str>),
     target: (&Place, Option<&str>),
     tables: &[MovedTable],
-    progress: &CopyProgress,
+    how: CompareOptions,
+    comparison: &Comparison,
     stop: &CancellationToken,
 ) -> Result<Verified, Problem> {
     let compared = async {
         let (source, target) = try_join(End::new(source), End::new(target)).await?;
-        compare(&source, &target, tables, progress).await
+        let since = [source.since, target.since];
+        let state = Mutex::default();
+        let mut work = Work { source, target, since, tables, cuts: Vec::new(), how, comparison, state };
+        work.cut().await?;
+        let workers = (0..work.how.parallel.max(1)).map(|_| work.worker());
+        try_join_all(workers).await?;
+        Ok(work.found())
     };
     until_stopped(stop, compared).await
 }
 
-impl<'a> End<'a> {
-    async fn new((place, snapshot): (&'a Place, Option<&str>)) -> Result<Self, Problem> {
-        let keeper = place.connect().await?;
-        let begin = "begin isolation level repeatable read read only";
-        keeper.batch_execute(begin).await.map_err(db)?;
-        let snapshot = match snapshot {
-            Some(snapshot) => snapshot.to_owned(),
-            None => keeper.query_one("select pg_export_snapshot()", &[]).await.map_err(db)?.get(0),
-        };
-        Ok(Self { place, snapshot, _keeper: keeper })
-    }
-
-    async fn reader(&self) -> Result<Connection, Problem> {
-        let client = self.place.connect().await?;
-        let begin = format!(
-            "begin isolation level repeatable read read only; set transaction snapshot {}",
-            literal(&self.snapshot)
-        );
-        client.batch_execute(&begin).await.map_err(db)?;
-        Ok(client)
-    }
-
-    /// What to read a range of a table from.
-    fn from(&self, table: &MovedTable, range: &[String]) -> String {
-        let conditions = [self.place.conditions(), range.to_vec()].concat();
-        let filter = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!(" where {}", conditions.join(" and "))
-        };
-        format!("{}{filter}", table.source(&self.place.placement.schema))
-    }
-
-    async fn sum(&self, client: &Client, table: &MovedTable, range: &[String]) -> Result<Sum, Problem> {
-        let query =
-            format!("select count(*), coalesce(sum({}), 0) from {}", hash(table), self.from(table, range));
-        let row = texts(client, &query).await?.into_iter().next().unwrap_or_default();
-        let [rows, sum] = row.as_slice() else { return Err(Problem::internal("a checksum has no answer")) };
-        Ok(Sum {
-            rows: rows.parse().map_err(|error: std::num::ParseIntError| Problem::internal(error))?,
-            sum: sum.parse().map_err(|error: std::num::ParseIntError| Problem::internal(error))?,
-        })
-    }
-
-    /// Each row of a range: its key and its checksum.
-    async fn rows(
-        &self,
-        client: &Client,
-        table: &MovedTable,
-        range: &[String],
-    ) -> Result<BTreeMap<String, String>, Problem> {
-        let named = |name: &String| format!("{} || {}::text", literal(&format!("{name}=")), identifier(name));
-        let key = table.key.iter().map(named).collect::<Vec<_>>().join(", ");
-        let query =
-            format!("select concat_ws(', ', {key}), {} from {}", hash(table), self.from(table, range));
-        let rows = texts(client, &query).await?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| <[String; 2]>::try_from(row).ok())
-            .map(|[key, hash]| (key, hash))
-            .collect())
-    }
+/// What the workers of one comparison share.
+struct Work<'a> {
+    source: End<'a>,
+    target: End<'a>,
+    since: [u64; 2],
+    tables: &'a [MovedTable],
+    /// The keys at which each table is cut into ranges.
+    cuts: Vec<Vec<Vec<String>>>,
+    how: CompareOptions,
+    comparison: &'a Comparison,
+    state: Mutex<State>,
 }
 
-/// The checksum of a row: of its values as text, so that what is written
-/// differently is different, in a way of the table's own. It does not depend on
-/// the database's collation.
-fn hash(table: &MovedTable) -> String {
-    format!(
-        "hashtextextended(row({})::text collate \"C\", hashtextextended({} collate \"C\", 0))",
-        table.column_list(),
-        literal(&table.name)
-    )
+#[derive(Default)]
+struct State {
+    /// Tables and ranges of them, by their numbers, that are to be compared.
+    queue: VecDeque<(usize, usize)>,
+    tables: Vec<OfTable>,
+    all: Sum,
+    rows_before: u64,
+    found: Found,
 }
 
-async fn compare(
-    source: &End<'_>,
-    target: &End<'_>,
-    tables: &[MovedTable],
-    progress: &CopyProgress,
-) -> Result<Verified, Problem> {
-    let client = source.reader().await?;
-    let mut ranges = VecDeque::new();
-    let mut left = vec![0_usize; tables.len()];
-    for (number, table) in tables.iter().enumerate() {
-        let cut = if table.key.is_empty() || table.rows <= RANGE {
-            Vec::new()
-        } else {
-            bounds(&client, source.place, table, RANGE).await?
-        };
-        let of_table = key_ranges(&table.key, &cut);
-        left[number] = of_table.len();
-        ranges.extend(of_table.into_iter().map(|range| (number, range)));
-    }
-    drop(client);
-    let state = Mutex::new((ranges, left, Sum::default(), Vec::new()));
-    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-    let worker = || async {
-        let (at_source, at_target) = try_join(source.reader(), target.reader()).await?;
-        loop {
-            let Some((number, range)) = lock().0.pop_front() else { return Ok::<_, Problem>(()) };
-            let table = &tables[number];
-            let (here, there) =
-                try_join(source.sum(&at_source, table, &range), target.sum(&at_target, table, &range))
-                    .await?;
-            let found = if here == there {
+#[derive(Default)]
+struct OfTable {
+    /// Ranges that are to be compared.
+    left: usize,
+    /// So many from the first on are equal, with this sum in all.
+    next: usize,
+    equal: Sum,
+    /// Others that are.
+    ahead: BTreeMap<usize, Sum>,
+}
+
+impl Work<'_> {
+    /// Cuts the tables into ranges, and takes over what is known of the first ones.
+    async fn cut(&mut self) -> Result<(), Problem> {
+        let (at_source, at_target) = try_join(self.source.reader(), self.target.reader()).await?;
+        for (number, table) in self.tables.iter().enumerate() {
+            let cut = if table.key.is_empty() || table.rows < CUT_FROM {
                 Vec::new()
-            } else if table.key.is_empty() {
-                let (table, key) = (table.name.clone(), String::new());
-                vec![Difference { table, key, what: Differs::Different }]
             } else {
-                let rows =
-                    try_join(source.rows(&at_source, table, &range), target.rows(&at_target, table, &range));
-                let (here, there) = rows.await?;
-                differences(table, &here, &there)
+                self.source
+                    .bounds(&at_source, table, &Range::default(), self.how.rows_per_range.max(1))
+                    .await?
             };
-            progress.add_rows(here.rows);
-            let mut state = lock();
-            state.2.add(here);
-            let room = LISTED - state.3.len();
-            state.3.extend(found.into_iter().take(room));
-            state.1[number] -= 1;
-            if state.1[number] == 0 {
-                progress.add_table();
+            let mut of = OfTable::default();
+            if let Some((next, equal)) = self.known(&at_source, &at_target, table, &cut).await? {
+                (of.next, of.equal) = (next, equal);
             }
-            if state.3.len() == LISTED {
-                state.0.clear();
+            self.comparison.note(&table.name, self.equal(&of, &cut));
+            self.comparison.progress().add_rows(of.equal.rows);
+            of.left = cut.len() + 1 - of.next;
+            if of.left == 0 {
+                self.comparison.progress().add_table();
             }
+            let mut state = self.state();
+            state.queue.extend((of.next..=cut.len()).map(|range| (number, range)));
+            state.all.add(of.equal);
+            state.rows_before += of.equal.rows;
+            state.tables.push(of);
+            drop(state);
+            self.cuts.push(cut);
         }
-    };
-    try_join_all((0..PARALLEL).map(|_| worker())).await?;
-    let (_, _, sum, mut differences) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    differences.sort();
-    Ok(Verified { rows: sum.rows, checksum: format!("{:032x}", sum.sum), differences })
-}
+        Ok(())
+    }
 
-/// How the rows of a range differ.
-fn differences(
-    table: &MovedTable,
-    source: &BTreeMap<String, String>,
-    target: &BTreeMap<String, String>,
-) -> Vec<Difference> {
-    let difference = |key: &String, what| Difference { table: table.name.clone(), key: key.clone(), what };
-    let mut found = Vec::new();
-    for (key, hash) in source {
-        match target.get(key) {
-            None => found.push(difference(key, Differs::OnlySource)),
-            Some(other) if other != hash => found.push(difference(key, Differs::Different)),
-            Some(_) => {}
+    /// How many ranges from the first on were found equal before, and are what they
+    /// were then at both ends.
+    async fn known(
+        &self,
+        at_source: &tokio_postgres::Client,
+        at_target: &tokio_postgres::Client,
+        table: &MovedTable,
+        cut: &[Vec<String>],
+    ) -> Result<Option<(usize, Sum)>, Problem> {
+        let Some(before) = self.comparison.of(&table.name) else { return Ok(None) };
+        let (next, range) = match &before.up_to {
+            None => (cut.len() + 1, Range::default()),
+            Some(key) => match cut.iter().position(|bound| digest(bound) == *key) {
+                Some(number) => (number + 1, Range { after: None, up_to: cut.get(number).cloned() }),
+                None => return Ok(None),
+            },
+        };
+        let [source, target] = before.since;
+        let (here, there) = try_join(
+            self.source.is_as_it_was(at_source, table, &range, (before.rows, source)),
+            self.target.is_as_it_was(at_target, table, &range, (before.rows, target)),
+        )
+        .await?;
+        Ok(before.sum().filter(|_| here && there).map(|sum| (next, sum)))
+    }
+
+    /// What is to be recorded of a table.
+    fn equal(&self, of: &OfTable, cut: &[Vec<String>]) -> Option<Equal> {
+        let last = of.next.checked_sub(1)?;
+        Some(Equal::new(of.equal, cut.get(last).map(Vec::as_slice), self.since))
+    }
+
+    /// Compares ranges until there is none left.
+    async fn worker(&self) -> Result<(), Problem> {
+        let (at_source, at_target) = try_join(self.source.reader(), self.target.reader()).await?;
+        let (source, target) = ((&self.source, &*at_source), (&self.target, &*at_target));
+        loop {
+            until_unpaused(self.how.pause.as_ref()).await;
+            let next = self.state().queue.pop_front();
+            let Some((number, range)) = next else { return Ok(()) };
+            let table = &self.tables[number];
+            let part = Range::default().part(&self.cuts[number], range);
+            let (here, there) = sums(source, target, table, &part).await?;
+            let found = match here == there {
+                true => Found::default(),
+                false => differences(source, target, table, (part, here, there)).await?,
+            };
+            self.done((number, range), here, found);
         }
     }
-    let only_target = target.keys().filter(|key| !source.contains_key(*key));
-    found.extend(only_target.map(|key| difference(key, Differs::OnlyTarget)));
-    found
-}
 
-/// The rows of an answer as texts.
-async fn texts(client: &Client, query: &str) -> Result<Vec<Vec<String>>, Problem> {
-    let messages = client.simple_query(query).await.map_err(db)?;
-    Ok(messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
+    fn done(&self, (number, range): (usize, usize), here: Sum, found: Found) {
+        let progress = self.comparison.progress();
+        progress.add_rows(here.rows);
+        let mut state = self.state();
+        state.all.add(here);
+        let of = &mut state.tables[number];
+        of.left -= 1;
+        if of.left == 0 {
+            progress.add_table();
+        }
+        if found.rows == 0 {
+            of.ahead.insert(range, here);
+            // Not the last of several: where rows come at the end of a table, the others are
+            // still what they were.
+            let last = self.cuts[number].len().max(1);
+            while of.next < last
+                && let Some(sum) = of.ahead.remove(&of.next)
+            {
+                of.next += 1;
+                of.equal.add(sum);
             }
-            _ => None,
-        })
-        .collect())
+            self.comparison.note(&self.tables[number].name, self.equal(of, &self.cuts[number]));
+        }
+        state.found.join(found);
+    }
+
+    fn found(self) -> Verified {
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Verified {
+            rows: state.all.rows,
+            rows_before: state.rows_before,
+            checksum: state.all.digits(),
+            rows_differing: state.found.rows,
+            differences: state.found.listed.into_iter().collect(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

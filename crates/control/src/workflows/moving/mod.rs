@@ -3,6 +3,7 @@
 //! cutover is the commit.
 
 pub(in crate::workflows) mod away;
+mod differences;
 mod rows;
 mod switch;
 mod throttle;

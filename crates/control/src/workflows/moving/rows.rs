@@ -7,7 +7,8 @@ use std::time::Duration;
 use insula_domain::{MovePhase, MoveProgress, OperationId};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::moving::{
-    self as cluster, CopyOptions, CopyProgress, Differs, Place, Seat, Stream, StreamSpec, Throttle,
+    self as cluster, CompareOptions, Comparison, CopyOptions, CopyProgress, Place, Seat, Stream,
+    StreamSpec, Throttle,
 };
 use insula_tenant_move::Moving;
 use insula_workflow::StepError;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::away::{UNDO, is_at_hand};
-use super::{Hand, OfMove, PATIENCE, at_length, furnish, hand, tables_at, throttle};
+use super::{Hand, OfMove, PATIENCE, at_length, differences, furnish, hand, tables_at, throttle};
 use crate::Control;
 use crate::moves::ends::place;
 use crate::moves::seats::Seats;
@@ -129,8 +130,8 @@ async fn tell_copy<T>(moving: &Moving, copied: &CopyProgress, work: impl Future<
 }
 
 /// Passes a comparison's progress on to the move's.
-async fn tell_compared<T>(moving: &Moving, compared: &CopyProgress, work: impl Future<Output = T>) -> T {
-    tell_again(moving, |progress| progress.rows_verified = compared.rows(), work).await
+async fn tell_compared<T>(moving: &Moving, compared: &Comparison, work: impl Future<Output = T>) -> T {
+    tell_again(moving, |progress| progress.rows_verified = compared.progress().rows(), work).await
 }
 
 async fn tell_again<T>(
@@ -229,13 +230,15 @@ pub(super) async fn follow(run: OfMove) -> Result<(), StepError> {
 }
 
 /// Both ends at one place of the source's log, in snapshots: the tenant works
-/// on, and the stream goes on as soon as both are taken.
+/// on, and the stream goes on as soon as both are taken. A worker that goes on for
+/// another one has snapshots of its own, and takes over what it finds unchanged in
+/// them.
 pub(super) async fn verify(run: OfMove) -> Result<u64, StepError> {
     let control = run.deps();
     let hand = hand(&run).await?;
     hand.phase(MovePhase::Verify);
     let (source, target) = (hand.source(control).await?, hand.target(control).await?);
-    let (stop, progress) = (CancellationToken::new(), Arc::new(CopyProgress::default()));
+    let (stop, comparison) = (CancellationToken::new(), differences::comparison(control, &hand).await?);
     let work = async {
         let stream = stream(control, &hand).await?;
         let tables = tables_at(&source).await?;
@@ -253,29 +256,25 @@ pub(super) async fn verify(run: OfMove) -> Result<u64, StepError> {
         let of_target = cluster::export_snapshot(&target).await?;
         drop(hold);
         let (one, other) = ((&source, Some(&*of_source.snapshot)), (&target, Some(of_target.snapshot())));
-        let comparing = cluster::verify(one, other, &tables, &progress, &stop);
-        tell_compared(&hand.moving, &progress, comparing).await
+        let (pause, paused) = watch::channel(false);
+        let how = CompareOptions { pause: Some(paused), ..CompareOptions::default() };
+        let comparing = cluster::verify(one, other, &tables, how, &comparison, &stop);
+        tokio::select! {
+            compared = tell_compared(&hand.moving, &comparison, comparing) => compared,
+            never = differences::record(control, &hand, &comparison) => match never {},
+            never = throttle::heed([&source, &target], &tables, &pause) => match never {},
+        }
     };
     let verified = at_length(&run, &hand.moving, &stop, work).await?;
     hand.moving.tell(|told| {
         told.rows_verified = verified.rows;
         told.checksum = Some(verified.checksum.clone());
     });
-    if let Some(first) = verified.differences.first() {
-        let differs = match first.what {
-            Differs::OnlySource => "only at the source",
-            Differs::OnlyTarget => "only at the target",
-            Differs::Different => "with other values",
-        };
-        let detail = format!(
-            "The ends differ in {} rows: {} {} ({}). The move is undone, and the tenant stays where it is.",
-            verified.differences.len(),
-            first.table,
-            first.key,
-            differs
-        );
-        return Err(StepError::fail(Problem::new(Code::MoveDiverged, detail)));
+    if verified.rows_differing > 0 {
+        differences::note(control, &hand, &verified).await.map_err(retried)?;
+        return Err(StepError::fail(differences::problem(&verified)));
     }
+    tracing::debug!(rows = verified.rows, before = verified.rows_before, "both ends are equal");
     Ok(verified.rows)
 }
 

@@ -188,6 +188,9 @@ fn show(format: Format, found: &Move) -> Result<(), Failure> {
         if let Some(left) = manifest.as_object_mut().and_then(|manifest| manifest.remove("left")) {
             fields.push(("left", left.to_string()));
         }
+        if let Some(found) = manifest.as_object_mut().and_then(|manifest| manifest.remove("differences")) {
+            fields.push(("differences", found.to_string()));
+        }
         fields.push(("removed", manifest.to_string()));
     }
     output::one(format, found, &fields)?;

@@ -1,7 +1,8 @@
 //! The statements that apply changes to a table. Pure. Values travel as text:
 //! the server takes their types from the columns.
 
-use super::super::{MovedTable, Place, identifier};
+use super::super::told_key::told;
+use super::super::{MovedColumn, MovedTable, Place, identifier};
 
 /// What is done to a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,8 +34,9 @@ pub(super) struct TargetTable {
 
 #[derive(Debug)]
 struct TargetColumn {
+    /// Its name in SQL.
     name: String,
-    always_identity: bool,
+    moved: MovedColumn,
 }
 
 impl TargetTable {
@@ -49,10 +51,7 @@ impl TargetTable {
             columns: table
                 .columns
                 .iter()
-                .map(|column| TargetColumn {
-                    name: identifier(&column.name),
-                    always_identity: column.always_identity,
-                })
+                .map(|column| TargetColumn { name: identifier(&column.name), moved: column.clone() })
                 .collect(),
             key: table.key.iter().filter_map(number).collect(),
         }
@@ -95,14 +94,11 @@ impl TargetTable {
         (0..self.columns.len()).filter(is_set).collect()
     }
 
-    /// A key as it is shown.
-    pub fn shown_key<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> String {
-        let shown = self.key.iter().zip(values).map(|(number, value)| {
-            let value = value.map_or_else(|| "null".into(), String::from_utf8_lossy);
-            let value: String = value.chars().take(100).collect();
-            format!("{} = {value}", self.columns[*number].name)
-        });
-        shown.collect::<Vec<_>>().join(", ")
+    /// A key as it may be told.
+    pub fn told_key<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> String {
+        let told =
+            self.key.iter().zip(values).map(|(number, value)| told(&self.columns[*number].moved, value));
+        told.collect::<Vec<_>>().join(", ")
     }
 
     fn insert(&self) -> String {
@@ -125,7 +121,7 @@ impl TargetTable {
             // The row must be there all the same.
             return format!("select from {} where {} for update", self.rows, self.is_row(1));
         }
-        if set.iter().any(|number| self.columns[*number].always_identity) {
+        if set.iter().any(|number| self.columns[*number].moved.always_identity) {
             return self.replace(&set);
         }
         let listed: Vec<String> = set
@@ -179,8 +175,14 @@ mod tests {
     use super::*;
 
     fn table(tenant: Option<&str>) -> TargetTable {
-        let column =
-            |name: &str| TargetColumn { name: identifier(name), always_identity: name.starts_with("id") };
+        let column = |name: &str| TargetColumn {
+            name: identifier(name),
+            moved: MovedColumn {
+                name: name.to_owned(),
+                type_name: if name == "no" { "integer" } else { "text" }.to_owned(),
+                always_identity: name.starts_with("id"),
+            },
+        };
         TargetTable {
             name: "line".to_owned(),
             rows: "only app.\"line\"".to_owned(),
@@ -233,7 +235,6 @@ mod tests {
             TargetTable::truncate([&own, &own].into_iter()),
             r#"truncate only app."line", only app."line" cascade"#
         );
-        let shown = own.shown_key([Some(&b"7"[..]), None].into_iter());
-        assert_eq!(shown, r#""no" = 7, "id" = null"#);
+        assert_eq!(own.told_key([Some(&b"7"[..]), None].into_iter()), "no=7, id=null");
     }
 }

@@ -296,7 +296,7 @@ impl Target {
                 Err(match self.expected.front() {
                     Some(Expected::Row { table, change, key, .. }) => {
                         let name = &self.tables[*table].name;
-                        StreamFault::of_target(&error, change, name, &self.shown(*table, key))
+                        StreamFault::of_target(&error, change, name, &self.told(*table, key))
                     }
                     _ => StreamFault::of_target(&error, "", &error.table, ""),
                 })
@@ -316,7 +316,7 @@ impl Target {
                 Err(StreamFault::Diverged {
                     table: self.tables[table].name.clone(),
                     change: change.to_owned(),
-                    key: self.shown(table, &key),
+                    key: self.told(table, &key),
                     found: String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned(),
                 })
             }
@@ -324,12 +324,12 @@ impl Target {
         }
     }
 
-    fn shown(&self, table: usize, key: &[Cell]) -> String {
+    fn told(&self, table: usize, key: &[Cell]) -> String {
         let values = key.iter().map(|cell| match cell {
             Cell::Text(text) => Some(&text[..]),
             Cell::Null | Cell::Unchanged => None,
         });
-        self.tables[table].shown_key(values)
+        self.tables[table].told_key(values)
     }
 
     fn key_of(&self, table: usize, row: &[Cell]) -> Vec<Cell> {
