@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changed;
 mod configuration;
 mod gone;
 mod load;

@@ -49,7 +49,7 @@ pub use slots::{
 };
 pub use small::{Shown, export_snapshot, forget_settings, is_there, standby_lag, write_marker};
 pub use stream_name::{NotAStream, StreamName, Way};
-pub use tables::{MovedColumn, MovedTable, ReplicaIdentity, tables};
+pub use tables::{MovedColumn, MovedTable, ReplicaIdentity, are_alike, tables};
 pub use verify::{CompareOptions, Compared, Comparison, Difference, Differs, Verified, verify};
 
 /// A place in a server's write-ahead log.

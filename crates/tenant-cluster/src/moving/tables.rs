@@ -1,9 +1,11 @@
 //! The tables of an app schema as a move sees them: what of them is stored,
 //! what tells their rows apart, and how much there is of one tenant.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::try_join_all;
 use insula_domain::SchemaName;
-use insula_problem::Problem;
+use insula_problem::{Code, Problem};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{Place, identifier, identifiers};
@@ -126,6 +128,28 @@ pub async fn tables(client: &Client, place: &Place) -> Result<Vec<MovedTable>, P
     try_join_all(found.map(|(table, in_all)| estimated(client, place, table, in_all))).await
 }
 
+/// Finds where the tables of both ends of a move are not the same: then somebody
+/// has changed those of one, beside all versions of the app schema.
+///
+/// # Errors
+/// `schema_changed`, with the table.
+pub fn are_alike(source: &[MovedTable], target: &[MovedTable]) -> Result<(), Problem> {
+    let columns = |tables: &[MovedTable]| -> BTreeMap<String, BTreeMap<String, String>> {
+        let of = |table: &MovedTable| {
+            table.columns.iter().map(|column| (column.name.clone(), column.type_name.clone())).collect()
+        };
+        tables.iter().map(|table| (table.name.clone(), of(table))).collect()
+    };
+    let (here, there) = (columns(source), columns(target));
+    let Some(table) = here.keys().chain(there.keys()).find(|name| here.get(*name) != there.get(*name)) else {
+        return Ok(());
+    };
+    let detail = format!(
+        "The table {table} is not the same at both ends of the move any more: its columns were changed."
+    );
+    Err(Problem::new(Code::SchemaChanged, detail))
+}
+
 /// The table with the tenant's share of it.
 async fn estimated(
     client: &Client,
@@ -244,6 +268,38 @@ mod tests {
         let line = "Seq Scan on \"a rows=7 b\"  (cost=0.00..18334.00 rows=1000000 width=0)";
         assert_eq!(rows_of(line), Some(1_000_000));
         assert_eq!(rows_of("nothing"), None);
+    }
+
+    #[test]
+    fn tables_are_alike_whatever_the_order_of_their_columns() {
+        let table = |name: &str, columns: &[(&str, &str)]| MovedTable {
+            name: name.to_owned(),
+            columns: columns
+                .iter()
+                .map(|(name, type_name)| MovedColumn {
+                    name: (*name).to_owned(),
+                    type_name: (*type_name).to_owned(),
+                    always_identity: false,
+                })
+                .collect(),
+            key: Vec::new(),
+            identity: ReplicaIdentity::Key,
+            binary: true,
+            logged: true,
+            rows: 0,
+            bytes: 0,
+        };
+        let one = [table("a", &[("id", "integer"), ("b", "text")]), table("c", &[])];
+        assert!(are_alike(&one, &[table("a", &[("b", "text"), ("id", "integer")]), table("c", &[])]).is_ok());
+        for other in [
+            vec![table("a", &[("id", "integer")]), table("c", &[])],
+            vec![table("a", &[("id", "bigint"), ("b", "text")]), table("c", &[])],
+            vec![table("a", &[("id", "integer"), ("b", "text")])],
+        ] {
+            for (here, there) in [(&one[..], &other[..]), (&other[..], &one[..])] {
+                assert_eq!(are_alike(here, there).unwrap_err().code(), Code::SchemaChanged);
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use insula_domain::{MovePhase, MoveProgress, OperationId};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::moving::{
-    self as cluster, CompareOptions, Comparison, CopyOptions, CopyProgress, Place, Seat, Stream,
+    self as cluster, CompareOptions, Comparison, CopyOptions, CopyProgress, MovedTable, Place, Seat, Stream,
     StreamSpec, Throttle,
 };
 use insula_tenant_move::Moving;
@@ -80,7 +80,7 @@ pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
     let (stop, progress) = (CancellationToken::new(), Arc::new(CopyProgress::default()));
     let (pause, paused) = watch::channel(false);
     let work = async {
-        let tables = tables_at(&source).await?;
+        let tables = tables_alike(&source, &target).await?;
         cluster::publish(seats.source(), hand.forward(), &tables).await?;
         // The origin first: whoever makes it ends all that goes by the stream's name.
         cluster::create_origin(seats.target(), hand.forward()).await?;
@@ -117,6 +117,13 @@ pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
     let copied = at_length(&run, &hand.moving, &stop, work).await?;
     measure::copied(copied.rows);
     Ok(copied.rows)
+}
+
+/// The tables of the source, which are those of the target.
+async fn tables_alike(source: &Place, target: &Place) -> Result<Vec<MovedTable>, Problem> {
+    let (here, there) = tokio::try_join!(tables_at(source), tables_at(target))?;
+    cluster::are_alike(&here, &there)?;
+    Ok(here)
 }
 
 /// Passes a copy's progress on to the move's.
@@ -241,7 +248,7 @@ pub(super) async fn verify(run: OfMove) -> Result<u64, StepError> {
     let (stop, comparison) = (CancellationToken::new(), differences::comparison(control, &hand).await?);
     let work = async {
         let stream = stream(control, &hand).await?;
-        let tables = tables_at(&source).await?;
+        let tables = tables_alike(&source, &target).await?;
         let others = Others::of(&hand);
         let (hold, of_source) = loop {
             // Changes are applied again between two tries.
