@@ -82,7 +82,8 @@ pub struct Move {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way_back: Option<WayBack>,
     /// What was removed at its end: rows by table, schema, database, server. Under `left`, what could not be,
-    /// because its server was away; it is removed when the server is back.
+    /// because its server was away; it is removed when the server is back. Under `differences`, how many rows
+    /// differed in the comparison, and the first 100 of them by key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<serde_json::Value>,
     /// When it was asked for.

@@ -1,5 +1,6 @@
-//! Tables that change in the middle of a move: by hand, beside all versions, and
-//! by a version that is applied. Either ends the move, and the tenant stays where it is.
+//! What changes in the middle of a move beside it: tables, by hand and by a version
+//! that is applied, and rows of the target. Each ends the move, and the tenant stays
+//! where it is.
 
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,39 @@ async fn tables_that_are_changed_by_hand_end_a_move() {
     let found = moved(&world, "acme", &["--tier", "business"]);
     ordered(&world, "complete", &found, "completed");
     is_settled(&world, "acme", "database", "us-east-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_differ_are_counted_and_listed_by_key() {
+    let world = world().await;
+    banker(&world, "acme", "standard").await;
+    let slow = ["--tier", "business", "--copy-rate", "10kB", "--no-wait"];
+    let id = moving(&world, "acme", &slow).json()["id"].as_str().unwrap().to_owned();
+    until(&world, &id, |found| found["rows"].as_u64().unwrap() > 0);
+    // The comparison waits for it, with the stream standing still.
+    let blocker = in_the_way(&world.us).await;
+    until(&world, &id, |found| found["phase"] == "verify");
+    let to = world.run(&["move", "show", &id, "-o", "json"]).json()["to"].clone();
+    let target = world.us.connect(to["database"].as_str().unwrap()).await;
+    let planted = format!(
+        "set search_path = {}; set session_replication_role = replica;
+         update accounts set balance = balance + 1 where id = 3; delete from accounts where id = 7;
+         insert into accounts values (1000, 1, 'planted')",
+        to["schema"].as_str().unwrap()
+    );
+    target.batch_execute(&planted).await.unwrap();
+    drop(target);
+    blocker.batch_execute("rollback").await.unwrap();
+    fails_with(&world, &id, "move_diverged");
+    let found = world.run(&["move", "show", &id, "-o", "json"]).json();
+    let row = |key: &str, what: &str| serde_json::json!({"table": "accounts", "key": key, "what": what});
+    let first =
+        [row("id=1000", "only_at_target"), row("id=3", "other_values"), row("id=7", "missing_at_target")];
+    let differences = serde_json::json!({"rows": 3, "first": first});
+    assert_eq!(found["manifest"]["differences"], differences, "{found}");
+    let told = found["error"]["detail"].as_str().unwrap();
+    assert!(told.contains("3 rows") && told.contains("accounts id=3 (with other values)"), "{told}");
+    is_settled(&world, "acme", "schema", "us-east-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
