@@ -30,7 +30,7 @@ pub use insula_problem::{FieldProblem, ProblemBody};
 pub use logins::{
     ApiKey, CreateApiKey, CreateLogin, CreatedApiKey, CreatedLogin, Login, LoginUrl, MintToken, MintedToken,
 };
-pub use moves::{Move, MoveObstacle, MovePlan, PlannedStep, StartMove};
+pub use moves::{Move, MoveDisk, MoveObstacle, MovePlan, PlannedStep, StartMove};
 pub use offers::{PutPlan, PutTier, TierAfterPut};
 pub use operations::{Operation, OperationError, OperationStatus, Step, StepStatus};
 pub use page::Page;

@@ -1,7 +1,8 @@
 //! Moves of living tenants.
 
 use insula_domain::{
-    LongTransactions, MoveEnd, MovePhase, MoveProgress, MoveStatus, OperationId, Slug, TenantId, WayBack,
+    ClusterName, LongTransactions, MoveEnd, MovePhase, MoveProgress, MoveStatus, OperationId,
+    Slug, TenantId, WayBack,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -105,20 +106,40 @@ pub struct Move {
 pub struct MovePlan {
     /// Where the tenant is.
     pub from: MoveEnd,
-    /// Where it would go.
+    /// Where it would go. Without a cluster where none has room, and before a server of its own is there.
     pub to: MoveEnd,
+    /// Whether it could be begun: nothing that is known stops it.
+    pub possible: bool,
     /// The steps, each with its reason.
     pub steps: Vec<PlannedStep>,
     /// Tables of the app schema.
     pub tables: u32,
     /// About how many rows.
     pub rows: u64,
-    /// About how many bytes.
+    /// About how many bytes, with indexes.
     pub bytes: u64,
-    /// About how many seconds until the cutover.
+    /// About how many seconds until the cutover: all of the bytes are copied, and compared, at `bytes_per_second`.
     pub estimate_seconds: u64,
-    /// What would stop it or slow it down.
+    /// The pace that the estimate is made with: what a small machine does, or the limit of the copy.
+    pub bytes_per_second: u64,
+    /// The room on the disk of the cluster that it would go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<MoveDisk>,
+    /// Everything that would stop it or slow it down, what stops it first.
     pub obstacles: Vec<MoveObstacle>,
+}
+
+/// The room on the disk of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MoveDisk {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// About how many bytes the tenant takes there.
+    pub needed_bytes: u64,
+    /// How many are free, where that can be known.
+    pub free_bytes: Option<u64>,
+    /// The same in a sentence; where it is not known, why, and what to do.
+    pub detail: String,
 }
 
 /// A step of a move that is planned.
@@ -137,7 +158,8 @@ pub struct PlannedStep {
 pub struct MoveObstacle {
     /// Whether the move is refused because of it.
     pub stops: bool,
-    /// What kind of thing it is, for example `no_identity`.
+    /// What kind of thing it is, for example `no_identity`: a word that stays the same. What refuses a move
+    /// by a code of its own has that code.
     pub kind: String,
     /// Its name.
     pub object: String,

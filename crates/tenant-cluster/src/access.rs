@@ -181,6 +181,11 @@ impl ClusterAccess {
         self.open(&self.connector.with_database(database.as_str()).named(name)).await
     }
 
+    /// The hosts, or folders of sockets, by which it is reached.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.connector.dial().hosts.into_iter().map(|(host, _)| host).collect()
+    }
+
     /// What a connection to a database needs that the driver does not make.
     pub(crate) fn dial(&self, database: &DatabaseName) -> Dial {
         self.connector.with_database(database.as_str()).dial()

@@ -6,6 +6,7 @@
 mod access;
 mod admission;
 pub mod blueprint;
+mod disk;
 mod fence;
 mod inspect;
 pub mod moving;
@@ -24,6 +25,7 @@ use insula_sql_store::{Store, sql_problem};
 
 pub use access::{ClusterAccess, Connection, Maintenance, Through};
 pub use admission::{Rule, admits_tenants_from_anywhere, read_rules};
+pub use disk::{DiskRoom, disk_room};
 pub use fence::{end_idle_holders, fence, unfence};
 pub use inspect::{Inspection, inspect};
 pub use own::{Inventory, OwnSpace, audit_own, dependents, explain, own_objects, settle_own};

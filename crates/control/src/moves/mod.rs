@@ -1,5 +1,6 @@
 //! Moves of tenants, as operators ask for them, see them and steer them.
 
+mod disk;
 pub mod ends;
 pub mod keeper;
 pub mod left;

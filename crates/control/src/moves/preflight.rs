@@ -1,21 +1,26 @@
 //! What would stop a move or slow it down.
 
-use insula_api::MoveObstacle;
+use insula_api::{MoveDisk, MoveObstacle};
 use insula_catalog::TenantRecord;
 use insula_domain::{ClusterName, Isolation, MoveEnd, in_the_way};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::moving::{self, Place, ReplicationRoom};
-use insula_tenant_cluster::{ClusterAccess, own_objects as objects_of};
+use insula_tenant_cluster::{ClusterAccess, disk_room, own_objects as objects_of};
 
+use super::disk;
 use crate::{Control, own_objects};
 
 /// What was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Look {
     /// What there is to move, and what of the server is in the way.
     pub inventory: moving::Inventory,
     /// All that is in the way.
     pub obstacles: Vec<MoveObstacle>,
+    /// The room on the disk that it goes to.
+    pub disk: Option<MoveDisk>,
+    /// The clusters that could not be looked at, each with why.
+    pub away: Vec<(ClusterName, Problem)>,
 }
 
 impl std::ops::Deref for Look {
@@ -42,37 +47,74 @@ impl<'a> From<&'a MoveEnd> for To<'a> {
     }
 }
 
-/// Looks at the tenant where it is, and at the room on both servers.
+/// Looks at the tenant where it is, and at the room on both servers; where one of
+/// them is away, at the other.
 ///
 /// # Errors
-/// Where a cluster is away.
+/// Where the catalog is away.
 pub async fn look(control: &Control, tenant: &TenantRecord, to: To<'_>) -> Result<Look, Problem> {
     let placement =
         tenant.placement.clone().ok_or_else(|| Problem::internal("a tenant without a placement"))?;
-    let access = control.clusters.access(&placement.cluster).await?;
-    let place = Place { access, placement, tenant: tenant.id };
-    let inventory = moving::survey(&place, to.isolation).await?;
-    let mut obstacles: Vec<_> = inventory
-        .obstacles
-        .iter()
-        .map(|found| MoveObstacle {
-            stops: found.blocks,
-            kind: found.kind.clone(),
-            object: found.object.clone(),
-            detail: found.detail.clone(),
-        })
-        .collect();
-    let here = &place.placement.cluster;
-    match to.cluster {
-        Some(there) if there == here => obstacles.extend(room(&place.access, OF_BOTH).await?),
-        Some(there) => {
-            obstacles.extend(room(&place.access, OF_SOURCE).await?);
-            obstacles.extend(room(&control.clusters.access(there).await?, OF_TARGET).await?);
-        }
-        None => obstacles.extend(room(&place.access, OF_SOURCE).await?),
+    let here = placement.cluster.clone();
+    let place = Place { access: control.clusters.access(&here).await?, placement, tenant: tenant.id };
+    let mut look = Look::default();
+    let looked = at_source(control, tenant, &place, to, &mut look).await;
+    look.unless_away(&here, looked)?;
+    if let Some(there) = to.cluster {
+        let access = control.clusters.access(there).await?;
+        let looked = at_target(&access, *there == here, &mut look).await;
+        look.unless_away(there, looked)?;
     }
-    obstacles.extend(own(control, tenant, to.isolation).await?);
-    Ok(Look { inventory, obstacles })
+    Ok(look)
+}
+
+impl Look {
+    /// Notes that a server is away; any other problem is one.
+    fn unless_away(&mut self, cluster: &ClusterName, looked: Result<(), Problem>) -> Result<(), Problem> {
+        let Err(problem) = looked else { return Ok(()) };
+        if !matches!(problem.code(), Code::PlacementUnavailable | Code::Unavailable) {
+            return Err(problem);
+        }
+        if self.away.iter().all(|(known, _)| known != cluster) {
+            self.away.push((cluster.clone(), problem));
+        }
+        Ok(())
+    }
+}
+
+async fn at_source(
+    control: &Control,
+    tenant: &TenantRecord,
+    place: &Place,
+    to: To<'_>,
+    look: &mut Look,
+) -> Result<(), Problem> {
+    look.inventory = moving::survey(place, to.isolation).await?;
+    look.obstacles.extend(look.inventory.obstacles.iter().map(|found| MoveObstacle {
+        stops: found.blocks,
+        kind: found.kind.clone(),
+        object: found.object.clone(),
+        detail: found.detail.clone(),
+    }));
+    let needs = if to.cluster == Some(place.access.name()) { OF_BOTH } else { OF_SOURCE };
+    let room = moving::replication_room(&place.access).await?;
+    let here = place.access.name();
+    look.obstacles.extend(lacking(here, &room, needs));
+    look.obstacles.extend(forgotten(here, &room, look.inventory.bytes));
+    look.obstacles.extend(own(control, tenant, to.isolation).await?);
+    Ok(())
+}
+
+async fn at_target(access: &ClusterAccess, is_source: bool, look: &mut Look) -> Result<(), Problem> {
+    if !is_source {
+        let room = moving::replication_room(access).await?;
+        look.obstacles.extend(lacking(access.name(), &room, OF_TARGET));
+    }
+    let needed = u64::try_from(look.inventory.bytes).unwrap_or(0);
+    let (disk, short) = disk::judge(access.name(), disk_room(access).await?, needed);
+    look.obstacles.extend(short);
+    look.disk = Some(disk);
+    Ok(())
 }
 
 /// Looks, and refuses where something stops the move.
@@ -80,7 +122,10 @@ pub async fn look(control: &Control, tenant: &TenantRecord, to: To<'_>) -> Resul
 /// # Errors
 /// `move_blocked` with all that stops it; or where a cluster is away.
 pub async fn check(control: &Control, tenant: &TenantRecord, to: To<'_>) -> Result<Look, Problem> {
-    let look = look(control, tenant, to).await?;
+    let mut look = look(control, tenant, to).await?;
+    if let Some((_, problem)) = look.away.pop() {
+        return Err(problem);
+    }
     let stops: Vec<_> = look.obstacles.iter().filter(|obstacle| obstacle.stops).collect();
     let Some(first) = stops.first() else { return Ok(look) };
     let more = match stops.len() - 1 {
@@ -110,14 +155,28 @@ const OF_TARGET: Needs = Needs { slots: 1, origins: 1, senders: 1 };
 /// Where both are one: it is compared before the way back is made.
 const OF_BOTH: Needs = Needs { slots: 2, origins: 2, senders: 2 };
 
-async fn room(access: &ClusterAccess, needs: Needs) -> Result<Option<MoveObstacle>, Problem> {
-    let room = moving::replication_room(access).await?;
-    Ok(lack(&room, needs).map(|rule| MoveObstacle {
+fn lacking(cluster: &ClusterName, room: &ReplicationRoom, needs: Needs) -> Option<MoveObstacle> {
+    lack(room, needs).map(|rule| MoveObstacle {
         stops: true,
         kind: "no_replication_room".to_owned(),
-        object: access.name().to_string(),
-        detail: format!("On the cluster {}, {rule}: other moves may be under way.", access.name()),
-    }))
+        object: cluster.to_string(),
+        detail: format!("On the cluster {cluster}, {rule}: other moves may be under way."),
+    })
+}
+
+/// A server that keeps less of its log than there is to copy may give the slot up
+/// while it is copied.
+fn forgotten(cluster: &ClusterName, room: &ReplicationRoom, bytes: i64) -> Option<MoveObstacle> {
+    let kept = room.slot_log_bytes_max.filter(|kept| *kept < bytes)?;
+    Some(MoveObstacle {
+        stops: false,
+        kind: "log_not_kept".to_owned(),
+        object: cluster.to_string(),
+        detail: format!(
+            "The cluster {cluster} keeps {kept} bytes of its log for a stream (max_slot_wal_keep_size), and there are \
+             {bytes} bytes to copy. Where more than that is written meanwhile, by whatever tenant, the move is undone."
+        ),
+    })
 }
 
 /// Which setting of a server leaves no room.
@@ -173,6 +232,7 @@ mod tests {
             free_slots: slots,
             free_origins: origins,
             free_senders: senders,
+            slot_log_bytes_max: None,
         }
     }
 
@@ -193,5 +253,15 @@ mod tests {
                 assert!(lack(without, needs).is_some_and(|rule| rule.starts_with(named)), "{without:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_log_that_is_not_kept_for_as_much_as_there_is_to_copy_is_a_warning() {
+        let cluster = "us-a".parse().unwrap();
+        let keeps = |bytes| ReplicationRoom { slot_log_bytes_max: bytes, ..room(9, 9, 9) };
+        assert!(forgotten(&cluster, &keeps(None), i64::MAX).is_none(), "no limit");
+        assert!(forgotten(&cluster, &keeps(Some(1_000)), 1_000).is_none());
+        let warning = forgotten(&cluster, &keeps(Some(999)), 1_000).unwrap();
+        assert!(!warning.stops && warning.detail.contains("999 bytes"), "{warning:?}");
     }
 }

@@ -3,7 +3,7 @@
 
 use insula_api::MoveObstacle;
 use insula_catalog::{CatalogClient, MoveRecord, TenantRecord};
-use insula_domain::{Isolation, MoveEnd, OperationId, RolloutStatus, SchemaVersion};
+use insula_domain::{Isolation, MoveEnd, MoveStatus, OperationId, RolloutStatus, SchemaVersion};
 use insula_problem::{Code, Problem};
 
 use crate::Control;
@@ -11,16 +11,19 @@ use crate::Control;
 /// Another move of the tenant has not ended.
 #[must_use]
 pub fn open_move(tenant: &TenantRecord, open: Option<&MoveRecord>) -> Option<Problem> {
-    open.map(|open| {
-        Problem::new(
-            Code::MoveOpen,
-            format!(
-                "The move {} of the tenant {} is {}. It has to be completed, rolled back or cancelled first: \
-                 insula move show {}.",
-                open.id, tenant.slug, open.status, open.id
-            ),
-        )
-    })
+    let open = open?;
+    let id = open.id;
+    let so = match open.status {
+        MoveStatus::Running => {
+            format!("is under way. It has to end, or to be cancelled first: insula move cancel {id}.")
+        }
+        MoveStatus::Moved => format!(
+            "is done and can still be rolled back. One of both has to be chosen first: insula move complete {id}, or \
+             insula move rollback {id}."
+        ),
+        _ => format!("is {}. It has to end first: insula move show {id} --watch.", open.status),
+    };
+    Some(Problem::new(Code::MoveOpen, format!("The move {id} of the tenant {} {so}", tenant.slug)))
 }
 
 /// Versions of the app schema and moves would change the same tables.
@@ -102,13 +105,18 @@ pub async fn all(
         ("provisioner", provisioner(control, target.isolation)),
         ("cluster", left(tenant, target, left_there)),
     ];
-    let obstacle = |(object, problem): (&str, Option<Problem>)| {
-        problem.map(|problem| MoveObstacle {
-            stops: true,
-            kind: problem.code().as_str().to_owned(),
-            object: object.to_owned(),
-            detail: problem.detail().to_owned(),
-        })
-    };
-    Ok(found.into_iter().filter_map(obstacle).collect())
+    let named =
+        |(object, problem): (&str, Option<Problem>)| problem.map(|problem| obstacle(object, &problem));
+    Ok(found.into_iter().filter_map(named).collect())
+}
+
+/// A refusal as something that stops the move, under its code.
+#[must_use]
+pub fn obstacle(object: &str, problem: &Problem) -> MoveObstacle {
+    MoveObstacle {
+        stops: true,
+        kind: problem.code().as_str().to_owned(),
+        object: object.to_owned(),
+        detail: problem.detail().to_owned(),
+    }
 }

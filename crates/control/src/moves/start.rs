@@ -24,6 +24,17 @@ pub(super) struct Wanted {
     isolation: Isolation,
     region: RegionName,
     cluster: Option<ClusterName>,
+    /// Why the tenant may not be there.
+    outside: Option<Problem>,
+}
+
+/// A plan's ends, and what of the target is refused.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub tenant: TenantRecord,
+    pub from: MoveEnd,
+    pub to: MoveEnd,
+    pub refusals: Vec<(&'static str, Problem)>,
 }
 
 /// Accepts a move.
@@ -39,7 +50,8 @@ pub async fn start(
     let terms = terms(request)?;
     let mut client = control.catalog.client().await?;
     let seen = find(&client, slug_or_id).await?;
-    let wanted = look_up(&client, &seen, request).await?;
+    let mut wanted = look_up(&client, &seen, request).await?;
+    refused(wanted.outside.take())?;
     refused(refusals::rollout(&client).await?)?;
     // What is known already is said before anything is begun; the first step
     // looks again.
@@ -60,7 +72,8 @@ pub async fn start(
     refused(refusals::open_move(&tenant, open.as_ref()))?;
     let newest = change.hold_newest_schema_version().await?;
     refused(refusals::version(&tenant, newest))?;
-    let target = reserve(&change, &tenant, &source, &wanted).await?;
+    refused(same_place(&tenant, &source, &wanted))?;
+    let target = end_of(&tenant, &source, &wanted, room(&change, &wanted, &source).await?);
     refused(refusals::provisioner(control, wanted.isolation))?;
     if let Some(cluster) = &target.cluster {
         refused(refusals::left(&tenant, &target, change.left_on(tenant.id, cluster).await?))?;
@@ -104,7 +117,8 @@ fn refused(refusal: Option<Problem>) -> Result<(), Problem> {
     refusal.map_or(Ok(()), Err)
 }
 
-/// Where the tenant would go; nothing is reserved.
+/// Where the tenant would go; nothing is reserved. What only keeps it from going
+/// there is no error.
 ///
 /// # Errors
 /// As [`start`], as far as it is wrong with the request.
@@ -113,16 +127,26 @@ pub(super) async fn ends(
     author: Author,
     slug_or_id: &str,
     request: &StartMove,
-) -> Result<(TenantRecord, MoveEnd, MoveEnd), Problem> {
+) -> Result<Ends, Problem> {
     terms(request)?;
     let mut client = control.catalog.client().await?;
-    let seen = find(&client, slug_or_id).await?;
-    let wanted = look_up(&client, &seen, request).await?;
+    let tenant = find(&client, slug_or_id).await?;
+    let mut wanted = look_up(&client, &tenant, request).await?;
+    let mut refusals: Vec<_> = wanted.outside.take().map(|problem| ("region", problem)).into_iter().collect();
+    let (from, _) = source_of(&tenant)?;
+    refused(same_place(&tenant, &from, &wanted))?;
     // The locks of the reservation end with the change, which is dropped.
     let change = client.change(author).await?;
-    let (source, _) = source_of(&seen)?;
-    let target = reserve(&change, &seen, &source, &wanted).await?;
-    Ok((seen, source, target))
+    let cluster = match room(&change, &wanted, &from).await {
+        Ok(cluster) => cluster,
+        Err(problem) if problem.code() == Code::NoCapacity => {
+            refusals.push(("cluster", problem));
+            wanted.cluster.clone()
+        }
+        Err(problem) => return Err(problem),
+    };
+    let to = end_of(&tenant, &from, &wanted, cluster);
+    Ok(Ends { tenant, from, to, refusals })
 }
 
 fn terms(request: &StartMove) -> Result<MoveTerms, Problem> {
@@ -204,14 +228,15 @@ async fn look_up(
         let detail = format!("The cluster {name} is in {of_cluster}, and not in {}.", region.name);
         return Err(Problem::new(Code::InvalidRequest, detail).at("/cluster", "another region"));
     }
-    may_reside(&tenant.residency, &region.name, &region.groups).map_err(|error| {
+    let outside = may_reside(&tenant.residency, &region.name, &region.groups).err().map(|error| {
         Problem::new(Code::ResidencyViolation, sentence(&error.to_string())).at("/region", "outside")
-    })?;
+    });
     Ok(Wanted {
         tier: tier.map_or(source.tier, |tier| tier.name),
         isolation,
         region: region.name.clone(),
         cluster: cluster.map(|(name, _)| name),
+        outside,
     })
 }
 
@@ -237,32 +262,23 @@ async fn find_cluster(
     Ok((name, cluster.region))
 }
 
-/// The target, with room for it kept until the end of the transaction.
-async fn reserve(
-    change: &Change<'_>,
-    tenant: &TenantRecord,
-    source: &MoveEnd,
-    wanted: &Wanted,
-) -> Result<MoveEnd, Problem> {
-    let same = Problem::new(
-        Code::MoveToSamePlace,
-        format!(
+/// The tenant would go to where it is.
+fn same_place(tenant: &TenantRecord, source: &MoveEnd, wanted: &Wanted) -> Option<Problem> {
+    let here = wanted.isolation == source.isolation && wanted.region == source.region;
+    let there = wanted.cluster.as_ref().is_some_and(|wanted| Some(wanted) != source.cluster.as_ref());
+    (here && !there).then(|| {
+        let detail = format!(
             "The tenant {} is in {} with the isolation model {} already. Another tier of the same model is set with \
              insula tenant set.",
             tenant.slug, source.region, source.isolation
-        ),
-    );
-    let here = wanted.isolation == source.isolation && wanted.region == source.region;
-    let there = wanted.cluster.as_ref().is_some_and(|wanted| Some(wanted) != source.cluster.as_ref());
-    if here && !there {
-        return Err(same);
-    }
-    let cluster = match wanted.isolation {
-        Isolation::Cluster => None,
-        isolation => Some(room(change, wanted, isolation, source).await?),
-    };
+        );
+        Problem::new(Code::MoveToSamePlace, detail)
+    })
+}
+
+fn end_of(tenant: &TenantRecord, source: &MoveEnd, wanted: &Wanted, cluster: Option<ClusterName>) -> MoveEnd {
     let (database, schema) = Placement::names(tenant.id, wanted.isolation);
-    Ok(MoveEnd {
+    MoveEnd {
         tier: wanted.tier.clone(),
         region: wanted.region.clone(),
         cluster,
@@ -270,15 +286,20 @@ async fn reserve(
         database,
         schema,
         epoch: source.epoch.next(),
-    })
+    }
 }
 
+/// The cluster, with room for the tenant kept until the end of the transaction;
+/// none where a server is made for it.
 async fn room(
     change: &Change<'_>,
     wanted: &Wanted,
-    isolation: Isolation,
     source: &MoveEnd,
-) -> Result<ClusterName, Problem> {
+) -> Result<Option<ClusterName>, Problem> {
+    let isolation = wanted.isolation;
+    if isolation == Isolation::Cluster {
+        return Ok(None);
+    }
     let mut clusters = change.lock_cluster_room(&wanted.region, isolation).await?;
     match &wanted.cluster {
         Some(name) => clusters.retain(|cluster| cluster.name == *name),
@@ -290,5 +311,5 @@ async fn room(
     }
     let chosen = choose_cluster(&wanted.region, isolation, &clusters)
         .map_err(|error| Problem::new(Code::NoCapacity, sentence(&error.to_string())))?;
-    Ok(chosen.name.clone())
+    Ok(Some(chosen.name.clone()))
 }

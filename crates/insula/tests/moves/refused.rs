@@ -80,6 +80,44 @@ async fn a_plan_names_all_that_is_in_the_way_and_changes_nothing() {
     is_settled(&world, "acme", "database", "us-east-1").await;
 }
 
+/// A full cluster, another region group and a table without a key are in one plan,
+/// with what is only slow, and the room on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_goes_on_where_the_target_is_full_or_outside_and_says_what_the_disk_has() {
+    let mut world = world().await;
+    banker(&world, "acme", "free").await;
+    let plan = moving(&world, "acme", &["--tier", "standard", "--dry-run"]).json();
+    assert_eq!(plan["possible"], true, "{plan}");
+    let disk = &plan["disk"];
+    assert_eq!(disk["cluster"], "us-east-1-a");
+    assert!(disk["needed_bytes"].as_u64() > Some(0) && disk["detail"].is_string(), "{disk}");
+    if let Some(free) = disk["free_bytes"].as_u64() {
+        assert!(free > 0, "{disk}");
+    } else {
+        assert!(disk["detail"].as_str().unwrap().contains("not known"), "{disk}");
+    }
+    assert!(plan["bytes_per_second"].as_u64() > Some(0));
+
+    apply(&world, "0002_notes.sql", "create table notes (at timestamptz not null, note text);");
+    room_for_schemas(&world, 0).await;
+    let standard = ["--tier", "standard"];
+    assert_eq!(planned_obstacles(&world, "acme", &standard), ["no_capacity", "no_identity"]);
+    let outside = ["--tier", "standard", "--region", "eu-west-1"];
+    let expected = ["residency_violation", "no_capacity", "no_identity"];
+    assert_eq!(planned_obstacles(&world, "acme", &outside), expected);
+    let named = ["--tier", "standard", "--cluster", "eu-west-1-a"];
+    assert_eq!(planned_obstacles(&world, "acme", &named), expected);
+    let shown = world.run(&["tenant", "move", "acme", "--tier", "standard", "--dry-run"]);
+    assert!(shown.out.contains("schema none in us-east-1"), "{}", shown.out);
+    // The move itself is refused by the first that it meets, and nothing is changed.
+    moving(&world, "acme", &outside).failed_with("residency_violation");
+    is_settled(&world, "acme", "pool", "us-east-1").await;
+    // A server that is away hides nothing of what the other one has.
+    world.eu.kill_9().await;
+    let away = ["residency_violation", "no_capacity", "placement_unavailable", "no_identity"];
+    assert_eq!(planned_obstacles(&world, "acme", &named), away);
+}
+
 /// The kinds of what would stop a move by its plan, which exits with 1 then.
 fn planned_obstacles(world: &World, slug: &str, arguments: &[&str]) -> Vec<String> {
     let planned = moving(world, slug, &[arguments, &["--dry-run"]].concat());
@@ -146,9 +184,8 @@ async fn a_tenant_is_in_one_move_at_a_time_and_may_be_suspended_in_it() {
     // A full cluster takes nobody, and with room for one it takes one.
     banker(&world, "globex", "free").await;
     room_for_schemas(&world, 0).await;
-    for more in [&[][..], &["--dry-run"]] {
-        moving(&world, "acme", &[&["--tier", "standard"], more].concat()).failed_with("no_capacity");
-    }
+    moving(&world, "acme", &["--tier", "standard"]).failed_with("no_capacity");
+    assert_eq!(planned_obstacles(&world, "acme", &["--tier", "standard"]), ["no_capacity"]);
     assert_eq!(world.run(&["move", "list", "-o", "json"]).json()["items"], serde_json::json!([]));
     room_for_schemas(&world, 1).await;
     for slug in ["acme", "globex"] {

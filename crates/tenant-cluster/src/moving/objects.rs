@@ -57,6 +57,9 @@ pub struct ReplicationRoom {
     pub free_origins: i64,
     /// Processes that send the log and are free (`max_wal_senders`).
     pub free_senders: i64,
+    /// How much of its log it keeps for a slot, in bytes, before it gives the slot up
+    /// (`max_slot_wal_keep_size`); none is no limit.
+    pub slot_log_bytes_max: Option<i64>,
 }
 
 /// What streams have on a server.
@@ -151,7 +154,9 @@ pub async fn replication_room(access: &ClusterAccess) -> Result<ReplicationRoom,
                              current_setting('max_replication_slots'))::int8
                         - (select count(*) from pg_replication_origin_status),
                     current_setting('max_wal_senders')::int8
-                        - (select count(*) from pg_stat_activity where backend_type = 'walsender')",
+                        - (select count(*) from pg_stat_activity where backend_type = 'walsender'),
+                    (select nullif(setting::int8, -1) * 1024 * 1024 from pg_settings
+                     where name = 'max_slot_wal_keep_size')",
             &[],
         )
         .await
@@ -161,5 +166,6 @@ pub async fn replication_room(access: &ClusterAccess) -> Result<ReplicationRoom,
         free_slots: row.get(1),
         free_origins: row.get(2),
         free_senders: row.get(3),
+        slot_log_bytes_max: row.get(4),
     })
 }

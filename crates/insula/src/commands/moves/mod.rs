@@ -1,10 +1,11 @@
 //! `insula tenant move …` and `insula move …`
 
 mod panel;
+mod plan;
 mod watch;
 
 use insula_api::{Move, MovePlan, Operation, OperationStatus, StartMove};
-use insula_domain::{LongTransactions, MoveEnd, MoveStatus, WayBack};
+use insula_domain::{Isolation, LongTransactions, MoveEnd, MoveStatus, WayBack};
 use reqwest::Method;
 
 use crate::args::{Format, MoveCommand, MoveTenant, OpenTransactions};
@@ -49,7 +50,7 @@ pub async fn start(client: &Client, format: Format, arguments: MoveTenant) -> Re
     let request = request(arguments);
     if dry_run {
         let plan: MovePlan = client.send(Method::POST, &format!("{path}/plan"), &request).await?;
-        return show_plan(format, &plan);
+        return plan::show(format, &plan);
     }
     let headers: Vec<_> = key.as_deref().map(|key| ("idempotency-key", key)).into_iter().collect();
     let operation: Operation = client.call(Method::POST, &path, Some(&request), &headers).await?;
@@ -146,7 +147,11 @@ fn who(found: &Move) -> String {
 
 /// A place in a few words: the model and the cluster, or what it will be on.
 fn place(end: &MoveEnd) -> String {
-    let cluster = end.cluster.as_ref().map_or_else(|| format!("new in {}", end.region), ToString::to_string);
+    let cluster = match (&end.cluster, end.isolation) {
+        (Some(cluster), _) => cluster.to_string(),
+        (None, Isolation::Cluster) => format!("new in {}", end.region),
+        (None, _) => format!("none in {}", end.region),
+    };
     format!("{} {cluster}", end.isolation)
 }
 
@@ -208,45 +213,4 @@ fn end(end: &MoveEnd) -> String {
         end.schema,
         end.epoch
     )
-}
-
-/// Prints what a move would be; a failure where something stops it.
-fn show_plan(format: Format, plan: &MovePlan) -> Result<(), Failure> {
-    if format == Format::Json {
-        output::json(plan)?;
-    } else {
-        let fields = [
-            ("from", end(&plan.from)),
-            ("to", end(&plan.to)),
-            ("tables", plan.tables.to_string()),
-            ("rows, about", plan.rows.to_string()),
-            ("bytes, about", plan.bytes.to_string()),
-            ("seconds, about", plan.estimate_seconds.to_string()),
-        ];
-        output::one(format, plan, &fields)?;
-        output::list(format, &plan.steps, &["step", "can be taken back", "why"], |step| {
-            let reversible = if step.reversible { "yes" } else { "no" };
-            vec![step.name.clone(), reversible.to_owned(), step.why.clone()]
-        })?;
-        if !plan.obstacles.is_empty() {
-            output::list(format, &plan.obstacles, &["obstacle", "object", "stops", "detail"], |obstacle| {
-                let stops = if obstacle.stops { "yes" } else { "no" };
-                vec![
-                    obstacle.kind.clone(),
-                    obstacle.object.clone(),
-                    stops.to_owned(),
-                    obstacle.detail.clone(),
-                ]
-            })?;
-        }
-    }
-    let stopping = plan.obstacles.iter().filter(|obstacle| obstacle.stops).count();
-    if stopping == 0 {
-        return Ok(());
-    }
-    let detail = format!(
-        "{stopping} of {} obstacles would stop this move. Nothing was changed.",
-        plan.obstacles.len()
-    );
-    Err(Failure::local("move_blocked", detail))
 }
