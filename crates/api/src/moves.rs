@@ -1,14 +1,14 @@
 //! Moves of living tenants.
 
 use insula_domain::{
-    ClusterName, LongTransactions, MoveEnd, MovePhase, MoveProgress, MoveStatus, OperationId,
+    ClusterName, Comparison, LongTransactions, MoveEnd, MovePhase, MoveProgress, MoveStatus, OperationId,
     Slug, TenantId, WayBack,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::operations::{OperationError, Step};
+use crate::operations::{OperationError, OperationStatus, Step};
 
 /// Where a tenant shall be moved, and on what terms. What is not given stays as
 /// it is, or as it is set.
@@ -62,6 +62,9 @@ pub struct Move {
     pub phase: MovePhase,
     /// The operation that is at work on it, or was last.
     pub operation: OperationId,
+    /// Where that operation is; none where it ended long ago and is forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_status: Option<OperationStatus>,
     /// The steps of that operation.
     pub steps: Vec<Step>,
     /// Rows that were copied.
@@ -71,8 +74,14 @@ pub struct Move {
     /// How long transactions waited at the cutover, in milliseconds: the longest
     /// wait that a front has seen.
     pub pause_ms: Option<f64>,
+    /// For how long the tenant had to do with few backends around the last try at the cutover, in milliseconds.
+    /// Transactions that waited for one of them meanwhile are not in `pause_ms`.
+    #[serde(default)]
+    pub narrowed_ms: Option<f64>,
     /// The checksum in which both ends agree.
     pub checksum: Option<String>,
+    /// How it stands with the checksums of both ends.
+    pub comparison: Comparison,
     /// How far it is, in more detail.
     pub progress: MoveProgress,
     /// Why it failed.

@@ -15,6 +15,7 @@ use insula_route_map::{RouteMap, Snapshot};
 use insula_sql_store::Store;
 use insula_tenant_move::{Tools, UnderWay};
 use insula_workflow::CrashPoints;
+use tokio_util::sync::CancellationToken;
 
 use crate::clusters::ClusterDirectory;
 use crate::front::FrontView;
@@ -63,6 +64,8 @@ pub struct Control {
     pub front: Option<FrontView>,
     /// The moves that are under way in this process.
     pub moves: UnderWay,
+    /// Cancelled when the process stops: what would last as long as its client ends.
+    pub stops: CancellationToken,
     /// Where a test may end the process.
     pub crash_points: Arc<dyn CrashPoints>,
     /// The versions of the app schema, read once.

@@ -28,7 +28,8 @@ pub use capacity::{ClusterRoom, NoCluster, choose_cluster};
 pub use ids::{ApiKeyId, LoginId, OperationId, SchemaVersion, TenantId};
 pub use isolation::{Isolation, UnknownIsolation};
 pub use moves::{
-    LongTransactions, MoveEnd, MovePhase, MoveProgress, MoveStatus, MoveTerms, UnknownMoveStatus, WayBack,
+    Comparison, EstimatedFrom, LongTransactions, MoveEnd, MovePace, MovePhase, MoveProgress, MoveStatus,
+    MoveTerms, UnknownMoveStatus, WayBack,
 };
 pub use names::{DatabaseName, RoleName, SchemaName};
 pub use own_objects::{OwnObject, in_the_way};

@@ -301,6 +301,65 @@ pub struct MoveProgress {
     pub pause_us: Option<u64>,
     /// How many clients waited.
     pub clients_waited: Option<u32>,
+    /// For how long the tenant had to do with few backends around the last try at
+    /// the cutover, in microseconds.
+    pub narrowed_us: Option<u64>,
+    /// How fast it goes on, while rows are copied, followed or compared.
+    pub pace: Option<MovePace>,
+}
+
+/// How fast a move goes on, by its last ten seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MovePace {
+    /// Rows a second that are copied, applied or compared: what the move is at.
+    pub rows_per_second: u64,
+    /// Bytes a second: in the copy those that are copied; while it follows, by how
+    /// many it comes nearer to the end of the source's log. None while ends are compared.
+    pub bytes_per_second: Option<u64>,
+    /// About how many seconds until the copy, the following or the comparison that it
+    /// is at is done. None where it does not go on.
+    pub seconds_left: Option<u64>,
+    /// What that is reckoned from.
+    pub estimated_from: EstimatedFrom,
+}
+
+/// What it is reckoned from how long a move still takes for what it is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EstimatedFrom {
+    /// The rows that the statistics of the tables say there are to copy.
+    TableStatistics,
+    /// The bytes of the source's log that are not applied yet.
+    LogLag,
+    /// The rows that were copied, and are not compared yet.
+    RowsCopied,
+}
+
+/// How it stands with the checksums of both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Comparison {
+    /// The ends were not compared, or not yet.
+    NotYet,
+    /// They are being compared.
+    UnderWay,
+    /// Both ends had the same checksum at one place of the source's log.
+    Equal,
+    /// They differed, and the move was undone.
+    Different,
+}
+
+impl Comparison {
+    /// The word as it stands in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotYet => "not_yet",
+            Self::UnderWay => "under_way",
+            Self::Equal => "equal",
+            Self::Different => "different",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -333,5 +392,6 @@ mod tests {
     fn progress_of_an_older_program_is_read() {
         let read: MoveProgress = serde_json::from_str(r#"{"phase":"copy","rows":3}"#).unwrap();
         assert_eq!((read.phase, read.rows, read.checksum), (MovePhase::Copy, 3, None));
+        assert_eq!((read.narrowed_us, read.pace), (None, None));
     }
 }

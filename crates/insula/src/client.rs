@@ -48,6 +48,9 @@ pub enum Failure {
     /// It was not, but not all of it was tried: printed already.
     #[error("")]
     Untried,
+    /// It was interrupted, and what goes on without it is printed already.
+    #[error("")]
+    Interrupted,
 }
 
 impl Failure {

@@ -6,6 +6,7 @@ mod args;
 mod client;
 mod commands;
 mod crash;
+mod events;
 mod offline;
 mod output;
 mod provisioner;
@@ -26,8 +27,11 @@ const BREACHED: u8 = 3;
 /// What it ends with where nothing was breached, and not all could be tried.
 const UNTRIED: u8 = 4;
 
+/// What a command ends with that was interrupted, as a shell has it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// 0 done, 1 failed with the reason on standard error, 3 breached, 4 not tried
-/// as a whole; clap answers 2 for wrong usage.
+/// as a whole, 130 interrupted; clap answers 2 for wrong usage.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Nothing has chosen another one before: this is the first line that runs.
@@ -47,6 +51,7 @@ fn failed(failure: &Failure) -> ExitCode {
         Failure::Told => {}
         Failure::Breached => return ExitCode::from(BREACHED),
         Failure::Untried => return ExitCode::from(UNTRIED),
+        Failure::Interrupted => return ExitCode::from(INTERRUPTED),
         Failure::Problem(problem) => {
             output::note(&format!("insula: {failure}"));
             for field in &problem.errors {

@@ -5,6 +5,7 @@
 
 pub mod cutover;
 mod live;
+mod pace;
 mod under_way;
 
 pub use live::{Live, Pause, Task, Tools};

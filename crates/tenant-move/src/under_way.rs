@@ -13,7 +13,9 @@ use insula_domain::{MoveProgress, OperationId};
 use insula_problem::Problem;
 use insula_tenant_cluster::moving::{Stream, StreamSpec};
 use insula_workflow::FencingToken;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::pace::Pacer;
 
 /// How often progress is written.
 const TELL: Duration = Duration::from_millis(250);
@@ -45,6 +47,7 @@ impl UnderWay {
 pub struct Moving {
     id: OperationId,
     told_by: Mutex<ToldBy>,
+    begun: Instant,
     progress: Mutex<Told>,
     stream: tokio::sync::Mutex<Option<Arc<Stream>>>,
 }
@@ -53,15 +56,17 @@ pub struct Moving {
 struct Told {
     now: MoveProgress,
     written: MoveProgress,
+    pacer: Pacer,
 }
 
 impl Moving {
     fn new(record: &MoveRecord) -> Self {
-        let told = Told { now: record.progress.clone(), written: record.progress.clone() };
+        let (now, written) = (record.progress.clone(), record.progress.clone());
         Self {
             id: record.id,
             told_by: Mutex::new(ToldBy::Keeper),
-            progress: Mutex::new(told),
+            begun: Instant::now(),
+            progress: Mutex::new(Told { now, written, pacer: Pacer::default() }),
             stream: tokio::sync::Mutex::new(None),
         }
     }
@@ -95,7 +100,9 @@ impl Moving {
 
     async fn write(&self, catalog: &Catalog) {
         let now = {
-            let told = lock(&self.progress);
+            let mut told = lock(&self.progress);
+            let Told { now, pacer, .. } = &mut *told;
+            now.pace = pacer.look(self.begun.elapsed(), now);
             if told.now == told.written {
                 return;
             }

@@ -1,8 +1,9 @@
 //! Who calls: an operator. The one `Authorization` header says it, and no other
 //! header or path ever does.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -10,6 +11,7 @@ use axum::http::request::Parts;
 use insula_access::{Credential, Peer};
 use insula_catalog::{Author, RepeatableRequest};
 use insula_problem::{Code, Problem};
+use tokio::time::Instant;
 
 use super::error::{ApiError, RequestId};
 use crate::Control;
@@ -60,6 +62,47 @@ impl FromRequestParts<Arc<Control>> for Operator {
         let credential = presented(parts).ok_or_else(refused)?;
         let email = control.access.operator(&credential, from).await?;
         Ok(Self { email, request_id, request: None })
+    }
+}
+
+/// An operator whose token is looked at again while something lasts.
+#[derive(Debug)]
+pub struct LastingOperator {
+    credential: Credential,
+    from: IpAddr,
+    checked: Instant,
+}
+
+/// How long a token is believed.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+impl LastingOperator {
+    /// Looks whether the token still holds, unless it has just done so.
+    ///
+    /// # Errors
+    /// `unauthenticated` where it does not; where the catalog is away.
+    pub async fn check(&mut self, control: &Control) -> Result<(), Problem> {
+        if self.checked.elapsed() >= BELIEVED {
+            control.access.operator(&self.credential, self.from).await?;
+            self.checked = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for LastingOperator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, ApiError> {
+        Operator::from_request_parts(parts, control).await?;
+        let credential = presented(parts).ok_or_else(refused)?;
+        if matches!(credential, Credential::Password { .. }) {
+            let detail =
+                "A watch goes on, and it is not heard when a password ends: use an operator's token.";
+            return Err(ApiError(Problem::new(Code::Forbidden, detail)));
+        }
+        let from = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+        Ok(Self { credential, from, checked: Instant::now() })
     }
 }
 

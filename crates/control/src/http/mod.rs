@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod keys;
 mod logins;
+mod move_events;
 mod moves;
 mod offers;
 mod operations;
@@ -131,6 +132,7 @@ fn admin_api() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(moves::plan_move))
         .routes(routes!(moves::list_moves))
         .routes(routes!(moves::show_move))
+        .routes(routes!(move_events::follow_move))
         .routes(routes!(moves::complete_move))
         .routes(routes!(moves::roll_move_back))
         .routes(routes!(moves::cancel_move))

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use insula_api::{Move, MovePlan, Operation, Page, ProblemBody, StartMove};
-use insula_domain::{MovePhase, MoveStatus, OperationId};
+use insula_domain::OperationId;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,6 +18,7 @@ use super::extract::{Body, Named, Values};
 use super::paging::{PageQuery, page};
 use super::tenants::create::accepted_operation;
 use crate::Control;
+use crate::moves::follow::is_at_work;
 use crate::moves::{plan, show, start, steer};
 use crate::tenants::find::find;
 
@@ -27,7 +28,7 @@ const WAIT_MAX: u32 = 30;
 /// How often a waiting call looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-fn parse(id: &str) -> Result<OperationId, Problem> {
+pub(super) fn parse(id: &str) -> Result<OperationId, Problem> {
     id.parse().map_err(|_| Problem::new(Code::MoveNotFound, "There is no such move."))
 }
 
@@ -164,13 +165,7 @@ pub async fn show_move(
     let deadline = tokio::time::Instant::now() + longest;
     loop {
         let shown = show::show(&control, id).await?;
-        let at_work = match shown.status {
-            MoveStatus::Running | MoveStatus::RollingBack | MoveStatus::Completing => true,
-            // Its operation has not ended yet.
-            MoveStatus::Moved => shown.phase != MovePhase::Done,
-            _ => false,
-        };
-        if !at_work || tokio::time::Instant::now() >= deadline {
+        if !is_at_work(&shown) || tokio::time::Instant::now() >= deadline {
             return Ok(Json(shown));
         }
         tokio::time::sleep(LOOK).await;

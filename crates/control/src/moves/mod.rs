@@ -2,6 +2,7 @@
 
 mod disk;
 pub mod ends;
+pub mod follow;
 pub mod keeper;
 pub mod left;
 pub mod measure;

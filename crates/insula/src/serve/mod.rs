@@ -97,8 +97,6 @@ pub struct Insula {
     routes: Arc<RouteMap>,
     proxy: Option<PgProxy>,
     config: Option<Arc<Service>>,
-    /// Cancelled when the process stops: watchers of configuration go elsewhere.
-    stops: CancellationToken,
     /// What the front says of tenants that are held.
     hold_reports: Option<mpsc::Receiver<HoldReport>>,
     certificates: tls::Certificates,
@@ -153,12 +151,12 @@ impl Insula {
             &worker_settings(&settings),
         )
         .context("the workflows are not valid")?;
-        let stops = CancellationToken::new();
+        let stops = built.control.stops.clone();
         let config = settings
             .server
             .roles
             .contains(&Role::Config)
-            .then(|| config::build(&settings, &stores, &built.control, &routes, &keys, stops.clone()))
+            .then(|| config::build(&settings, &stores, &built.control, &routes, &keys, stops))
             .transpose()?;
         Ok(Self {
             settings,
@@ -167,7 +165,6 @@ impl Insula {
             routes,
             proxy,
             config,
-            stops,
             hold_reports,
             certificates,
             reads_again: None,
@@ -257,16 +254,15 @@ impl Insula {
             behind.spawn(service.clone().run(stop_behind.clone()));
             let server = http::HttpServer::grpc(&self.settings.config, config_tls);
             let (router, listeners) = (config::router(&service)?, listeners.config);
-            let (stop, stops) = (stop.clone(), self.stops);
-            fronts.spawn(async move {
-                let ends = async {
-                    stop.cancelled().await;
-                    // Watches would last as long as their clients.
-                    stops.cancel();
-                };
-                tokio::join!(server.serve(listeners, router, stop.clone(), grace), ends);
-            });
+            let stop = stop.clone();
+            fronts.spawn(async move { server.serve(listeners, router, stop, grace).await });
         }
+        let (stopping, stops) = (stop.clone(), self.control.stops.clone());
+        fronts.spawn(async move {
+            stopping.cancelled().await;
+            // Watches would last as long as their clients.
+            stops.cancel();
+        });
         if let Some(proxy) = self.proxy {
             if let Some(said) = self.hold_reports {
                 behind.spawn(report_holds(catalog.clone(), number, said, stop_behind.clone()));

@@ -107,6 +107,7 @@ pub fn control(
         routes,
         front,
         moves: UnderWay::default(),
+        stops: CancellationToken::new(),
         crash_points: super::crash_points(),
         versions: insula_control::schema::fleet::Versions::default(),
         clock: clock.clone(),

@@ -53,7 +53,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         Self {
             ok: output.status.success(),
             code: output.status.code(),
@@ -260,15 +260,19 @@ last_port = {last}
 
     /// Runs a command line against it.
     pub fn run(&self, arguments: &[&str]) -> Said {
-        let output = Command::new(INSULA)
+        Said::of(self.to_run(arguments).output().unwrap())
+    }
+
+    /// A command line against it, to be run.
+    pub fn to_run(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(INSULA);
+        command
             .args(arguments)
             .env("INSULA_URL", format!("http://127.0.0.1:{}", self.http_port))
             .env("INSULA_TOKEN", &self.token)
             .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        Said::of(output)
+            .stdin(Stdio::null());
+        command
     }
 
     fn run_plain(&self, arguments: &[&str]) -> Said {

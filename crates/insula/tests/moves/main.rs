@@ -9,6 +9,7 @@ mod common;
 
 mod changed;
 mod configuration;
+mod events;
 mod gone;
 mod load;
 mod matrix;

@@ -116,7 +116,7 @@ pub fn workflow() -> Workflow<Control, MoveInput> {
         .step(
             Step::without_undo(
                 "configuration",
-                "what the tenant has configured goes along, and is open in one region at a time",
+                "what the tenant has configured, and who was shown its secrets, goes along: open in one region at a time",
                 configuration,
             )
             .timeout(LONG)

@@ -115,7 +115,7 @@ pub(super) async fn copy(run: OfMove) -> Result<u64, StepError> {
         }
     };
     let copied = at_length(&run, &hand.moving, &stop, work).await?;
-    measure::copied(copied.rows);
+    measure::copied(copied.rows, copied.bytes);
     Ok(copied.rows)
 }
 

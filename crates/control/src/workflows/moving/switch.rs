@@ -6,7 +6,7 @@ use insula_domain::{MovePhase, MoveStatus, TenantId};
 use insula_problem::{Code, Problem};
 use insula_tenant_cluster::moving::{Way, raise_sequences, sequences, sessions_at};
 use insula_tenant_move::cutover::{Outcome, cut_over, take_back};
-use insula_tenant_move::{Live, Moving, Task};
+use insula_tenant_move::{Live, Moving, Pause, Task};
 use insula_workflow::StepError;
 use tokio::time::timeout;
 
@@ -100,10 +100,12 @@ pub(in crate::workflows) async fn switch(
             Err(problem) => return Box::pin(not_ready(run, moving, task, forsakes, problem)).await,
         };
         let live = Live::new(control.move_tools(), task.clone(), Some(stream)).forsaking_target(forsakes);
+        let narrowed = tokio::time::Instant::now();
         moving.telling(&control.catalog, narrow(control, &task)).await;
         let outcome = moving.telling(&control.catalog, Box::pin(cut_over(&live, hold))).await;
         if !matches!(outcome, Ok(Outcome::Committed)) {
             widen(control, task.tenant).await.map_err(retried)?;
+            moving.tell(|progress| progress.narrowed_us = Some(measure::was_narrowed(narrowed.elapsed())));
         }
         tries += 1;
         moving.tell(|progress| progress.cutovers = tries);
@@ -114,8 +116,10 @@ pub(in crate::workflows) async fn switch(
         match outcome {
             Outcome::Committed => {
                 measure::is(status);
-                told_pause(control, moving, &live).await;
-                return widen(control, task.tenant).await.map_err(retried);
+                let pause = live.pause().await;
+                let widened = widen(control, task.tenant).await;
+                told_pause(control, moving, pause, narrowed.elapsed()).await;
+                return widened.map_err(retried);
             }
             Outcome::Cancelled => return Err(StepError::fail(cancelled())),
             Outcome::TakenBack(problem) if is_final(&problem) || begun.elapsed() > TRIED_WITHIN => {
@@ -229,13 +233,19 @@ async fn is_known_to_nobody(control: &Control, task: &Task, way: Way) -> Result<
     client.was_served_from(task.tenant, cluster, task.id).await.map(|was| !was)
 }
 
-/// What the fronts have measured; that they have not said it stops nothing.
-async fn told_pause(control: &Control, moving: &Moving, live: &Live) {
-    let measured = live.pause().await;
+/// What the fronts have measured, which they may not have said, and how long the
+/// tenant had to do with few backends.
+async fn told_pause(
+    control: &Control,
+    moving: &Moving,
+    measured: Result<Option<Pause>, Problem>,
+    narrowed: Duration,
+) {
     moving
         .telling(&control.catalog, async {
             moving.tell(|progress| {
                 progress.held_up_by = None;
+                progress.narrowed_us = Some(measure::was_narrowed(narrowed));
                 if let Ok(Some(pause)) = measured {
                     measure::paused(pause.longest);
                     progress.pause_us = u64::try_from(pause.longest.as_micros()).ok();

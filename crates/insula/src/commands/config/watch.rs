@@ -5,22 +5,16 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use insula_api::{ConfigEvent, ProblemBody};
+use insula_api::ConfigEvent;
 
 use super::changes::{Change, Seen};
 use crate::args::Format;
 use crate::client::{Client, Failure};
+use crate::events::{Event, Events, is_final};
 use crate::output;
-
-/// Without a word for so long, a connection is taken for dead: the server says
-/// something every ten seconds.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// The longest pause before another try.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// The longest event.
-const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// Follows until it is interrupted, or so many changes were told.
 pub async fn run(client: &Client, format: Format, path: &str, changes: Option<usize>) -> Result<(), Failure> {
@@ -42,10 +36,6 @@ pub async fn run(client: &Client, format: Format, path: &str, changes: Option<us
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
-}
-
-fn is_final(failure: &Failure) -> bool {
-    matches!(failure, Failure::Problem(problem) if (400..500).contains(&problem.status) && problem.status != 429)
 }
 
 struct Follower {
@@ -72,43 +62,24 @@ impl Follower {
     }
 
     async fn connected(&mut self, client: &Client, path: &str) -> Result<(), Failure> {
-        let mut response = client.events(path, self.last_id.as_deref()).await?;
-        let mut text = Vec::new();
-        loop {
-            let chunk = match tokio::time::timeout(SILENCE, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => return Ok(()),
-                Ok(Err(error)) => return Err(Failure::local("unreachable", error.to_string())),
-                Err(_) => return Err(Failure::local("unreachable", "the server says nothing")),
-            };
-            text.extend_from_slice(&chunk);
-            while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
-                let event: Vec<u8> = text.drain(..end + 2).collect();
-                self.event(&String::from_utf8_lossy(&event))?;
-                if self.is_done() {
-                    return Ok(());
-                }
-            }
-            if text.len() > EVENT_BYTES_MAX {
-                return Err(Failure::local("unexpected_answer", "an event does not end"));
+        let mut events = Events::of(client.events(path, self.last_id.as_deref()).await?);
+        while let Some(event) = events.next().await? {
+            self.event(&event)?;
+            if self.is_done() {
+                return Ok(());
             }
         }
+        Ok(())
     }
 
-    fn event(&mut self, text: &str) -> Result<(), Failure> {
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
-        let (name, data) = (field("event: ").unwrap_or_default(), field("data: ").unwrap_or_default());
+    fn event(&mut self, told: &Event) -> Result<(), Failure> {
         let unread = |error: serde_json::Error| Failure::local("unexpected_answer", error.to_string());
-        if name == "end" {
-            let problem: ProblemBody = serde_json::from_str(data).map_err(unread)?;
-            return Err(Failure::Problem(Box::new(problem)));
-        }
-        let event: ConfigEvent = serde_json::from_str(data).map_err(unread)?;
-        if let Some(id) = field("id: ") {
-            self.last_id = Some(id.to_owned());
+        let event: ConfigEvent = serde_json::from_str(&told.data).map_err(unread)?;
+        if let Some(id) = &told.id {
+            self.last_id = Some(id.clone());
         }
         let was_known = self.is_known();
-        for change in self.seen.take(name, &event) {
+        for change in self.seen.take(&told.name, &event) {
             if !self.is_done() {
                 self.tell(&change)?;
                 self.told += 1;

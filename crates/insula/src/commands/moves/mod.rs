@@ -5,7 +5,7 @@ mod plan;
 mod watch;
 
 use insula_api::{Move, MovePlan, Operation, OperationStatus, StartMove};
-use insula_domain::{Isolation, LongTransactions, MoveEnd, MoveStatus, WayBack};
+use insula_domain::{Isolation, LongTransactions, MoveEnd, MovePace, MoveStatus, WayBack};
 use reqwest::Method;
 
 use crate::args::{Format, MoveCommand, MoveTenant, OpenTransactions};
@@ -22,15 +22,11 @@ pub async fn run(client: &Client, format: Format, command: MoveCommand) -> Resul
             output::list(format, &moves, &COLUMNS, row)
         }
         MoveCommand::Show { id, watch: false } => show(format, &find(client, &id).await?),
-        MoveCommand::Show { id, watch: true } => {
-            let found = find(client, &id).await?;
-            let operation: Operation = client.get(&format!("/v1/operations/{}", found.operation)).await?;
-            watch::follow(client, format, operation, &id).await
-        }
+        MoveCommand::Show { id, watch: true } => watch::follow(client, format, &id).await,
         MoveCommand::Rollback { id, watch, wait } => {
             let operation = order(client, &id, "rollback").await?;
             if watch {
-                return watch::follow(client, format, operation, &id).await;
+                return watch::follow(client, format, &id).await;
             }
             ended(client, format, operation, &id, wait.no_wait).await
         }
@@ -56,7 +52,7 @@ pub async fn start(client: &Client, format: Format, arguments: MoveTenant) -> Re
     let operation: Operation = client.call(Method::POST, &path, Some(&request), &headers).await?;
     let id = operation.id.to_string();
     if watch {
-        return watch::follow(client, format, operation, &id).await;
+        return watch::follow(client, format, &id).await;
     }
     ended(client, format, operation, &id, wait.no_wait).await
 }
@@ -176,11 +172,14 @@ fn show(format: Format, found: &Move) -> Result<(), Failure> {
         ("rows applied", progress.rows_applied.to_string()),
         ("lag bytes", progress.lag_bytes.to_string()),
         ("rows verified", progress.rows_verified.to_string()),
+        ("pace", progress.pace.as_ref().map_or_else(|| "-".to_owned(), pace)),
+        ("comparison", found.comparison.as_str().to_owned()),
         ("checksum", or_dash(found.checksum.as_ref())),
         ("cutovers", progress.cutovers.to_string()),
         ("held up by", or_dash(progress.held_up_by.as_ref())),
         ("pause ms", or_dash(found.pause_ms.as_ref())),
         ("clients waited", or_dash(progress.clients_waited.as_ref())),
+        ("narrowed ms", or_dash(found.narrowed_ms.as_ref())),
         ("begun", time(found.created_at)),
         ("switched over", at(found.committed_at)),
         ("rollback until", at(found.window_ends_at)),
@@ -202,12 +201,19 @@ fn show(format: Format, found: &Move) -> Result<(), Failure> {
     super::operations::show_steps(format, &found.steps)
 }
 
+/// A pace, and by what it is told how long it still takes.
+fn pace(of: &MovePace) -> String {
+    let reckoned = of.seconds_left.map_or_else(String::new, |_| format!(" {}", panel::reckoned(of)));
+    format!("{}{reckoned}", panel::pace(of))
+}
+
 /// One end with all that comes with it.
 fn end(end: &MoveEnd) -> String {
+    // Without a cluster, its place says the region.
+    let region = end.cluster.as_ref().map_or_else(String::new, |_| format!(" in {}", end.region));
     format!(
-        "{} in {} (tier {}, database {}, schema {}, epoch {})",
+        "{}{region} (tier {}, database {}, schema {}, epoch {})",
         place(end),
-        end.region,
         end.tier,
         end.database,
         end.schema,

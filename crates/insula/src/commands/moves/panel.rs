@@ -1,18 +1,12 @@
 //! What is shown of a move while it runs, as values: the parts of the picture
 //! on a terminal, the lines elsewhere, and the one line at its end.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use indicatif::{DecimalBytes, HumanCount};
 use insula_api::Move;
-use insula_domain::{MovePhase, MoveStatus};
+use insula_domain::{EstimatedFrom, MovePace, MovePhase, MoveStatus};
 
 use super::{place, who};
 use crate::output::{or_dash, time};
-
-/// How far back the pace looks.
-const PACE_WINDOW: Duration = Duration::from_secs(10);
 
 /// A line of the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,40 +19,12 @@ pub struct Part {
     pub text: String,
 }
 
-/// How fast rows are copied, as far as it was looked at.
-#[derive(Debug, Default)]
-pub struct Pace {
-    samples: VecDeque<(Duration, u64)>,
-}
-
-impl Pace {
-    /// So many rows were there at this time since the beginning.
-    pub fn look(&mut self, at: Duration, rows: u64) {
-        // A copy that was begun anew has fewer rows than before.
-        if self.samples.back().is_some_and(|(_, before)| *before > rows) {
-            self.samples.clear();
-        }
-        self.samples.push_back((at, rows));
-        while self.samples.front().is_some_and(|(first, _)| at.saturating_sub(*first) > PACE_WINDOW) {
-            self.samples.pop_front();
-        }
-    }
-
-    /// Rows in a second, once something was seen to go on.
-    pub fn rows_per_second(&self) -> Option<u64> {
-        let ((begun, first), (now, last)) = (self.samples.front()?, self.samples.back()?);
-        let milliseconds = u64::try_from(now.saturating_sub(*begun).as_millis()).ok()?;
-        let rows = last.saturating_sub(*first);
-        rows.saturating_mul(1_000).checked_div(milliseconds).filter(|rate| *rate > 0)
-    }
-}
-
 /// The picture: what is ahead is not in it.
-pub fn picture(found: &Move, pace: &Pace) -> Vec<Part> {
+pub fn picture(found: &Move) -> Vec<Part> {
     let is_past = |phase| order(found.phase) >= order(phase);
     let mut parts = vec![Part { label: "move", gauge: None, text: heading(found) }];
     if is_past(MovePhase::Copy) {
-        parts.push(copy(found, pace));
+        parts.push(copy(found));
     }
     if is_past(MovePhase::Follow) {
         parts.push(follow(found));
@@ -85,7 +51,7 @@ fn heading(found: &Move) -> String {
     format!("{}: {} → {}, {}", who(found), place(from), place(to), found.phase.as_str())
 }
 
-fn copy(found: &Move, pace: &Pace) -> Part {
+fn copy(found: &Move) -> Part {
     let progress = &found.progress;
     // What there is to copy is an estimate.
     let total = if order(found.phase) > order(MovePhase::Copy) {
@@ -101,11 +67,35 @@ fn copy(found: &Move, pace: &Pace) -> Part {
         progress.tables,
         DecimalBytes(progress.bytes)
     );
-    if let Some(rate) = pace.rows_per_second().filter(|_| found.phase == MovePhase::Copy) {
-        let seconds = (total - progress.rows).div_ceil(rate);
-        text.push_str(&format!(", {} rows/s, {} left", HumanCount(rate), length(seconds)));
-    }
+    text.push_str(&pace_in(found, MovePhase::Copy));
     Part { label: "copy", gauge: Some((progress.rows, total)), text }
+}
+
+/// The pace, where a move is at this.
+fn pace_in(found: &Move, phase: MovePhase) -> String {
+    let pace_of = found.progress.pace.as_ref().filter(|_| found.phase == phase);
+    pace_of.map_or_else(String::new, |of| format!(", {}", pace(of)))
+}
+
+/// A pace as people read it.
+pub fn pace(of: &MovePace) -> String {
+    let mut text = format!("{} rows/s", HumanCount(of.rows_per_second));
+    if let Some(bytes) = of.bytes_per_second {
+        text.push_str(&format!(", {}/s", DecimalBytes(bytes)));
+    }
+    if let Some(seconds) = of.seconds_left {
+        text.push_str(&format!(", about {} left", length(seconds)));
+    }
+    text
+}
+
+/// What it is reckoned from how long it still takes.
+pub fn reckoned(of: &MovePace) -> &'static str {
+    match of.estimated_from {
+        EstimatedFrom::TableStatistics => "by the statistics of the tables",
+        EstimatedFrom::LogLag => "by the log that is left",
+        EstimatedFrom::RowsCopied => "by the rows that were copied",
+    }
 }
 
 /// Seconds as people read them.
@@ -120,7 +110,8 @@ fn length(seconds: u64) -> String {
 fn follow(found: &Move) -> Part {
     let progress = &found.progress;
     let applied = HumanCount(progress.rows_applied);
-    let text = format!("{applied} rows applied, {} behind", DecimalBytes(progress.lag_bytes));
+    let mut text = format!("{applied} rows applied, {} behind", DecimalBytes(progress.lag_bytes));
+    text.push_str(&pace_in(found, MovePhase::Follow));
     Part { label: "follow", gauge: None, text }
 }
 
@@ -129,8 +120,9 @@ fn verify(found: &Move) -> Part {
     let is_over = order(found.phase) > order(MovePhase::Verify);
     let total = if is_over { progress.rows_verified } else { progress.rows.max(progress.rows_verified) };
     let mut text = format!("{} of {} rows", HumanCount(progress.rows_verified), HumanCount(total));
+    text.push_str(&pace_in(found, MovePhase::Verify));
     if let Some(checksum) = &progress.checksum {
-        text.push_str(&format!(", checksum {checksum}"));
+        text.push_str(&format!(", checksum {checksum}, {}", found.comparison.as_str()));
     }
     Part { label: "verify", gauge: Some((progress.rows_verified, total)), text }
 }
@@ -147,12 +139,14 @@ fn cutover(found: &Move) -> Part {
 }
 
 /// The columns of the lines where there is no terminal.
-pub const COLUMNS: [&str; 10] = [
+pub const COLUMNS: [&str; 12] = [
     "tenant",
     "phase",
     "tables",
     "rows",
     "bytes",
+    "rows/s",
+    "seconds left",
     "rows applied",
     "lag bytes",
     "rows verified",
@@ -169,6 +163,8 @@ pub fn line(found: &Move) -> String {
         format!("{}/{}", progress.tables_done, progress.tables),
         format!("{}/{}", progress.rows, progress.rows_total),
         progress.bytes.to_string(),
+        or_dash(progress.pace.as_ref().map(|pace| pace.rows_per_second).as_ref()),
+        or_dash(progress.pace.as_ref().and_then(|pace| pace.seconds_left).as_ref()),
         progress.rows_applied.to_string(),
         progress.lag_bytes.to_string(),
         progress.rows_verified.to_string(),
@@ -246,6 +242,9 @@ fn figures(found: &Move) -> String {
 
 fn figures_of_the_pause(found: &Move) -> String {
     let Some(pause) = found.pause_ms else { return String::new() };
+    if found.progress.clients_waited == Some(0) {
+        return ": no transaction had to wait".to_owned();
+    }
     let clients = found.progress.clients_waited.map(|count| format!(" ({count} clients)"));
     format!(": transactions waited for {pause:.1} ms at the most{}", clients.unwrap_or_default())
 }

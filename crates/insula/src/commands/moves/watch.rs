@@ -1,29 +1,47 @@
-//! Following a move to the end of its operation, drawn on a terminal or told
-//! line by line.
+//! Following a move by its events to the end of its operation, drawn on a
+//! terminal or told line by line. Who interrupts it is told that the move goes on.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use insula_api::{Move, Operation, OperationStatus};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use insula_domain::MoveStatus;
+use tokio::time::Instant;
 
-use super::panel::{COLUMNS, Mark, Pace, Part, line, outcome, picture};
+use super::panel::{COLUMNS, Mark, Part, line, outcome, picture};
 use crate::args::Format;
-use crate::client::{Client, Failure};
+use crate::client::{Client, Failure, segment};
+use crate::events::{Events, is_final};
 use crate::output;
 
-/// Between two looks at the move.
-const LOOK: Duration = Duration::from_millis(250);
+/// The pause before a stream that has ended is begun again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the server may be away until the watch is given up.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// Follows the operation, shows the move as it goes, and what came of it.
-pub async fn follow(client: &Client, format: Format, operation: Operation, id: &str) -> Result<(), Failure> {
+pub async fn follow(client: &Client, format: Format, id: &str) -> Result<(), Failure> {
     let mut screen = Screen::new();
-    let ended = until_ended(client, operation, id, &mut screen).await;
+    let watched = tokio::select! {
+        ended = until_ended(client, id, &mut screen) => Some(ended),
+        Ok(()) = tokio::signal::ctrl_c() => None,
+    };
     screen.clear();
-    let operation = ended?;
-    let found = super::find(client, id).await?;
-    if operation.status != OperationStatus::Succeeded {
+    let Some(ended) = watched else {
+        output::note(&goes_on(id, screen.last));
+        return Err(Failure::Interrupted);
+    };
+    if let Err(failure) = &ended
+        && screen.last.is_some()
+        && !is_final(failure)
+    {
+        output::note(&goes_on(id, screen.last));
+    }
+    let found = ended?;
+    if found.operation_status.is_some_and(|status| status != OperationStatus::Succeeded) {
+        let operation: Operation = client.get(&format!("/v1/operations/{}", found.operation)).await?;
         return Err(output::failed(&operation));
     }
     match format {
@@ -35,48 +53,79 @@ pub async fn follow(client: &Client, format: Format, operation: Operation, id: &
     }
 }
 
-async fn until_ended(
-    client: &Client,
-    mut operation: Operation,
-    id: &str,
-    screen: &mut Screen,
-) -> Result<Operation, Failure> {
-    let operation_id = operation.id.to_string();
-    let mut progress = None;
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !operation.status.is_final() {
-        let mut goes_on = std::pin::pin!(client.operation(&operation_id, progress));
-        (operation, progress) = loop {
-            tokio::select! {
-                answer = &mut goes_on => break answer?,
-                _ = looks.tick() => screen.show(&super::find(client, id).await?),
+/// What is said to somebody who looks away.
+fn goes_on(id: &str, status: Option<MoveStatus>) -> String {
+    let again = format!("to look again: insula move show {id} --watch");
+    let steer = match status {
+        None | Some(MoveStatus::Running) => format!("\nto cancel it:  insula move cancel {id}"),
+        Some(MoveStatus::Moved) => format!("\nto take it back: insula move rollback {id}"),
+        Some(_) => String::new(),
+    };
+    format!("The move goes on; only the watch has ended.\n{again}{steer}")
+}
+
+/// The move when its operation has ended, or is stuck.
+async fn until_ended(client: &Client, id: &str, screen: &mut Screen) -> Result<Move, Failure> {
+    let path = format!("/v1/moves/{}/events", segment(id));
+    let (mut last_id, mut heard) = (None, None);
+    loop {
+        match told(client, &path, screen, &mut last_id, &mut heard).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(failure) => {
+                let is_given_up = heard.is_none_or(|at: Instant| at.elapsed() > AWAY_MAX);
+                if is_given_up || is_final(&failure) {
+                    return Err(failure);
+                }
             }
-        };
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    screen.show(&super::find(client, id).await?);
-    Ok(operation)
+}
+
+/// One stream of its events, from where the last one has ended.
+async fn told(
+    client: &Client,
+    path: &str,
+    screen: &mut Screen,
+    last_id: &mut Option<String>,
+    heard: &mut Option<Instant>,
+) -> Result<Option<Move>, Failure> {
+    let mut events = Events::of(client.events(path, last_id.as_deref()).await?);
+    while let Some(event) = events.next().await? {
+        *heard = Some(Instant::now());
+        if event.name != "move" {
+            continue;
+        }
+        let unread = |error: serde_json::Error| Failure::local("unexpected_answer", error.to_string());
+        let found: Move = serde_json::from_str(&event.data).map_err(unread)?;
+        *last_id = event.id;
+        screen.show(&found);
+        if found.operation_status.is_none_or(OperationStatus::is_final) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Where the move is shown: on standard error, where it does not mix with
 /// results.
 struct Screen {
-    begun: Instant,
-    pace: Pace,
     terminal: Option<Terminal>,
     told: Option<Mark>,
+    last: Option<MoveStatus>,
 }
 
 impl Screen {
     fn new() -> Self {
         let terminal = std::io::stderr().is_terminal().then(Terminal::default);
-        Self { begun: Instant::now(), pace: Pace::default(), terminal, told: None }
+        Self { terminal, told: None, last: None }
     }
 
     fn show(&mut self, found: &Move) {
+        self.last = Some(found.status);
         if let Some(terminal) = &mut self.terminal {
-            self.pace.look(self.begun.elapsed(), found.progress.rows);
-            terminal.draw(&picture(found, &self.pace));
+            terminal.draw(&picture(found));
             return;
         }
         if self.told.is_none() {
@@ -130,4 +179,24 @@ fn bar(part: &Part) -> ProgressBar {
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::no_length().with_style(style).with_prefix(part.label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_away_is_told_how_to_look_again_and_what_can_still_be_done() {
+        for (status, expected) in [
+            (None, "insula move cancel 7"),
+            (Some(MoveStatus::Running), "insula move cancel 7"),
+            (Some(MoveStatus::Moved), "insula move rollback 7"),
+        ] {
+            let said = goes_on("7", status);
+            assert!(said.contains("goes on") && said.contains("insula move show 7 --watch"), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+        let said = goes_on("7", Some(MoveStatus::RollingBack));
+        assert!(!said.contains("cancel") && !said.contains("insula move rollback"), "{said}");
+    }
 }

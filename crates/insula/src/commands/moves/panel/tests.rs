@@ -23,12 +23,12 @@ fn told(name: &str) -> Move {
 }
 
 /// The picture as a terminal would show it, with what bars are filled by.
-fn drawn(name: &str, pace: &Pace) -> String {
+fn drawn(name: &str) -> String {
     let part = |part: &Part| {
         let gauge = part.gauge.map_or_else(String::new, |(done, of)| format!(" [{done}/{of}]"));
         format!("{:>8}{gauge} {}", part.label, part.text)
     };
-    picture(&told(name), pace).iter().map(part).collect::<Vec<_>>().join("\n")
+    picture(&told(name)).iter().map(part).collect::<Vec<_>>().join("\n")
 }
 
 const COURSE: [&str; 8] =
@@ -36,10 +36,7 @@ const COURSE: [&str; 8] =
 
 #[test]
 fn the_picture_grows_as_the_move_goes_on() {
-    let mut pace = Pace::default();
-    pace.look(Duration::from_secs(0), 0);
-    pace.look(Duration::from_secs(3), 1_236_000);
-    let shown: Vec<_> = COURSE.map(|name| format!("--- {name}\n{}", drawn(name, &pace))).to_vec();
+    let shown: Vec<_> = COURSE.map(|name| format!("--- {name}\n{}", drawn(name))).to_vec();
     insta::assert_snapshot!(shown.join("\n"));
 }
 
@@ -60,6 +57,17 @@ fn each_end_is_told_in_one_line() {
 }
 
 #[test]
+fn a_switch_that_nobody_waited_for_is_told_as_such() {
+    let mut found = told("moved");
+    found.progress.clients_waited = Some(0);
+    assert!(
+        outcome(&found).contains("acme-7: no transaction had to wait, 4,012,345 rows"),
+        "{}",
+        outcome(&found)
+    );
+}
+
+#[test]
 fn a_line_comes_with_every_hundredth_and_every_change_of_state() {
     let copying = told("copy");
     let with = |change: fn(&mut Move)| {
@@ -75,20 +83,4 @@ fn a_line_comes_with_every_hundredth_and_every_change_of_state() {
     assert!(with(|found| found.progress.held_up_by = Some("a transaction".to_owned())));
     // Nothing to copy is no hundredth of anything.
     assert!(with(|found| found.progress.rows_total = 0));
-}
-
-#[test]
-fn the_pace_is_that_of_the_last_seconds() {
-    let mut pace = Pace::default();
-    assert_eq!(pace.rows_per_second(), None);
-    pace.look(Duration::ZERO, 0);
-    assert_eq!(pace.rows_per_second(), None, "one look is no pace");
-    pace.look(Duration::from_secs(5), 500_000);
-    assert_eq!(pace.rows_per_second(), Some(100_000));
-    for second in 6..=30 {
-        pace.look(Duration::from_secs(second), 500_000 + (second - 5) * 1_000);
-    }
-    assert_eq!(pace.rows_per_second(), Some(1_000), "what is long ago counts no more");
-    pace.look(Duration::from_secs(31), 10);
-    assert_eq!(pace.rows_per_second(), None, "it was begun anew");
 }
