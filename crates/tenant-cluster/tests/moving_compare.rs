@@ -2,9 +2,11 @@
 //! the statistics say, and a worker that goes on for another one reads again only
 //! what was changed since.
 
-#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
 
 mod moving_support;
+
+use std::time::Duration;
 
 use insula_domain::Isolation;
 use insula_tenant_cluster::moving::{
@@ -13,7 +15,11 @@ use insula_tenant_cluster::moving::{
 use moving_support::End;
 use moving_support::schema_support::{new_tenant, one, versions};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// As long as transactions of other tests may last.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Two ends of a tenant with the same rows.
 struct Ends {
@@ -36,7 +42,23 @@ impl Ends {
         Self { source, target, tables }
     }
 
+    /// Waits until every transaction has ended on the servers that began before now, those of other tests among
+    /// them: what is not older than the oldest of them is read again, as it may have been changed since.
+    async fn settle(&self) {
+        for end in [&self.source, &self.target] {
+            let number = async |sql: &str| one(&end.admin, sql).await.parse::<u64>().unwrap();
+            let now = number("select pg_current_xact_id()::text").await;
+            let ended = async {
+                while number("select pg_snapshot_xmin(pg_current_snapshot())::text").await <= now {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PATIENCE, ended).await.expect("what others have begun ends");
+        }
+    }
+
     async fn compared(&self, how: CompareOptions, comparison: &Comparison) -> Verified {
+        self.settle().await;
         let (from, to) = ((&self.source.place, None), (&self.target.place, None));
         let stop = CancellationToken::new();
         verify(from, to, &self.tables, how, comparison, &stop).await.unwrap()
