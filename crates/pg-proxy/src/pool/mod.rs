@@ -31,7 +31,7 @@ use self::closed::NotOpened;
 use self::share::{Acquired, Grant, Limits, Share, Task, Terms, Usable};
 pub(crate) use self::share::{Holding, PoolKey, Tally};
 use crate::account::Account;
-use crate::backend::{Backend, BackendError, Dialled, Dialling, Listing, dial};
+use crate::backend::{Backend, BackendError, Dialling, Listing, dial};
 use crate::cancel::CancelTarget;
 use crate::config::LiveConfig;
 use crate::measure::{DialledOutcome, Measures};
@@ -486,8 +486,12 @@ impl Opener {
         to: &Destination,
         within: Duration,
     ) -> Option<Result<Backend, BackendError>> {
-        let dialled = self.ahead.take(to.key.tenant, &LeadsTo::of(to)).filter(Dialled::is_alive);
-        let finished = timeout(within, dialled?.finish(self.listing(to))).await;
+        let dialled = self.ahead.take(to.key.tenant, &LeadsTo::of(to))?;
+        if !dialled.is_alive() {
+            self.measures.dialled(DialledOutcome::Failed);
+            return None;
+        }
+        let finished = timeout(within, dialled.finish(self.listing(to))).await;
         let finished = finished.unwrap_or(Err(BackendError::TimedOut));
         let is_answer = matches!(finished, Ok(_) | Err(BackendError::Refused { .. }));
         self.measures.dialled(if is_answer { DialledOutcome::Used } else { DialledOutcome::Failed });
