@@ -35,6 +35,10 @@ pub struct ConfigEntry {
     /// Whether it is a secret that is not shown.
     #[serde(default)]
     pub sealed: bool,
+    /// Whether it is a secret, also where it is shown in clear: it is not for disks
+    /// and error messages.
+    #[serde(default)]
+    pub secret: bool,
     /// Whether this version says that there is no value.
     #[serde(default)]
     pub removed: bool,
@@ -81,6 +85,9 @@ pub struct ConfigLayer {
     pub entry: Option<ConfigEntry>,
     /// Whether it is what is seen.
     pub effective: bool,
+    /// Why it does not count, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<String>,
     /// Where the newest version is being rolled out in stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<ConfigStage>,
@@ -130,12 +137,18 @@ pub struct TransactConfig {
 pub struct ConfigWrite {
     /// To which key.
     pub key: String,
+    /// In which scope; that of the request where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// What is done.
     pub act: ConfigAct,
     /// The document that is put.
     #[serde(default, deserialize_with = "document", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub value: Option<Box<RawValue>>,
+    /// Or the large value that is put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large: Option<ConfigLarge>,
     /// The version that is gone back to, or that gets the label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
@@ -148,6 +161,16 @@ pub struct ConfigWrite {
     /// What is said of it.
     #[serde(default)]
     pub note: String,
+}
+
+/// A large value in a JSON document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigLarge {
+    /// Its bytes in base64 (RFC 4648, section 4).
+    pub base64: String,
+    /// The media type.
+    pub media_type: String,
 }
 
 /// What a write does.
@@ -188,6 +211,39 @@ pub struct ConfigEvent {
     /// Why there is a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who the client is, for what it says of what it has received: of a snapshot
+    /// and a heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+}
+
+/// What a client says of what it has received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeConfig {
+    /// Up to which change it has taken over what it has received.
+    #[serde(default)]
+    pub revision: i64,
+    /// What it runs with, or refuses to; 500 at the most.
+    #[serde(default)]
+    pub states: Vec<ConfigClientState>,
+}
+
+/// That a client runs with a version, or refuses to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigClientState {
+    /// Of which key.
+    pub key: String,
+    /// The version; 0 is none.
+    pub version: i64,
+    /// Why it does not run with it; left out where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejection: Option<String>,
+    /// The scope in which the version is set; where the tenant sees the key now
+    /// where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
 }
 
 /// That somebody was shown a secret.

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::config::document;
+use crate::config::{ConfigLarge, document};
 
 const fn ten_minutes() -> u32 {
     600
@@ -19,6 +19,9 @@ pub struct StartConfigRollout {
     #[serde(default, deserialize_with = "document", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub value: Option<Box<RawValue>>,
+    /// Or the new large value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large: Option<ConfigLarge>,
     /// Or the value of this older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,

@@ -17,8 +17,9 @@ mod tenants;
 
 pub use clusters::{AddCluster, Cluster, ClusterCapacity, Region};
 pub use config::{
-    ConfigAct, ConfigBlob, ConfigEntry, ConfigEvent, ConfigExplained, ConfigLayer, ConfigRead,
-    ConfigTransacted, ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig, TransactConfig,
+    AcknowledgeConfig, ConfigAct, ConfigBlob, ConfigClientState, ConfigEntry, ConfigEvent, ConfigExplained,
+    ConfigLarge, ConfigLayer, ConfigRead, ConfigTransacted, ConfigWrite, ConfigWritten, LabelConfig,
+    RollbackConfig, TransactConfig,
 };
 pub use config_rollout::{
     ConfigClientRun, ConfigClients, ConfigRollout, ConfigStage, ConfigVersionRuns, StartConfigRollout,

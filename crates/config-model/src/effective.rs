@@ -107,6 +107,27 @@ impl Explained {
     pub fn value(&self) -> Option<&Stored> {
         effective(self.layers.iter().rev().map(|layer| layer.stored.as_ref()))
     }
+
+    /// The number of the layer that the tenant sees, from 0 on; none where it
+    /// sees nothing.
+    #[must_use]
+    pub fn effective(&self) -> Option<usize> {
+        let has_value = |layer: &Layer| layer.stored.as_ref().is_some_and(|stored| stored.value.is_some());
+        self.layers.iter().position(has_value)
+    }
+
+    /// Why each layer does not count, in words; none where it does, or nothing
+    /// is set there.
+    #[must_use]
+    pub fn passed_over(&self) -> Vec<Option<String>> {
+        let closer = self.effective().map(|index| (index, &self.layers[index].scope));
+        let why = |(index, layer): (usize, &Layer)| match (&layer.stored, closer) {
+            (Some(stored), _) if stored.value.is_none() => Some("it was removed here".to_owned()),
+            (Some(_), Some((first, scope))) if first < index => Some(format!("{scope} is closer")),
+            _ => None,
+        };
+        self.layers.iter().enumerate().map(why).collect()
+    }
 }
 
 /// The strongest value of several, the weakest first; a removal is no value,

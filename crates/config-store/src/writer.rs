@@ -126,7 +126,7 @@ impl Writer {
     /// `config_version_conflict`, `config_version_not_found`,
     /// `config_key_not_found`, `config_label_invalid`, `config_moving`,
     /// `config_quota_exceeded`,
-    /// `idempotency_key_reused`; `overloaded` where too many wait already, and
+    /// `idempotency_key_invalid`, `idempotency_key_reused`; `overloaded` where too many wait already, and
     /// `unavailable` where the store is away.
     pub async fn write(&self, transaction: Transaction) -> Result<Vec<Written>, Problem> {
         match self.asked(Job { transaction, asked: Asked::Written }).await? {
@@ -200,7 +200,8 @@ impl Writer {
             .as_ref()
             .is_some_and(|token| token.is_empty() || !is_text(token, TOKEN_BYTES_MAX))
         {
-            return invalid(format!("A token has 1 to {TOKEN_BYTES_MAX} bytes."));
+            let detail = format!("A token has 1 to {TOKEN_BYTES_MAX} bytes.");
+            return Err(Problem::new(Code::IdempotencyKeyInvalid, detail));
         }
         if !is_text(&transaction.author, NOTE_BYTES_MAX)
             || writes.iter().any(|w| !is_text(&w.note, NOTE_BYTES_MAX))

@@ -15,6 +15,9 @@ use crate::args::Connection;
 /// How long one stream of events may be; then it is begun again where it was.
 const EVENTS_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
+/// The most items of a page.
+const PAGE: usize = 1_000;
+
 /// What `.insula/client.toml` holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,15 +121,27 @@ impl Client {
 
     /// All items of a list, page by page.
     pub async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
+        self.list_from(path, None, usize::MAX).await
+    }
+
+    /// The items of a list behind a cursor, page by page, at most so many.
+    pub async fn list_from<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut cursor: Option<String>,
+        most: usize,
+    ) -> Result<Vec<T>, Failure> {
         let mut items = Vec::new();
-        let mut cursor = None;
         loop {
             let joint = if path.contains('?') { '&' } else { '?' };
-            let next = cursor.map_or(String::new(), |cursor: String| format!("&cursor={cursor}"));
-            let page: Page<T> = self.get(&format!("{path}{joint}limit=1000{next}")).await?;
+            // A cursor may be a name of something, with whatever names have in them.
+            let next = cursor.map_or(String::new(), |cursor: String| format!("&cursor={}", segment(&cursor)));
+            let limit = PAGE.min(most - items.len());
+            let page: Page<T> = self.get(&format!("{path}{joint}limit={limit}{next}")).await?;
             items.extend(page.items);
             cursor = page.next_cursor;
-            if cursor.is_none() {
+            if cursor.is_none() || items.len() >= most {
+                items.truncate(most);
                 return Ok(items);
             }
         }
@@ -195,6 +210,13 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         read(response).await
+    }
+
+    /// Begins an answer that is read as it comes.
+    pub async fn content(&self, path: &str) -> Result<reqwest::Response, Failure> {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
     /// Begins a stream of server-sent events behind the last one that is known.

@@ -21,6 +21,14 @@ pub fn line(text: &str) {
     }
 }
 
+/// Prints bytes as they are.
+pub fn bytes(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// Prints a line on standard error, where it does not mix with results.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");

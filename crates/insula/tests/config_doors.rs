@@ -43,7 +43,7 @@ async fn values_are_set_shown_and_rolled_back_from_the_command_line() {
         let put = run(&["put", theme, &value, "--if-version", &(number - 1).to_string(), "-o", "json"]);
         assert_eq!(put.json()["version"], number, "{}", put.err);
     }
-    run(&["put", theme, "1", "--if-version", "1"]).failed_with("precondition_failed");
+    run(&["put", theme, "1", "--if-version", "1"]).failed_with("config_version_conflict");
     let shown = run(&["get", theme, "--raw"]);
     assert_eq!(shown.out, "{\"colour\":\"plum\"}\n", "{}", shown.err);
     assert_eq!(run(&["get", theme, "--version", "1", "--raw"]).out, "{\"colour\":\"teal\"}\n");

@@ -116,7 +116,7 @@ codes! {
     ConfigValueTooLarge, "config_value_too_large", 413, "The value is too large";
     ConfigSchemaViolation, "config_schema_violation", 422, "The value does not fit its schema";
     ConfigLabelInvalid, "config_label_invalid", 400, "The label is not valid";
-    ConfigVersionConflict, "config_version_conflict", 409, "The value has changed since it was read";
+    ConfigVersionConflict, "config_version_conflict", 412, "The value has changed since it was read";
     ConfigVersionNotFound, "config_version_not_found", 404, "There is no such version";
     ConfigKeyNotFound, "config_key_not_found", 404, "There is no value under the key";
     ConfigQuotaExceeded, "config_quota_exceeded", 429, "The configuration has no room for the value";

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use insula_config_model::{ConfigKey, Explained, Layer, WRITES_MAX};
+use insula_config_model::{ConfigKey, Explained, WRITES_MAX};
 use insula_config_proto::v1;
 use insula_config_proto::v1::config_server::Config;
 use insula_problem::{Code, Problem};
@@ -211,25 +211,16 @@ fn cursor(text: &str) -> Result<Option<ConfigKey>, Problem> {
 }
 
 fn explained_message(explained: &Explained) -> v1::ExplainResponse {
-    let has_value = |layer: &Layer| layer.stored.as_ref().is_some_and(|stored| stored.value.is_some());
-    let effective = explained.layers.iter().position(has_value);
-    let layers = explained.layers.iter().enumerate().map(|(index, layer)| {
-        let passed_over = match (&layer.stored, effective) {
-            (None, _) => String::new(),
-            (Some(stored), _) if stored.value.is_none() => "it was removed here".to_owned(),
-            (Some(_), Some(first)) if first < index => {
-                format!("{} is closer", explained.layers[first].scope)
-            }
-            _ => String::new(),
-        };
+    let layers = explained.layers.iter().zip(explained.passed_over()).map(|(layer, passed_over)| {
         let entry = layer.stored.as_ref().map(entry);
         let stage = layer.stage().map(|(version, percent, reached)| v1::explain_response::Stage {
             version,
             percent,
             reached,
         });
+        let passed_over = passed_over.unwrap_or_default();
         v1::explain_response::Layer { scope: layer.scope.to_string(), entry, passed_over, stage }
     });
-    let effective = effective.and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+    let effective = explained.effective().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
     v1::ExplainResponse { layers: layers.collect(), effective }
 }

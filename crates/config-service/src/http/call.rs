@@ -64,6 +64,19 @@ fn invalid(detail: impl Into<String>) -> ApiError {
 }
 
 impl Call {
+    /// The scope of one of several writes: a path that names a tenant says it for
+    /// all of them.
+    pub fn scope_of(&self, own: Option<String>) -> Result<String, Problem> {
+        match own {
+            None => Ok(self.scope.clone()),
+            Some(_) if self.parts.contains_key("tenant") => {
+                let detail = "The path names the tenant, and a write its scope: one is enough.";
+                Err(Problem::new(Code::InvalidRequest, detail).at("/writes", "has a scope"))
+            }
+            Some(own) => Ok(own),
+        }
+    }
+
     /// The key of the path.
     #[must_use]
     pub fn key(&self) -> String {
@@ -81,15 +94,6 @@ impl Call {
     pub fn last_event(&self) -> (i64, String) {
         let (revision, view) = self.last_event.split_once('.').unwrap_or_default();
         revision.parse().map_or_else(|_| (0, String::new()), |revision| (revision, view.to_owned()))
-    }
-
-    /// A version that is another than the header's condition says is answered
-    /// as HTTP has it.
-    pub fn conditional(&self, problem: Problem) -> ApiError {
-        if self.if_version.is_some() && problem.code() == Code::ConfigVersionConflict {
-            return ApiError(Problem::new(Code::PreconditionFailed, problem.detail().to_owned()));
-        }
-        ApiError(problem)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use insula_api::{
-    ConfigBlob, ConfigClientRun, ConfigClients, ConfigEntry, ConfigRead, ConfigRollout, ConfigStage,
-    ConfigVersionRuns, ConfigWritten,
+    ConfigBlob, ConfigClientRun, ConfigClients, ConfigEntry, ConfigExplained, ConfigLayer, ConfigRead,
+    ConfigRollout, ConfigStage, ConfigVersionRuns, ConfigWritten,
 };
-use insula_config_model::{ConfigValue, Layer, Scope, Share, Stored, Written};
+use insula_config_model::{ConfigValue, Explained, Layer, Scope, Share, Stored, Written};
 use insula_config_store::{ClientRun, SecretRead, VersionRuns};
 use insula_problem::Problem;
 use serde_json::value::RawValue;
@@ -37,6 +37,7 @@ pub fn entry(stored: &Stored) -> Result<ConfigEntry, Problem> {
         value,
         blob,
         sealed: matches!(stored.value, Some(ConfigValue::Sealed(_))),
+        secret: matches!(stored.value, Some(ConfigValue::Secret(_) | ConfigValue::Sealed(_))),
         removed: stored.value.is_none(),
         labels: stored.labels.iter().map(ToString::to_string).collect(),
         author: stored.author.clone(),
@@ -64,8 +65,23 @@ pub fn etag(stored: &Stored, own: Option<&Scope>) -> [(HeaderName, HeaderValue);
     [(header::ETAG, HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"\"")))]
 }
 
+/// What every scope that counts says of a key.
+pub fn explained(explained: &Explained) -> Result<ConfigExplained, Problem> {
+    let (effective, passed_over) = (explained.effective(), explained.passed_over());
+    let layers = explained.layers.iter().zip(passed_over).enumerate().map(|(index, (layer, passed_over))| {
+        Ok(ConfigLayer {
+            scope: layer.scope.to_string(),
+            entry: layer.stored.as_ref().map(entry).transpose()?,
+            effective: effective == Some(index),
+            passed_over,
+            rollout: stage(layer),
+        })
+    });
+    Ok(ConfigExplained { layers: layers.collect::<Result<_, Problem>>()? })
+}
+
 /// That a layer's newest version is being rolled out.
-pub fn stage(layer: &Layer) -> Option<ConfigStage> {
+fn stage(layer: &Layer) -> Option<ConfigStage> {
     let (version, percent, reached) = layer.stage()?;
     Some(ConfigStage { version, percent, reached })
 }

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use futures_util::stream;
 use insula_api::{ConfigBlob, ConfigEntry, ConfigEvent};
 use insula_config_proto::v1;
-use insula_config_proto::v1::watch_event::{Event, Reason};
+use insula_config_proto::v1::watch_event::Event;
 use insula_problem::Problem;
 use prost::Message;
 use serde_json::value::RawValue;
@@ -22,22 +22,22 @@ use super::call::{ApiError, Call};
 use crate::service::Service;
 use crate::watching::{WatchAsked, Watcher};
 
+/// What is watched, and by whom.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What keys begin with; all where there is none.
+    pub prefixes: Vec<String>,
+    /// Who the client is; empty where it is to be given an id.
+    pub client_id: String,
+    /// Secrets in clear.
+    pub reveal: bool,
+}
+
 /// Begins the stream.
-pub async fn stream(
-    service: &Arc<Service>,
-    call: Call,
-    prefix: Option<String>,
-    reveal: bool,
-) -> Result<Response, ApiError> {
+pub async fn stream(service: &Arc<Service>, call: Call, wanted: Wanted) -> Result<Response, ApiError> {
     let (from, view) = call.last_event();
-    let asked = WatchAsked {
-        prefixes: prefix.into_iter().filter(|prefix| !prefix.is_empty()).collect(),
-        from,
-        view: view.clone(),
-        scope: call.scope,
-        client_id: String::new(),
-        reveal,
-    };
+    let Wanted { prefixes, client_id, reveal } = wanted;
+    let asked = WatchAsked { prefixes, from, view: view.clone(), scope: call.scope, client_id, reveal };
     let watcher = service.watch(call.caller, asked).await?;
     let told = stream::unfold((Some(watcher), view), |(watcher, mut view)| async move {
         let mut watcher: Watcher = watcher?;
@@ -71,39 +71,39 @@ fn last(problem: &Problem) -> String {
 fn text(event: v1::WatchEvent, view: &mut String) -> Result<String, Problem> {
     let (name, told) = match event.event {
         Some(Event::Snapshot(snapshot)) => {
+            let reason = snapshot.reason().as_str_name().to_lowercase();
             view.clone_from(&snapshot.view);
-            let reason =
-                Reason::try_from(snapshot.reason).unwrap_or(Reason::Unspecified).as_str_name().to_lowercase();
-            let entries = entries(snapshot.entries)?;
-            let (revision, more) = (snapshot.revision, snapshot.more);
-            ("snapshot", ConfigEvent { revision, entries, removed: Vec::new(), more, reason: Some(reason) })
+            let told = ConfigEvent {
+                entries: entries(snapshot.entries)?,
+                more: snapshot.more,
+                reason: Some(reason),
+                ..until(snapshot.revision, snapshot.client_id)
+            };
+            ("snapshot", told)
         }
         Some(Event::Delta(delta)) => {
-            let (revision, removed) = (delta.revision, delta.removed);
-            (
-                "delta",
-                ConfigEvent {
-                    revision,
-                    entries: entries(delta.entries)?,
-                    removed,
-                    more: false,
-                    reason: None,
-                },
-            )
+            let (entries, removed) = (entries(delta.entries)?, delta.removed);
+            ("delta", ConfigEvent { entries, removed, ..until(delta.revision, String::new()) })
         }
-        Some(Event::Heartbeat(heartbeat)) => {
-            let revision = heartbeat.revision;
-            (
-                "heartbeat",
-                ConfigEvent { revision, entries: Vec::new(), removed: Vec::new(), more: false, reason: None },
-            )
-        }
+        Some(Event::Heartbeat(heartbeat)) => ("heartbeat", until(heartbeat.revision, heartbeat.client_id)),
         None => return Err(Problem::internal("an event is empty")),
     };
     // A part of a snapshot is nothing to come back to.
     let id = if told.more { String::new() } else { format!("id: {}.{view}\n", told.revision) };
     let data = serde_json::to_string(&told).map_err(Problem::internal)?;
     Ok(format!("event: {name}\n{id}data: {data}\n\n"))
+}
+
+/// An event that says nothing beside how far it is true, and to whom.
+fn until(revision: i64, client_id: String) -> ConfigEvent {
+    ConfigEvent {
+        revision,
+        entries: Vec::new(),
+        removed: Vec::new(),
+        more: false,
+        reason: None,
+        client_id: Some(client_id).filter(|id| !id.is_empty()),
+    }
 }
 
 fn entries(entries: Vec<v1::Entry>) -> Result<Vec<ConfigEntry>, Problem> {
@@ -136,6 +136,7 @@ fn entry(entry: v1::Entry) -> Result<ConfigEntry, Problem> {
         value,
         blob,
         sealed,
+        secret: entry.secret,
         removed,
         labels: entry.labels,
         author: entry.author,

@@ -7,6 +7,8 @@
 mod call;
 mod documents;
 mod events;
+#[cfg(test)]
+mod parity_tests;
 mod reads;
 mod rollouts;
 mod tags;
@@ -49,6 +51,7 @@ fn api() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(rollouts::show_config_rollout, rollouts::start_config_rollout))
         .routes(routes!(rollouts::steer_config_rollout))
         .routes(routes!(rollouts::list_config_clients))
+        .routes(routes!(rollouts::acknowledge_config))
         .routes(routes!(rollouts::list_config_rollouts))
 }
 

@@ -8,15 +8,15 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use insula_api::{ConfigEntry, ConfigExplained, ConfigLayer, ConfigRead, Page};
+use insula_api::{ConfigEntry, ConfigExplained, ConfigRead, Page};
 use insula_config_model::ConfigKey;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::call::{ApiError, Call, Values};
-use super::documents::{entry, etag, read, stage};
-use super::events;
+use super::documents::{self, entry, etag, read};
+use super::events::{self, Wanted};
 use crate::reading::{Asked, Which, page};
 use crate::service::Service;
 
@@ -24,8 +24,6 @@ use crate::service::Service;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// What their keys begin with.
-    prefix: Option<String>,
     /// Only what is set in the scope itself.
     #[serde(default)]
     own: bool,
@@ -36,27 +34,45 @@ pub struct ListQuery {
     limit: Option<i64>,
     /// The cursor of the page before.
     cursor: Option<String>,
+    /// Of a watch: who the client is among the tenant's, 100 bytes at the most.
+    /// One is given where it is left out.
+    #[serde(default)]
+    client_id: String,
 }
 
 /// List values, or watch them
 ///
 /// As a tenant sees them. With `Accept: text/event-stream` it is a watch: a
 /// snapshot, then each change, as server-sent events whose names are `snapshot`,
-/// `delta` and `heartbeat`.
+/// `delta` and `heartbeat`. The header `Insula-Revision` of a list says up to
+/// which change it is true.
 #[utoipa::path(
     get, path = "/config", tag = "config", security(("operator" = []), ("tenant" = [])),
-    params(("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG"), ListQuery),
+    params(
+        ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG"),
+        ("prefix" = Option<Vec<String>>, Query, description = "What their keys begin with; one of a list, up to 20 of a watch"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Of a watch: the id of the last event, behind which it goes on"),
+        ListQuery
+    ),
     responses((status = 200, body = Page<ConfigEntry>))
 )]
 pub async fn list_config(
     State(service): State<Arc<Service>>,
     call: Call,
     Values(query): Values<ListQuery>,
+    Values(pairs): Values<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let prefixes = pairs.into_iter().filter(|(name, _)| name == "prefix").map(|(_, prefix)| prefix);
+    let mut prefixes: Vec<String> = prefixes.filter(|prefix| !prefix.is_empty()).collect();
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepted.split(',').any(|media| media.trim().starts_with("text/event-stream")) {
-        return events::stream(&service, call, query.prefix, query.reveal).await;
+        let wanted = Wanted { prefixes, client_id: query.client_id, reveal: query.reveal };
+        return events::stream(&service, call, wanted).await;
+    }
+    if prefixes.len() > 1 {
+        let detail = "A list has one prefix. A watch can have several.";
+        return Err(Problem::new(Code::InvalidRequest, detail).into());
     }
     let after: Option<ConfigKey> = match query.cursor.as_deref() {
         None | Some("") => None,
@@ -66,7 +82,7 @@ pub async fn list_config(
         }
     };
     let asked = Asked {
-        key: query.prefix.unwrap_or_default(),
+        key: prefixes.pop().unwrap_or_default(),
         scope: call.scope,
         own: query.own,
         which: None,
@@ -75,7 +91,7 @@ pub async fn list_config(
     let listed = service.list(&call.caller, &asked, page(query.limit.unwrap_or(0)), after.as_ref()).await?;
     let items = listed.entries.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
     let page = Page { items, next_cursor: listed.next.map(String::from) };
-    Ok(Json(page).into_response())
+    Ok(([("insula-revision", listed.revision.to_string())], Json(page)).into_response())
 }
 
 /// Which version of a value.
@@ -180,20 +196,16 @@ pub async fn explain_config(
     call: Call,
 ) -> Result<Json<ConfigExplained>, ApiError> {
     let explained = service.explain(&call.caller, &call.scope, &call.key()).await?;
-    let effective = explained
-        .layers
-        .iter()
-        .position(|layer| layer.stored.as_ref().is_some_and(|stored| stored.value.is_some()));
-    let mut layers = Vec::with_capacity(explained.layers.len());
-    for (index, layer) in explained.layers.iter().enumerate() {
-        layers.push(ConfigLayer {
-            scope: layer.scope.to_string(),
-            entry: layer.stored.as_ref().map(entry).transpose()?,
-            effective: effective == Some(index),
-            rollout: stage(layer),
-        });
-    }
-    Ok(Json(ConfigExplained { layers }))
+    Ok(Json(documents::explained(&explained)?))
+}
+
+/// Which bytes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct FetchQuery {
+    /// Only if they are those with this SHA-256, in hexadecimal digits.
+    #[serde(default)]
+    sha256: String,
 }
 
 /// Fetch the bytes of a large value
@@ -201,12 +213,16 @@ pub async fn explain_config(
     get, path = "/config/{key}/content", tag = "config", security(("operator" = []), ("tenant" = [])),
     params(
         ("key" = String, Path, description = "The key; its slashes are %2F"),
-        ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG")
+        ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG"), FetchQuery
     ),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"))
 )]
-pub async fn fetch_config(State(service): State<Arc<Service>>, call: Call) -> Result<Response, ApiError> {
-    let large = service.fetch(&call.caller, &call.scope, &call.key(), "").await?;
+pub async fn fetch_config(
+    State(service): State<Arc<Service>>,
+    call: Call,
+    Values(query): Values<FetchQuery>,
+) -> Result<Response, ApiError> {
+    let large = service.fetch(&call.caller, &call.scope, &call.key(), &query.sha256).await?;
     // Whatever its author says that it is, a browser does not run it.
     let headers = [
         (CONTENT_TYPE.as_str(), large.blob.media_type),

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
-use insula_api::{ConfigClients, ConfigRollout, Page, StartConfigRollout, SteerConfigRollout};
+use axum::http::StatusCode;
+use insula_api::{
+    AcknowledgeConfig, ConfigClientState, ConfigClients, ConfigRollout, Page, StartConfigRollout,
+    SteerConfigRollout,
+};
 use insula_config_model::Plan;
+use insula_config_proto::v1;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::call::{ApiError, Call, Values};
 use super::documents::{clients, rollout};
-use super::writes::{body, to};
+use super::writes::{body, put, to};
 use crate::reading::page;
 use crate::rollouts::{NewRollout, Steer, share};
 use crate::service::Service;
@@ -46,7 +50,8 @@ pub async fn show_config_rollout(
     post, path = "/config/{key}/rollout", tag = "config", security(("operator" = [])),
     params(
         ("key" = String, Path, description = "The key; its slashes are %2F"),
-        ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG")
+        ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that is to be the newest"),
     ),
     request_body = StartConfigRollout,
     responses((status = 200, body = ConfigRollout))
@@ -62,14 +67,14 @@ pub async fn start_config_rollout(
 }
 
 fn started(call: &Call, asked: StartConfigRollout) -> Result<NewRollout, Problem> {
-    let ways =
-        [asked.value.is_some(), asked.version.or(asked.label.as_ref().map(|_| 0)).is_some(), asked.remove];
+    let is_older = asked.version.is_some() || asked.label.is_some();
+    let ways = [asked.value.is_some() || asked.large.is_some(), is_older, asked.remove];
     if ways.into_iter().filter(|way| *way).count() != 1 {
         let detail = "A rollout has a value, or an older version or its label, or removes: one of them.";
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
-    let op = match asked.value {
-        Some(value) => NewOp::Put(Bytes::copy_from_slice(value.get().as_bytes())),
+    let op = match put(asked.value, asked.large, "")? {
+        Some(put) => put,
         None if asked.remove => NewOp::Remove,
         None => NewOp::Rollback(to(asked.version, asked.label)?),
     };
@@ -163,4 +168,39 @@ pub async fn list_config_clients(
     let (key, limit) = (call.key(), page(query.limit.unwrap_or(0)));
     let found = service.clients(&call.caller, (&call.scope, &key), limit).await?;
     Ok(Json(clients(found)))
+}
+
+/// Say what a client runs with
+///
+/// What it has received and taken over, or refuses to: what `clients` shows, and
+/// what staged rollouts wait for.
+#[utoipa::path(
+    post, path = "/config-clients/{client}", tag = "config", security(("operator" = []), ("tenant" = [])),
+    params(
+        ("client" = String, Path, description = "Who it is among the tenant's clients, 1 to 100 bytes"),
+        ("scope" = Option<String>, Query, description = "tenant/SLUG")
+    ),
+    request_body = AcknowledgeConfig,
+    responses((status = 204))
+)]
+pub async fn acknowledge_config(
+    State(service): State<Arc<Service>>,
+    call: Call,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let asked: AcknowledgeConfig = body(request).await?;
+    let state = |state: ConfigClientState| v1::acknowledge_request::State {
+        key: state.key,
+        version: state.version,
+        rejection: state.rejection.unwrap_or_default(),
+        set_in: state.scope.unwrap_or_default(),
+    };
+    let told = v1::AcknowledgeRequest {
+        client_id: call.part("client"),
+        revision: asked.revision,
+        states: asked.states.into_iter().map(state).collect(),
+        scope: call.scope.clone(),
+    };
+    service.acknowledge(&call.caller, told).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -9,13 +9,17 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use insula_api::{
-    ConfigAct, ConfigTransacted, ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig, TransactConfig,
+    ConfigAct, ConfigLarge, ConfigTransacted, ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig,
+    TransactConfig,
 };
 use insula_config_model::{LABEL_PREVIOUS, WRITES_MAX};
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
 use super::call::{ApiError, Call, Values};
@@ -71,8 +75,7 @@ impl Call {
     }
 
     async fn done(&self, service: &Service, write: NewWrite) -> Result<Json<ConfigWritten>, ApiError> {
-        let done = service.transact(&self.caller, vec![write], self.token.clone()).await;
-        let done = done.map_err(|problem| self.conditional(problem))?;
+        let done = service.transact(&self.caller, vec![write], self.token.clone()).await?;
         let first = done.first().ok_or_else(|| Problem::internal("a write has no answer"))?;
         Ok(Json(written(first)))
     }
@@ -138,6 +141,7 @@ pub async fn remove_config(
     params(
         ("key" = String, Path, description = "The key; its slashes are %2F"),
         ("scope" = Option<String>, Query, description = "platform, region/NAME, tier/NAME or tenant/SLUG"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that is to be the newest"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 visible characters"),
     ),
     request_body = RollbackConfig,
@@ -205,6 +209,9 @@ pub async fn unlabel_config(
 }
 
 /// Do several writes, all or none
+///
+/// At `/v1/config` each can name a scope of its own: all the provider's, or all of
+/// tenants of one region.
 #[utoipa::path(
     post, path = "/config", tag = "config", security(("operator" = []), ("tenant" = [])),
     params(
@@ -231,6 +238,26 @@ pub async fn transact_config(
     Ok(Json(ConfigTransacted { written: done.iter().map(written).collect() }))
 }
 
+/// A value in a JSON body: a document, or a large value; none where it is left out.
+pub(super) fn put(
+    value: Option<Box<RawValue>>,
+    large: Option<ConfigLarge>,
+    at: &str,
+) -> Result<Option<NewOp>, Problem> {
+    let invalid = |detail: &str, rule: &str| {
+        Err(Problem::new(Code::InvalidRequest, detail).at(format!("{at}/large"), rule))
+    };
+    match (value, large) {
+        (Some(_), Some(_)) => invalid("A value is a document or a large one.", "stands beside a document"),
+        (Some(value), None) => Ok(Some(NewOp::Put(Bytes::copy_from_slice(value.get().as_bytes())))),
+        (None, Some(large)) => match STANDARD.decode(large.base64) {
+            Ok(bytes) => Ok(Some(NewOp::PutLarge { bytes: bytes.into(), media_type: large.media_type })),
+            Err(_) => invalid("The bytes of a large value are written in base64.", "is not base64"),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
 fn one(call: &Call, index: usize, write: ConfigWrite) -> Result<NewWrite, Problem> {
     let missing = |what: &str| {
         let pointer = format!("/writes/{index}/{what}");
@@ -238,8 +265,7 @@ fn one(call: &Call, index: usize, write: ConfigWrite) -> Result<NewWrite, Proble
     };
     let op = match write.act {
         ConfigAct::Put => {
-            let value = write.value.ok_or_else(|| missing("value"))?;
-            NewOp::Put(Bytes::copy_from_slice(value.get().as_bytes()))
+            put(write.value, write.large, &format!("/writes/{index}"))?.ok_or_else(|| missing("value"))?
         }
         ConfigAct::Remove => NewOp::Remove,
         ConfigAct::Rollback => NewOp::Rollback(to(write.version, write.label)?),
@@ -247,6 +273,6 @@ fn one(call: &Call, index: usize, write: ConfigWrite) -> Result<NewWrite, Proble
             NewOp::Label { label: write.label.ok_or_else(|| missing("label"))?, version: write.version }
         }
     };
-    let scope = call.scope.clone();
+    let scope = call.scope_of(write.scope)?;
     Ok(NewWrite { scope, key: write.key, op, if_version: write.if_version, note: write.note })
 }

@@ -28,6 +28,55 @@ pub struct Said {
     /// What is said of it.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
+    /// Sent again with the same key, it is done once.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// What is followed.
+#[derive(Debug, Clone, Args)]
+pub struct Watch {
+    /// What keys begin with; 20 at the most.
+    pub prefix: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Show secrets in clear, which is written down.
+    #[arg(long)]
+    pub reveal: bool,
+    /// End after so many changes.
+    #[arg(long, value_name = "N")]
+    pub changes: Option<usize>,
+    /// Go on behind this event: the `event` that an earlier watch said last.
+    #[arg(long, value_name = "EVENT")]
+    pub after: Option<String>,
+    /// Who watches among the tenant's clients; one is given where it is left out.
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+}
+
+/// What a client says of a version.
+#[derive(Debug, Clone, Args)]
+pub struct Acknowledge {
+    /// Who it is among the tenant's clients.
+    pub client: String,
+    /// The key.
+    pub key: String,
+    /// The version that it has received; 0 where there is none any more.
+    pub version: i64,
+    /// It does not run with it, and this is why.
+    #[arg(long, value_name = "TEXT")]
+    pub rejection: Option<String>,
+    /// The scope in which the version is set; where the tenant sees the key now
+    /// where it is left out.
+    #[arg(long, value_name = "SCOPE")]
+    pub set_in: Option<String>,
+    /// Up to which change it has taken over what it has received.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub revision: i64,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,9 +100,6 @@ pub enum ConfigCommand {
         /// It is a large value of this type.
         #[arg(long, value_name = "TYPE", conflicts_with = "string")]
         media_type: Option<String>,
-        /// Sent again with the same key, it is done once.
-        #[arg(long, value_name = "KEY")]
-        idempotency_key: Option<String>,
         #[command(flatten)]
         place: Place,
         #[command(flatten)]
@@ -95,6 +141,23 @@ pub enum ConfigCommand {
         /// Show secrets in clear, which is written down.
         #[arg(long)]
         reveal: bool,
+        /// At most so many; all where it is left out.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// The bytes of a large value.
+    #[command(after_help = "Example:\n  insula config fetch blob_config_logo --tenant acme --file logo.png")]
+    Fetch {
+        /// The key.
+        key: String,
+        /// Write them to this file, and not to standard output.
+        #[arg(long)]
+        file: Option<PathBuf>,
+        /// Only if they are those with this SHA-256, in hexadecimal digits.
+        #[arg(long, value_name = "DIGITS")]
+        sha256: Option<String>,
         #[command(flatten)]
         place: Place,
     },
@@ -114,6 +177,12 @@ pub enum ConfigCommand {
         /// Show secrets in clear, which is written down.
         #[arg(long)]
         reveal: bool,
+        /// At most so many; all where it is left out.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Only versions before this one.
+        #[arg(long, value_name = "N")]
+        before: Option<i64>,
         #[command(flatten)]
         place: Place,
     },
@@ -157,18 +226,10 @@ pub enum ConfigCommand {
     },
     /// Follow what a tenant sees, change by change.
     #[command(after_help = "Example:\n  insula config watch tenant_config_ --tenant acme")]
-    Watch {
-        /// What keys begin with.
-        prefix: Option<String>,
-        #[command(flatten)]
-        place: Place,
-        /// End after so many changes.
-        #[arg(long, value_name = "N")]
-        changes: Option<usize>,
-    },
+    Watch(Box<Watch>),
     /// Do several writes, all or none, as a file says them.
     #[command(
-        after_help = "Example:\n  insula config transact writes.json --tenant acme\n\nThe file: {\"writes\":[{\"key\":\"…\",\"act\":\"put\",\"value\":…,\"if_version\":3},{\"key\":\"…\",\"act\":\"remove\"}]}; acts are put, remove, rollback, label."
+        after_help = "Example:\n  insula config transact writes.json --tenant acme\n\nThe file: {\"writes\":[{\"key\":\"…\",\"act\":\"put\",\"value\":…,\"if_version\":3},{\"key\":\"…\",\"act\":\"remove\"}]}; acts are put, remove, rollback, label. A write can name a scope of its own where no tenant is given."
     )]
     Transact {
         /// The file; - is standard input.
@@ -179,6 +240,12 @@ pub enum ConfigCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Say which version a client runs with, or refuses.
+    #[command(
+        disable_version_flag = true, // a value has versions too
+        after_help = "Example:\n  insula config acknowledge worker-7 tenant_config_theme 3 --tenant acme"
+    )]
+    Acknowledge(Box<Acknowledge>),
     /// Which clients run with which version of a key, as they say themselves.
     #[command(after_help = "Example:\n  insula config clients tenant_config_theme --tenant acme")]
     Clients {

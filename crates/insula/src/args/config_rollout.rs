@@ -18,6 +18,9 @@ pub struct Start {
     /// Take it from this file; - is standard input.
     #[arg(long, group = "what")]
     pub file: Option<PathBuf>,
+    /// It is a large value of this type.
+    #[arg(long, value_name = "TYPE", conflicts_with_all = ["version", "label", "remove"])]
+    pub media_type: Option<String>,
     /// The value of this older version.
     #[arg(long, value_name = "N", group = "what")]
     pub version: Option<i64>,
@@ -89,6 +92,9 @@ pub enum ConfigRolloutCommand {
     Resume {
         /// The key.
         key: String,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        cause: Option<String>,
         #[command(flatten)]
         place: Place,
     },

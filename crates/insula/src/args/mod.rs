@@ -5,6 +5,8 @@ mod clusters;
 mod config;
 mod config_rollout;
 mod config_tags;
+#[cfg(test)]
+mod config_tests;
 mod credentials;
 mod keys;
 mod moves;
@@ -19,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use attack::AttackArgs;
 pub use clusters::{ClusterCommand, RegionCommand};
-pub use config::{ConfigCommand, Place, Said};
+pub use config::{Acknowledge, ConfigCommand, Place, Said};
 pub use config_rollout::{ConfigRolloutCommand, Start};
 pub use config_tags::ConfigTagsCommand;
 pub use credentials::{KeyCommand, LoginCommand};

@@ -109,6 +109,9 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("post", "/{key}/rollout/{act}") => Some(json!({"cause": "mine"})),
         ("post", "-tags/{tag}/move") => Some(json!({"to": "nowhere"})),
         ("post", "/events") => Some(json!([])),
+        ("post", "-clients/{client}") => {
+            Some(json!({"revision": 1, "states": [{"key": NAME, "version": 1, "rejection": "mine"}]}))
+        }
         _ => panic!("{method} {path} is not held against another tenant here: add it"),
     }
 }
@@ -146,11 +149,23 @@ pub fn of_operators(doors: &Doors, key: &str) -> Vec<(String, Result<String, Str
 
 fn over_http(doors: &Doors, key: &str, others: &[String; 2]) -> Vec<Way> {
     let mut ways = Vec::new();
+    // Among several writes one that names another's scope.
+    let among = |name: &str| {
+        let write = json!({"key": NAME, "act": "put", "value": "mine"});
+        let mut others = write.clone();
+        others["scope"] = json!(format!("tenant/{name}"));
+        let body = json!({"writes": [write, others]}).to_string();
+        http(doors.http, ("POST", "/v1/config"), key, "", Some(&body)).map_err(|said| without(&said, name))
+    };
+    for other in others {
+        ways.push(judged(format!("HTTP post among several {other}"), among(other), among(NOBODY)));
+    }
     for (path, method) in routes(false) {
         let body = body(&method, &path).map(|body| body.to_string());
         let asked = |name: &str, head: &str| {
             let named = path.replace("{tenant}", name).replace("{key}", NAME);
-            let mut named = named.replace("{label}", "stable").replace("{act}", "abort");
+            let mut named =
+                named.replace("{label}", "stable").replace("{act}", "abort").replace("{client}", "mine");
             if !path.contains("{tenant}") {
                 named = format!("{named}?scope=tenant/{name}");
             }

@@ -22,6 +22,8 @@ pub struct Change {
     pub scope: Option<String>,
     /// In which version.
     pub version: Option<i64>,
+    /// The event, behind which a later watch can go on.
+    pub event: Option<String>,
 }
 
 /// What is seen.
@@ -35,6 +37,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Of one who goes on behind an event: what was seen then is not known here.
+    pub fn later() -> Self {
+        Self { is_known: true, ..Self::default() }
+    }
+
     /// How many values there are, once there is a snapshot.
     pub fn count(&self) -> Option<usize> {
         self.is_known.then_some(self.values.len())
@@ -82,12 +89,13 @@ impl Seen {
                     new: Some(now.0.clone()),
                     scope: Some(now.2.clone()),
                     version: Some(now.1),
+                    event: None,
                 });
             }
         }
         for (key, (value, ..)) in before.iter().filter(|(key, _)| !self.values.contains_key(*key)) {
             let (key, old) = (key.clone(), Some(value.clone()));
-            changes.push(Change { revision, key, old, new: None, scope: None, version: None });
+            changes.push(Change { revision, key, old, new: None, scope: None, version: None, event: None });
         }
         changes
     }

@@ -1,6 +1,7 @@
 //! `insula config …`
 
 mod changes;
+mod content;
 mod rollout;
 mod tags;
 mod watch;
@@ -24,28 +25,27 @@ const SHOWN_MAX: usize = 60;
 /// Runs the command.
 pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Result<(), Failure> {
     match command {
-        ConfigCommand::Put { key, value, file, string, media_type, idempotency_key, place, said } => {
+        ConfigCommand::Put { key, value, file, string, media_type, place, said } => {
             let bytes = document(value, file.as_deref(), string)?;
             let media_type = media_type.unwrap_or_else(|| "application/json".to_owned());
-            let mut headers = condition(&said);
-            headers.extend(idempotency_key.map(|key| ("idempotency-key", key)));
-            let path = path(client, &place, &format!("/{}", segment(&key)), &[("note", &said.note)]);
+            let path = path(client, &place, &of(&key)?, &[("note", &said.note)]);
             let body = (media_type.as_str(), bytes);
-            let done = client.send_bytes(Method::PUT, &path, Some(body), &headers).await;
+            let done = client.send_bytes(Method::PUT, &path, Some(body), &headers(said)).await;
             written(format, &done.map_err(hinted)?)
         }
         ConfigCommand::Get { key, version, label, own, reveal, raw, place } => {
             let (version, own, reveal) =
                 (version.map(|version| version.to_string()), flag(own), flag(reveal));
             let asked = [("version", &version), ("label", &label), ("own", &own), ("reveal", &reveal)];
-            let path = path(client, &place, &format!("/{}", segment(&key)), &asked);
+            let path = path(client, &place, &of(&key)?, &asked);
             let found: ConfigEntry = client.get(&path).await?;
             if raw { print_raw(&found) } else { show(format, &found) }
         }
-        ConfigCommand::List { prefix, own, reveal, place } => {
+        ConfigCommand::List { prefix, own, reveal, limit, place } => {
             let (own, reveal) = (flag(own), flag(reveal));
             let path = path(client, &place, "", &[("prefix", &prefix), ("own", &own), ("reveal", &reveal)]);
-            let entries: Vec<ConfigEntry> = client.list(&path).await?;
+            let entries: Vec<ConfigEntry> =
+                client.list_from(&path, None, limit.unwrap_or(usize::MAX)).await?;
             let columns = ["key", "value", "scope", "version", "author", "at"];
             output::list(format, &entries, &columns, |entry| {
                 vec![
@@ -58,25 +58,29 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
                 ]
             })
         }
+        ConfigCommand::Fetch { key, file, sha256, place } => {
+            let path = path(client, &place, &format!("{}/content", of(&key)?), &[("sha256", &sha256)]);
+            content::fetch(client.content(&path).await?, file.as_deref()).await
+        }
         ConfigCommand::Remove { key, place, said } => {
-            let path = path(client, &place, &format!("/{}", segment(&key)), &[("note", &said.note)]);
-            let done = client.send_bytes(Method::DELETE, &path, None, &condition(&said)).await?;
+            let path = path(client, &place, &of(&key)?, &[("note", &said.note)]);
+            let done = client.send_bytes(Method::DELETE, &path, None, &headers(said)).await?;
             written(format, &done)
         }
-        ConfigCommand::History { key, reveal, place } => {
-            let reveal = flag(reveal);
-            let path = path(client, &place, &format!("/{}/history", segment(&key)), &[("reveal", &reveal)]);
-            history(format, &client.list(&path).await?)
+        ConfigCommand::History { key, reveal, limit, before, place } => {
+            let (reveal, before) = (flag(reveal), before.map(|before| before.to_string()));
+            let path = path(client, &place, &format!("{}/history", of(&key)?), &[("reveal", &reveal)]);
+            history(format, &client.list_from(&path, before, limit.unwrap_or(usize::MAX)).await?)
         }
         ConfigCommand::Rollback { key, to, label, place, said } => {
             let request = RollbackConfig { version: to, label, note: said.note.clone().unwrap_or_default() };
-            let path = path(client, &place, &format!("/{}/rollback", segment(&key)), &[]);
+            let path = path(client, &place, &format!("{}/rollback", of(&key)?), &[]);
             let body = ("application/json", to_json(&request)?);
-            let done = client.send_bytes(Method::POST, &path, Some(body), &condition(&said)).await?;
+            let done = client.send_bytes(Method::POST, &path, Some(body), &headers(said)).await?;
             written(format, &done)
         }
         ConfigCommand::Label { key, label, version, place } => {
-            let rest = format!("/{}/labels/{}", segment(&key), segment(&label));
+            let rest = format!("{}/labels/{}", of(&key)?, part("label", &label)?);
             let path = path(client, &place, &rest, &[]);
             let done: ConfigWritten = match version {
                 Some(version) => client.send(Method::PUT, &path, &LabelConfig { version }).await?,
@@ -85,13 +89,18 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
             written(format, &done)
         }
         ConfigCommand::Explain { key, place } => {
-            let path = path(client, &place, &format!("/{}/explain", segment(&key)), &[]);
+            let path = path(client, &place, &format!("{}/explain", of(&key)?), &[]);
             explain(format, &client.get(&path).await?)
         }
-        ConfigCommand::Watch { prefix, place, changes } => {
-            let path = path(client, &place, "", &[("prefix", &prefix)]);
-            watch::run(client, format, &path, changes).await
+        ConfigCommand::Watch(asked) => {
+            let (prefixes, reveal) = (asked.prefix.into_iter().map(Some), flag(asked.reveal));
+            let prefixes: Vec<_> = prefixes.collect();
+            let mut query = vec![("reveal", &reveal), ("client_id", &asked.client_id)];
+            query.extend(prefixes.iter().map(|prefix| ("prefix", prefix)));
+            let path = path(client, &asked.place, "", &query);
+            watch::run(client, format, &path, (asked.changes, asked.after)).await
         }
+        ConfigCommand::Acknowledge(said) => rollout::acknowledge(client, *said).await,
         ConfigCommand::Transact { file, idempotency_key, place } => {
             let text = read(&file)?;
             let request: TransactConfig = serde_json::from_slice(&text)
@@ -106,7 +115,7 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
         }
         ConfigCommand::Clients { key, limit, place } => {
             let limit = limit.map(|limit| limit.to_string());
-            let path = path(client, &place, &format!("/{}/clients", segment(&key)), &[("limit", &limit)]);
+            let path = path(client, &place, &format!("{}/clients", of(&key)?), &[("limit", &limit)]);
             rollout::clients(format, &client.get(&path).await?)
         }
         ConfigCommand::Reads { key, limit, place } => {
@@ -137,12 +146,29 @@ fn path(client: &Client, place: &Place, rest: &str, asked: &[(&str, &Option<Stri
     format!("{base}{rest}{}", query(&all))
 }
 
-fn condition(said: &Said) -> Vec<(&'static str, String)> {
-    match said.if_version {
-        None => Vec::new(),
-        Some(0) => vec![("if-none-match", "*".to_owned())],
-        Some(version) => vec![("if-match", format!("\"{version}\""))],
+/// The path of a key, below that of its place.
+fn of(key: &str) -> Result<String, Failure> {
+    Ok(format!("/{}", part("key", key)?))
+}
+
+/// A part of a path that somebody has named. Those that would lead to another
+/// path are refused here, as the server would refuse them.
+fn part(what: &str, text: &str) -> Result<String, Failure> {
+    if !["", ".", ".."].contains(&text) {
+        return Ok(segment(text));
     }
+    let code = if what == "label" { "config_label_invalid" } else { "config_key_invalid" };
+    Err(Failure::local(code, format!("{text:?} is no {what}.")))
+}
+
+/// The condition of a write, and under what it is done once.
+fn headers(said: Said) -> Vec<(&'static str, String)> {
+    let condition = said.if_version.map(|version| match version {
+        0 => ("if-none-match", "*".to_owned()),
+        version => ("if-match", format!("\"{version}\"")),
+    });
+    let token = said.idempotency_key.map(|key| ("idempotency-key", key));
+    condition.into_iter().chain(token).collect()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {

@@ -1,24 +1,29 @@
-//! `insula config rollout …` and `insula config clients`.
+//! `insula config rollout …`, `insula config clients` and `insula config acknowledge`.
 
-use insula_api::{ConfigClients, ConfigRollout, StartConfigRollout, SteerConfigRollout};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use insula_api::{
+    AcknowledgeConfig, ConfigClientState, ConfigClients, ConfigLarge, ConfigRollout, StartConfigRollout,
+    SteerConfigRollout,
+};
 use reqwest::Method;
 use serde_json::value::RawValue;
 
-use super::{document, path};
-use crate::args::{ConfigRolloutCommand, Format, Place, Start};
-use crate::client::{Client, Failure, segment};
+use super::{document, of, part, path};
+use crate::args::{Acknowledge, ConfigRolloutCommand, Format, Place, Start};
+use crate::client::{Client, Failure};
 use crate::output::{self, or_dash, time};
 
 /// Runs the command.
 pub async fn run(client: &Client, format: Format, command: ConfigRolloutCommand) -> Result<(), Failure> {
     match command {
         ConfigRolloutCommand::Start(start) => {
-            let at = path(client, &start.place, &format!("/{}/rollout", segment(&start.key)), &[]);
+            let at = path(client, &start.place, &format!("{}/rollout", of(&start.key)?), &[]);
             let begun = client.send(Method::POST, &at, &asked(*start)?).await?;
             show(format, &begun)
         }
         ConfigRolloutCommand::Show { key, place } => {
-            let at = path(client, &place, &format!("/{}/rollout", segment(&key)), &[]);
+            let at = path(client, &place, &format!("{}/rollout", of(&key)?), &[]);
             show(format, &client.get(&at).await?)
         }
         ConfigRolloutCommand::List { place } => {
@@ -40,8 +45,8 @@ pub async fn run(client: &Client, format: Format, command: ConfigRolloutCommand)
         ConfigRolloutCommand::Pause { key, cause, place } => {
             steer(client, format, &place, (&key, "pause"), cause).await
         }
-        ConfigRolloutCommand::Resume { key, place } => {
-            steer(client, format, &place, (&key, "resume"), None).await
+        ConfigRolloutCommand::Resume { key, cause, place } => {
+            steer(client, format, &place, (&key, "resume"), cause).await
         }
         ConfigRolloutCommand::Abort { key, cause, place } => {
             steer(client, format, &place, (&key, "abort"), cause).await
@@ -56,18 +61,25 @@ async fn steer(
     (key, act): (&str, &str),
     cause: Option<String>,
 ) -> Result<(), Failure> {
-    let at = path(client, place, &format!("/{}/rollout/{act}", segment(key)), &[]);
+    let at = path(client, place, &format!("{}/rollout/{act}", of(key)?), &[]);
     let request = SteerConfigRollout { cause: cause.unwrap_or_default() };
     show(format, &client.send(Method::POST, &at, &request).await?)
 }
 
 fn asked(start: Start) -> Result<StartConfigRollout, Failure> {
-    let value = match (&start.value, &start.file) {
+    let bytes = match (&start.value, &start.file) {
         (None, None) => None,
-        _ => Some(raw(document(start.value, start.file.as_deref(), false)?)?),
+        _ => Some(document(start.value, start.file.as_deref(), false)?),
+    };
+    let (value, large) = match (bytes, start.media_type) {
+        (Some(bytes), Some(media_type)) => {
+            (None, Some(ConfigLarge { base64: STANDARD.encode(bytes), media_type }))
+        }
+        (bytes, _) => (bytes.map(raw).transpose()?, None),
     };
     Ok(StartConfigRollout {
         value,
+        large,
         version: start.version,
         label: start.label,
         remove: start.remove,
@@ -110,6 +122,14 @@ fn show(format: Format, rollout: &ConfigRollout) -> Result<(), Failure> {
         ("cause", rollout.cause.clone()),
     ];
     output::one(format, rollout, &fields)
+}
+
+/// Says what a client runs with.
+pub async fn acknowledge(client: &Client, said: Acknowledge) -> Result<(), Failure> {
+    let at = path(client, &said.place, &format!("-clients/{}", part("client", &said.client)?), &[]);
+    let Acknowledge { key, version, rejection, set_in, revision, .. } = said;
+    let state = ConfigClientState { key, version, rejection, scope: set_in };
+    client.send(Method::POST, &at, &AcknowledgeConfig { revision, states: vec![state] }).await
 }
 
 /// Shows which clients run with which version: the counts, then the clients.

@@ -16,9 +16,15 @@ use crate::output;
 /// The longest pause before another try.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Follows until it is interrupted, or so many changes were told.
-pub async fn run(client: &Client, format: Format, path: &str, changes: Option<usize>) -> Result<(), Failure> {
-    let mut follower = Follower::new(format, changes);
+/// Follows until it is interrupted, or so many changes were told; from what there
+/// is now on, or behind an event.
+pub async fn run(
+    client: &Client,
+    format: Format,
+    path: &str,
+    (changes, after): (Option<usize>, Option<String>),
+) -> Result<(), Failure> {
+    let mut follower = Follower::new(format, changes, after);
     let mut pause = Duration::from_millis(200);
     loop {
         let ended = follower.connected(client, path).await;
@@ -27,7 +33,7 @@ pub async fn run(client: &Client, format: Format, path: &str, changes: Option<us
         }
         match ended {
             // The first connection, or what another try would not change.
-            Err(failure) if !follower.is_known() || is_final(&failure) => return Err(failure),
+            Err(failure) if !follower.has_begun || is_final(&failure) => return Err(failure),
             Err(failure) => {
                 output::note(&format!("the watch has ended ({failure}); it goes on where it was"))
             }
@@ -40,21 +46,21 @@ pub async fn run(client: &Client, format: Format, path: &str, changes: Option<us
 
 struct Follower {
     seen: Seen,
+    /// The event that was named at the beginning.
+    after: Option<String>,
     last_id: Option<String>,
     format: Format,
     is_terminal: bool,
+    has_begun: bool,
     told: usize,
     most: Option<usize>,
 }
 
 impl Follower {
-    fn new(format: Format, most: Option<usize>) -> Self {
+    fn new(format: Format, most: Option<usize>, after: Option<String>) -> Self {
         let is_terminal = std::io::stdout().is_terminal();
-        Self { seen: Seen::default(), last_id: None, format, is_terminal, told: 0, most }
-    }
-
-    fn is_known(&self) -> bool {
-        self.seen.count().is_some()
+        let seen = if after.is_some() { Seen::later() } else { Seen::default() };
+        Self { seen, last_id: after.clone(), after, format, is_terminal, has_begun: false, told: 0, most }
     }
 
     fn is_done(&self) -> bool {
@@ -78,15 +84,21 @@ impl Follower {
         if let Some(id) = &told.id {
             self.last_id = Some(id.clone());
         }
-        let was_known = self.is_known();
         for change in self.seen.take(&told.name, &event) {
             if !self.is_done() {
-                self.tell(&change)?;
+                self.tell(&Change { event: told.id.clone(), ..change })?;
                 self.told += 1;
             }
         }
-        if let (false, Some(count)) = (was_known, self.seen.count()) {
-            output::note(&format!("watching {count} values from revision {}", event.revision));
+        if let (false, Some(count)) = (self.has_begun, self.seen.count()) {
+            self.has_begun = true;
+            output::note(&match (&self.after, &told.id) {
+                (Some(after), _) => format!("going on behind the event {after}"),
+                (None, Some(id)) => {
+                    format!("watching {count} values from revision {} (event {id})", event.revision)
+                }
+                (None, None) => format!("watching {count} values from revision {}", event.revision),
+            });
         }
         Ok(())
     }
@@ -154,6 +166,7 @@ mod tests {
             new: None,
             scope: None,
             version: None,
+            event: None,
         };
         assert_eq!(tabbed(&change), "7\ttenant_config_a\t\u{1b}[2J\t-\t-\t-");
         let drawn = drawn(&change);
