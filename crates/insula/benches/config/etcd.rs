@@ -40,6 +40,8 @@ pub struct Ignored {}
 
 #[derive(Clone, PartialEq, Message)]
 pub struct KeyValue {
+    #[prost(int64, tag = "3")]
+    pub mod_revision: i64,
     #[prost(bytes = "vec", tag = "5")]
     pub value: Vec<u8>,
 }

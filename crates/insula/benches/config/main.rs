@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use common::{milliseconds, number};
 use futures_util::{StreamExt, stream};
 use side::Side;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 const PORTS: u16 = 28_500;
@@ -47,10 +48,10 @@ fn listen(mut told: side::Told, expected: usize, begun: &Begun) -> JoinHandle<(V
     tokio::spawn(async move {
         let (mut times, mut last) = (Vec::with_capacity(expected), None);
         while times.len() < expected {
-            for number in told.next().await {
+            for (revision, number) in told.next().await {
                 let now = Instant::now();
-                assert!(last < Some(number), "{number} came behind {last:?}");
-                last = Some(number);
+                assert!(last < Some((revision, number)), "{:?} came behind {last:?}", (revision, number));
+                last = Some((revision, number));
                 times.push(now - *begun[number].get().expect("what was written has begun"));
             }
         }
@@ -69,6 +70,10 @@ struct Receipts {
 /// Watchers of tenants in turn, and writes to the tenants in turn.
 async fn receipts(side: &Side, watchers: usize, tenants: usize, writes: usize, pace: Duration) -> Receipts {
     let begun: Begun = Arc::new((0..writes).map(|_| OnceLock::new()).collect());
+    // Of two writes of a key that are under way at once either may be the first: the
+    // next one is asked for when the one before is answered, and has begun before.
+    let turns: Vec<Mutex<()>> = (0..tenants).map(|_| Mutex::default()).collect();
+    let turns = &turns;
     let watching: Vec<_> = stream::iter(0..watchers)
         .map(async |watcher| side.watch(watcher % tenants).await)
         .buffered(16)
@@ -88,7 +93,11 @@ async fn receipts(side: &Side, watchers: usize, tenants: usize, writes: usize, p
             }
             ticks.tick().await;
             begun[number].set(Instant::now()).unwrap();
-            Some((side.put(number % tenants, number), (number + 1, ticks)))
+            let put = async move {
+                let _turn = turns[number % tenants].lock().await;
+                side.put(number % tenants, number).await;
+            };
+            Some((put, (number + 1, ticks)))
         }
     });
     writing.buffer_unordered(64).for_each(async |()| {}).await;

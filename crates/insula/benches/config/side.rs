@@ -72,17 +72,19 @@ pub enum Told {
 }
 
 impl Told {
-    /// The numbers that the next message tells of.
-    pub async fn next(&mut self) -> Vec<usize> {
+    /// What the next message tells of: revisions, which grow, and numbers.
+    pub async fn next(&mut self) -> Vec<(i64, usize)> {
         match self {
             Self::Insula(stream) => {
                 let event = stream.message().await.unwrap().expect("the stream goes on").event;
                 let Some(watch_event::Event::Delta(delta)) = event else { return Vec::new() };
-                delta.entries.iter().filter_map(json_number).collect()
+                let number = |entry| json_number(entry).map(|number| (entry.revision, number));
+                delta.entries.iter().filter_map(number).collect()
             }
             Self::Etcd(stream) => {
                 let told = stream.message().await.unwrap().expect("the stream goes on");
-                told.events.iter().filter_map(|event| Some(number(&event.kv.as_ref()?.value))).collect()
+                let kvs = told.events.iter().filter_map(|event| event.kv.as_ref());
+                kvs.map(|kv| (kv.mod_revision, number(&kv.value))).collect()
             }
         }
     }
