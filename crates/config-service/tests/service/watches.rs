@@ -169,6 +169,54 @@ async fn who_does_not_keep_up_gets_a_new_snapshot() {
 }
 
 #[tokio::test]
+async fn what_is_written_at_once_is_told_of_in_the_order_of_its_revisions() {
+    let world = World::new().await;
+    let mut acme = world.admin(1).await;
+    acme.put(put(KEY, "0")).await.unwrap();
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        watches.push(Watch::all(&mut acme).await);
+    }
+    let writing = (0..8).map(|_| {
+        let mut acme = acme.clone();
+        tokio::spawn(async move {
+            let mut last = 0;
+            for _ in 0..25 {
+                last = acme.put(put(KEY, "1")).await.unwrap().into_inner().revision;
+            }
+            last
+        })
+    });
+    let writing: Vec<_> = writing.collect();
+    let mut newest = 0;
+    for writes in writing {
+        newest = newest.max(writes.await.unwrap());
+    }
+    for (mut watch, begun) in watches {
+        let mut last = begun.revision;
+        while last < newest {
+            match watch.news().await {
+                Event::Delta(delta) => {
+                    assert_eq!(delta.since, last, "nothing is left out");
+                    assert!(
+                        delta.revision > last && delta.entries[0].revision == delta.revision,
+                        "{delta:?}"
+                    );
+                    last = delta.revision;
+                }
+                // One who was too slow begins anew.
+                Event::Snapshot(snapshot) => {
+                    assert!(snapshot.revision > last, "{snapshot:?} behind {last}");
+                    last = snapshot.revision;
+                }
+                Event::Heartbeat(_) => {}
+            }
+        }
+        assert_eq!(last, newest);
+    }
+}
+
+#[tokio::test]
 async fn a_notification_that_is_lost_costs_seconds() {
     let world = World::new().await;
     let mut acme = world.admin(1).await;
