@@ -15,6 +15,7 @@ mod homes;
 mod line;
 mod log;
 mod mirror;
+mod notice;
 mod provider;
 mod quick;
 mod read;

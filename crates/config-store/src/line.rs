@@ -46,6 +46,8 @@ pub(crate) struct Line {
     client: Client,
     statements: Mutex<HashMap<&'static str, Statement>>,
     broken: AtomicBool,
+    /// Whether its session knows how usual writes are done.
+    pub is_quick: bool,
 }
 
 impl Line {
@@ -60,7 +62,8 @@ impl Line {
         for setup in [Some(SETUP), is_patient.then_some(PATIENT)].into_iter().flatten() {
             client.batch_execute(setup).await.map_err(|error| sql_problem(store, error))?;
         }
-        Ok(Self { store, pace, client, statements: Mutex::default(), broken: AtomicBool::new(false) })
+        let (statements, broken) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { store, pace, client, statements, broken, is_quick: false })
     }
 
     /// For a transaction, by whoever has the line alone.

@@ -165,7 +165,13 @@ impl Replicator {
         if ready.is_empty() {
             return client.batch_execute("commit").await.map_err(db);
         }
-        commit(line, &ready, &[], self.region.ambient.clock.now()).await
+        commit(line, &ready, &[], self.region.ambient.clock.now()).await?;
+        let last = ready.last().map_or(now, |last| last.change.revision);
+        if let Err(problem) = self.region.notify(last).await {
+            // It is done, and found by whoever looks.
+            tracing::info!(cause = problem.chain(), "what was copied was not told of");
+        }
+        Ok(())
     }
 
     async fn versions(

@@ -1,30 +1,34 @@
-//! The usual write, in one journey to the server: values that are put, each in
-//! another scope, with nothing that needs a decision. The lock, the look at what
-//! is there and the versions are sent together with the commit; where one of them
-//! is not as it usually is, nothing is written, and it is decided here.
+//! The usual write, in one statement: values that are put, each in another scope,
+//! with nothing that needs a decision. The lock, the look at what is there, the
+//! versions and the commit are one journey to the server; where one of them is not
+//! as it usually is, nothing is written, and it is decided here.
 
 use std::collections::BTreeSet;
 
-use futures_util::{FutureExt, TryFutureExt, try_join};
 use insula_config_model::{
     ConfigValue, Revision, Room, Scope, Stored, TagTable, Transaction, Version, WriteOp, author_of,
 };
-use insula_problem::{Code, Problem};
+use insula_problem::Problem;
 use time::OffsetDateTime;
-use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::line::Line;
 use crate::log::{LogChange, LogRow};
 use crate::rows::newest_schema;
-use crate::state::LOCK;
 use crate::usage::Quota;
 
-/// The same rules as those of `decide` and `usage`, for what they let pass. One
-/// that would not pass has none of them written. This is a statement of its own
-/// behind the lock, and so sees what was committed before.
-const PUT: &str = concat!(
-    "with there as materialized (
+/// A function of the session's own, which locks the clock and then writes. Each of
+/// its statements sees what was committed before it begins, and so the second one
+/// all that was written before the lock was had. It has the same rules as `decide`
+/// and `usage`, for what they let pass; one that would not pass has none of them
+/// written. Sent as one statement it is answered once, behind its commit.
+const FUNCTION: &str = concat!(
+    "create function pg_temp.insula_quick(text[], text[], bytea[], text[], text[], int[], bigint[], bigint[],
+        timestamptz, bigint, bigint, bigint, text[], bigint[])
+    returns table (put_version bigint, put_revision bigint) language plpgsql as $quick$ begin
+    perform from config_clock for update;
+    return query with there as materialized (
         select a.*, c.revision + a.place as revision, coalesce(n.version, 0) + 1 as version,
             coalesce(v.kind <> 0, false) as was_set,
             coalesce(octet_length(v.value), 0)::bigint as before,
@@ -78,10 +82,27 @@ const PUT: &str = concat!(
     ), clock as (
         update config_clock set revision = (select max(revision) from new) where exists (select from new)
     )
-    select n.version, n.revision, case when n.place = cardinality($1::text[])
-        then pg_notify('insula_config', n.revision::text)::text end
-    from new n order by n.place"
+    select n.version, n.revision from new n order by n.place;
+    end $quick$"
 );
+
+const PUT: &str = "select put_version, put_revision
+    from pg_temp.insula_quick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+/// Has the session of a line know how usual writes are done. Where it may not have
+/// functions of its own, they are decided like all others.
+pub(crate) async fn teach(mut line: Line) -> Result<Line, Problem> {
+    let taught = line.client().batch_execute(FUNCTION).await;
+    line.is_quick = match taught {
+        Ok(()) => true,
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            tracing::warn!(%error, "writes of configuration take longer without the privilege TEMPORARY");
+            false
+        }
+        Err(error) => return Err(line.problem(error)),
+    };
+    Ok(line)
+}
 
 /// Writes that may be done in one journey, as columns.
 #[derive(Default)]
@@ -138,20 +159,7 @@ pub(crate) async fn put(
     quota: &Quota,
     at: OffsetDateTime,
 ) -> Result<Option<Vec<(Version, Revision)>>, (Problem, bool)> {
-    // What the server has refused before the commit has ended the transaction, and
-    // the commit behind it has done nothing.
-    let before = |error: Error| {
-        let is_refused = error.as_db_error().is_some();
-        let problem = line.problem(error);
-        (problem, is_refused)
-    };
-    let at_commit = |error: Error| {
-        let problem = line.problem(error);
-        let is_refused = problem.code() == Code::Internal;
-        (problem, is_refused)
-    };
-    let prepared = try_join!(line.statement(LOCK), line.statement(PUT));
-    let (lock, put) = prepared.map_err(|error| (line.problem(error), true))?;
+    let put = line.statement(PUT).await.map_err(|error| (line.problem(error), true))?;
     let (schemas, known): (Vec<&str>, Vec<Revision>) =
         quick.schemas.iter().map(|(scope, known)| (scope.as_str(), *known)).unzip();
     let of: [&(dyn ToSql + Sync); 14] = [
@@ -170,13 +178,11 @@ pub(crate) async fn put(
         &schemas,
         &known,
     ];
-    let client = line.client();
-    let ((), _, rows, ()) = try_join!(
-        client.batch_execute("begin").map_err(before),
-        client.query_one(&lock, &[]).map_err(before),
-        client.query(&put, &of).map_err(before).boxed(),
-        client.batch_execute("commit").map_err(at_commit),
-    )?;
+    let rows = line.client().query(&put, &of).await.map_err(|error| {
+        // Whatever the server reports is from before the commit, and has undone it.
+        let is_refused = error.as_db_error().is_some();
+        (line.problem(error), is_refused)
+    })?;
     let written: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     Ok((written.len() == quick.scopes.len()).then_some(written))
 }

@@ -95,10 +95,8 @@ const WRITE: &str = "with new as (
     ), logged as (
         insert into config_log (revision, scope, key, kind, version, at)
         select revision, scope, key, 1, version, $13 from new
-    ), clock as (
-        update config_clock set revision = $14
     )
-    select pg_notify('insula_config', $14::bigint::text)";
+    update config_clock set revision = $14";
 
 const LABELLED: &str = "with new as (
         select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::boolean[])
@@ -363,7 +361,7 @@ struct Trims<'c> {
     last: Vec<Version>,
 }
 
-/// Writes what was decided, and commits.
+/// Writes what was decided, and commits. Others are told by whoever has called.
 pub(crate) async fn commit(
     line: &Line,
     ready: &[Ready],

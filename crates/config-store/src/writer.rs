@@ -18,6 +18,7 @@ use crate::ConfigStore;
 use crate::decide::{Answered, Change, Decided, State, What, token_place};
 use crate::line::{Line, Pace};
 use crate::log::{LogRow, decided_rows};
+use crate::notice::Notices;
 use crate::quick::{self, Quick};
 use crate::rows;
 use crate::state::{self, Ask, Ready, Remembered};
@@ -111,7 +112,8 @@ impl ConfigStore {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let (committed, _) = broadcast::channel(COMMITTED_MAX);
         let writer = Writer { store: self.store, queue, committed: committed.clone() };
-        tokio::spawn(Work { store: self.clone(), line: None, committed }.run(waiting));
+        let notices = self.notices();
+        tokio::spawn(Work { store: self.clone(), line: None, committed, notices }.run(waiting));
         writer
     }
 }
@@ -239,6 +241,7 @@ struct Work {
     store: ConfigStore,
     line: Option<Line>,
     committed: broadcast::Sender<Arc<Vec<LogRow>>>,
+    notices: Notices,
 }
 
 impl Work {
@@ -343,8 +346,9 @@ impl Work {
             let line = match line {
                 Some(line) => line,
                 None => {
+                    let fault = |problem| Fault { problem, is_clean: true };
                     let opened = Line::open(self.store.store, &self.store.connector, Pace::Brisk).await;
-                    opened.map_err(|problem| Fault { problem, is_clean: true })?
+                    quick::teach(opened.map_err(fault)?).await.map_err(fault)?
                 }
             };
             // Dropped where this fails: what was begun ends with the connection.
@@ -424,7 +428,7 @@ impl Work {
     /// Writes them where nothing about them needs a decision; none where that is
     /// not so, and nothing was written.
     async fn quickly(&self, line: &Line, jobs: &[Job]) -> Result<Option<Outcomes>, Fault> {
-        let written = jobs.iter().all(|job| job.asked == Asked::Written);
+        let written = line.is_quick && jobs.iter().all(|job| job.asked == Asked::Written);
         let transactions = || jobs.iter().map(|job| &job.transaction);
         let Some(quick) = written.then(|| Quick::of(transactions())).flatten() else { return Ok(None) };
         let at = self.store.ambient.clock.now();
@@ -438,10 +442,11 @@ impl Work {
 
     /// Tells of what is committed now.
     fn tell(&self, rows: Vec<LogRow>) {
-        if !rows.is_empty() {
-            // Nobody may be listening.
-            let _ = self.committed.send(Arc::new(rows));
-        }
+        let Some(last) = rows.last().map(|row| row.revision) else { return };
+        // Nobody may be listening.
+        let _ = self.committed.send(Arc::new(rows));
+        // Behind that: whoever has them by now does not read the log for them.
+        self.notices.committed(last);
     }
 
     fn planned(&self, state: &State, decided: Decided) -> Result<Plan, Problem> {

@@ -6,12 +6,18 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Here, here, json, key, one, scope, transaction, write};
 use insula_config_model::{Scope, Transaction, Write, WriteOp, Written};
-use insula_config_store::{Quota, is_by_old_schemas, is_by_old_tags};
+use insula_config_store::{CHANNEL, Quota, is_by_old_schemas, is_by_old_tags};
 use insula_domain::Entropy;
 use insula_problem::{Code, Problem};
+use insula_sql_store::Listener;
 use insula_testkit::SeededEntropy;
+
+/// The longest that anything may take before the test says so.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const QUOTA: Quota = Quota { keys: 6, bytes: 400, kept: 6_000, large: 0 };
 
@@ -148,4 +154,51 @@ async fn who_is_not_here_and_who_knows_old_tags_or_schemas_is_refused() {
     writer.write(by(3)).await.unwrap();
     let newest = here.store.newest(&[scope(1)], &key("param_config_a")).await.unwrap();
     assert_eq!(newest.layers[0].stored.as_ref().unwrap().version, 5);
+}
+
+/// How many sessions have the function of usual writes.
+async fn taught(here: &Here) -> i64 {
+    let count = "select count(*) from pg_proc where proname = 'insula_quick'";
+    here.database.connect().await.query_one(count, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn whose_session_may_have_no_function_is_written_for_all_the_same() {
+    let here = here("config_quick_untaught").await;
+    let put = one(scope(1), "param_config_a", json("1"));
+    let (writer, client) = (here.store.writer(), here.database.connect().await);
+    assert_eq!(writer.write(put.clone()).await.unwrap()[0].version, 1);
+    assert_eq!(taught(&here).await, 1, "canary: else it is taught otherwise");
+    // As where the privilege TEMPORARY was taken away.
+    let refusal = "create function refuse() returns event_trigger language plpgsql as $$
+            begin raise exception 'not here' using errcode = 'insufficient_privilege'; end $$;
+        create event trigger refuse on ddl_command_start when tag in ('CREATE FUNCTION')
+            execute function refuse()";
+    client.batch_execute(refusal).await.unwrap();
+    let untaught = here.store.writer();
+    assert_eq!(untaught.write(put.clone()).await.unwrap()[0].version, 2);
+    assert_eq!(untaught.write(put).await.unwrap()[0].version, 3);
+    assert_eq!(taught(&here).await, 1);
+}
+
+#[tokio::test]
+async fn other_processes_are_told_of_what_is_committed() {
+    let here = here("config_notices").await;
+    let mut heard = Listener::open(here.store.connector(), &[CHANNEL]).await.unwrap();
+    let writer = here.store.writer();
+    for number in 1..=30 {
+        // Every third is not the usual write.
+        let token = (number % 3 == 0).then(|| number.to_string());
+        let put = one(scope(1), "param_config_a", json(&number.to_string()));
+        writer.write(Transaction { token, ..put }).await.unwrap();
+    }
+    let mut last = 0;
+    while last < 30 {
+        let notice =
+            tokio::time::timeout(PATIENCE, heard.next()).await.expect("the last is told of").unwrap();
+        let revision: i64 = notice.payload.parse().unwrap();
+        assert!(revision > last, "{revision} behind {last}");
+        assert!(here.store.clocks().await.unwrap().revision >= revision, "it is there");
+        last = revision;
+    }
 }

@@ -14,7 +14,7 @@ use insula_sql_store::Listener;
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Change, Item, News, Presence};
@@ -25,10 +25,6 @@ const AT_ONCE: u32 = 1_000;
 
 /// How often the log is looked at, whatever was notified.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// A change of this process is handed over by the writer itself, at about the
-/// time of its notification: so long it is waited for before the log is read.
-const HANDED_OVER_WITHIN: Duration = Duration::from_millis(2);
 
 /// Wait before another try where the store is away.
 const RETRY: Duration = Duration::from_millis(500);
@@ -87,10 +83,9 @@ impl Hub {
         self.catch_up().await?;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut notified: Option<(Revision, Instant)> = None;
         loop {
-            let due = notified.map_or_else(Instant::now, |(_, due)| due);
             tokio::select! {
+                // What this process commits is handed over before it is notified of.
                 biased;
                 batch = committed.recv() => match batch {
                     // The log was read before it was handed over; or the store
@@ -107,19 +102,11 @@ impl Hub {
                     Ok(_) | Err(RecvError::Lagged(_)) => self.catch_up().await?,
                     Err(RecvError::Closed) => return Err(Problem::internal("the writer has ended")),
                 },
-                () = sleep_until(due), if notified.is_some() => {
-                    if let Some((revision, _)) = notified.take()
-                        && self.applied() < revision
-                    {
-                        self.catch_up().await?;
-                    }
-                }
                 notice = listener.next() => {
                     let notice = notice.ok_or_else(|| Problem::internal("the listening connection ended"))?;
                     let revision: Revision = notice.payload.parse().unwrap_or(Revision::MAX);
                     if revision > self.applied() {
-                        let due = notified.map_or_else(|| Instant::now() + HANDED_OVER_WITHIN, |(_, due)| due);
-                        notified = Some((revision.max(notified.map_or(0, |(known, _)| known)), due));
+                        self.catch_up().await?;
                     }
                 }
                 () = self.nudged.notified() => self.catch_up().await?,
