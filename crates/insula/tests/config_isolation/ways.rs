@@ -149,16 +149,15 @@ pub fn of_operators(doors: &Doors, key: &str) -> Vec<(String, Result<String, Str
 
 fn over_http(doors: &Doors, key: &str, others: &[String; 2]) -> Vec<Way> {
     let mut ways = Vec::new();
-    // Among several writes one that names another's scope.
+    // A write of a transaction that names another's scope.
     let among = |name: &str| {
-        let write = json!({"key": NAME, "act": "put", "value": "mine"});
-        let mut others = write.clone();
-        others["scope"] = json!(format!("tenant/{name}"));
-        let body = json!({"writes": [write, others]}).to_string();
+        let scope = format!("tenant/{name}");
+        let write = json!({"key": NAME, "scope": scope, "act": "put", "value": "mine"});
+        let body = json!({"writes": [write]}).to_string();
         http(doors.http, ("POST", "/v1/config"), key, "", Some(&body)).map_err(|said| without(&said, name))
     };
     for other in others {
-        ways.push(judged(format!("HTTP post among several {other}"), among(other), among(NOBODY)));
+        ways.push(judged(format!("HTTP post of a write with a scope {other}"), among(other), among(NOBODY)));
     }
     for (path, method) in routes(false) {
         let body = body(&method, &path).map(|body| body.to_string());
