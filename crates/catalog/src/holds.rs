@@ -64,8 +64,8 @@ impl CatalogClient {
     /// # Errors
     /// Where the catalog is away.
     pub async fn prepare_cutover(&self) -> Result<(), Problem> {
-        let texts = [SET_HOLD, SET_TARGET_OPEN, END_WHEN_SILENT, HOLD_NEWEST, NEWEST, AUDIT];
-        let all = texts.into_iter().chain(CUT_OVER).map(|text| self.prepared().prepare_cached(text));
+        let texts = [SET_HOLD, SET_TARGET_OPEN, END_WHEN_SILENT, HOLD_NEWEST, NEWEST, CUT_OVER, AUDIT];
+        let all = texts.into_iter().map(|text| self.prepared().prepare_cached(text));
         try_join_all(all).await.map(drop).map_err(db)
     }
 
@@ -184,6 +184,7 @@ pub struct ReleasedHold {
 #[derive(Debug)]
 pub struct HoldWatch {
     listener: Listener,
+    live: Statement,
     hold: Uuid,
     quiet: BTreeSet<Uuid>,
     released: BTreeMap<Uuid, ReleasedHold>,
@@ -196,7 +197,11 @@ impl HoldWatch {
     /// Where the catalog is away.
     pub async fn open(catalog: &Catalog, hold: Uuid) -> Result<Self, Problem> {
         let listener = Listener::open(catalog.connector(), &[CHANNEL]).await.map_err(Problem::internal)?;
-        Ok(Self { listener, hold, quiet: BTreeSet::new(), released: BTreeMap::new() })
+        let live = listener.client().prepare(&live_fronts()).await.map_err(db)?;
+        let watch = Self { listener, live, hold, quiet: BTreeSet::new(), released: BTreeMap::new() };
+        // When it is asked again a tenant waits: the connection is new, and the first question on it takes milliseconds.
+        watch.live_fronts().await?;
+        Ok(watch)
     }
 
     /// The fronts that are told of changes now. To be asked when the hold is set.
@@ -204,7 +209,9 @@ impl HoldWatch {
     /// # Errors
     /// Where the catalog is away.
     pub async fn live_fronts(&self) -> Result<BTreeSet<Uuid>, Problem> {
-        live_fronts(self.listener.client()).await
+        let rows = self.listener.client().query(&self.live, &[]).await.map_err(db)?;
+        let number = |name: &str| name.strip_prefix(FRONT_PREFIX)?.parse().ok();
+        Ok(rows.iter().filter_map(|row| number(row.get(0))).collect())
     }
 
     /// Waits until each of the fronts that is still there has said that nothing of
@@ -284,17 +291,12 @@ impl HoldWatch {
     }
 }
 
-async fn live_fronts(client: &Client) -> Result<BTreeSet<Uuid>, Problem> {
-    let rows = client
-        .query(
-            "select application_name from pg_stat_activity
-             where datname = current_database() and starts_with(application_name, $1)",
-            &[&FRONT_PREFIX],
-        )
-        .await
-        .map_err(db)?;
-    let number = |name: &str| name.strip_prefix(FRONT_PREFIX)?.parse().ok();
-    Ok(rows.iter().filter_map(|row| number(row.get(0))).collect())
+/// What the sessions of fronts are called, those of all.
+fn live_fronts() -> String {
+    format!(
+        "select application_name from pg_stat_activity
+         where datname = current_database() and starts_with(application_name, '{FRONT_PREFIX}')"
+    )
 }
 
 /// A message of a front.

@@ -4,7 +4,6 @@
 //! What is written of a move's progress is for people to read: nothing is
 //! decided by it, so it is not audited.
 
-use futures_util::future::{try_join3, try_join4};
 use insula_domain::{
     ClusterName, Epoch, MoveEnd, MoveProgress, MoveStatus, MoveTerms, OperationId, SchemaVersion, Slug,
     TenantId,
@@ -14,7 +13,7 @@ use insula_workflow::FencingToken;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Row, Statement};
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use crate::change::{CatalogClient, Change};
@@ -617,44 +616,30 @@ impl Change<'_> {
     /// Where the catalog is away.
     pub async fn cut_over(&self, cutover: &Cutover<'_>) -> Result<bool, Problem> {
         let Some(cluster) = cutover.to.cluster.as_ref() else { return Ok(false) };
-        let [current, swap, tenant, note] = self.cutover_statements().await?;
-        // The tenant waits meanwhile: what does not depend on an answer is sent with the question.
-        let (id, number) = (cutover.id.as_uuid(), cutover.number);
-        if self.raw().query_opt(&current, &[&id, &number]).await.map_err(db)?.is_none() {
-            return Ok(false);
-        }
-        let (of_tenant, next) = (cutover.tenant.as_uuid(), cutover.epoch.next().0);
-        let (isolation, database, schema) =
-            (cutover.to.isolation.as_str(), cutover.to.database.as_str(), cutover.to.schema.as_str());
-        let (swapped, _, _) = try_join3(
-            self.raw().execute(
-                &swap,
-                &[&of_tenant, &cutover.epoch.0, &cluster.as_str(), &isolation, &database, &schema],
-            ),
-            self.raw().execute(
-                &tenant,
-                &[&of_tenant, &cutover.to.tier.as_str(), &cutover.to.region.as_str(), &next],
-            ),
-            self.raw().execute(
-                &note,
-                &[&id, &cutover.status.as_str(), &self.at(), &cutover.window_ends_at, &of_tenant, &next],
-            ),
-        )
-        .await
-        .map_err(db)?;
+        let cut_over = self.prepared().prepare_cached(CUT_OVER).await.map_err(db)?;
+        let swapped = self
+            .raw()
+            .execute(
+                &cut_over,
+                &[
+                    &cutover.id.as_uuid(),
+                    &cutover.number,
+                    &cutover.tenant.as_uuid(),
+                    &cutover.epoch.0,
+                    &cluster.as_str(),
+                    &cutover.to.isolation.as_str(),
+                    &cutover.to.database.as_str(),
+                    &cutover.to.schema.as_str(),
+                    &cutover.to.tier.as_str(),
+                    &cutover.to.region.as_str(),
+                    &cutover.status.as_str(),
+                    &self.at(),
+                    &cutover.window_ends_at,
+                ],
+            )
+            .await
+            .map_err(db)?;
         Ok(swapped == 1)
-    }
-
-    async fn cutover_statements(&self) -> Result<[Statement; 4], Problem> {
-        let [current, swap, tenant, note] = CUT_OVER;
-        let raw = self.prepared();
-        let all = try_join4(
-            raw.prepare_cached(current),
-            raw.prepare_cached(swap),
-            raw.prepare_cached(tenant),
-            raw.prepare_cached(note),
-        );
-        all.await.map(<[Statement; 4]>::from).map_err(db)
     }
 }
 
@@ -664,15 +649,20 @@ pub(crate) const END_WHEN_SILENT: &str =
 
 pub(crate) const SET_TARGET_OPEN: &str = "update moves set target_open = $3 where id = $1 and try = $2";
 
-/// The try is still the last one; the swap; and what follows from it.
-pub(crate) const CUT_OVER: [&str; 4] = [
-    "select 1 from moves where id = $1 and try = $2 and status in ('running', 'rolling_back') for update",
-    "update placements set cluster = $3, isolation = $4, database = $5, schema = $6, epoch = epoch + 1,
-         hold_id = null, hold_ms = null
-     where tenant_id = $1 and epoch = $2",
-    "update tenants set tier = $2, region = $3
-     where id = $1 and exists (select from placements where tenant_id = $1 and epoch = $4)",
-    "update moves set status = $2, committed_at = coalesce(committed_at, $3), window_ends_at = $4,
-         keeper = null, keeper_until = null, target_open = false, cancel = false
-     where id = $1 and exists (select from placements where tenant_id = $5 and epoch = $6)",
-];
+/// The swap, where the try is still the last one, which stays so until the
+/// change has ended, and with it what follows from it; in one journey, as the
+/// tenant waits meanwhile.
+pub(crate) const CUT_OVER: &str = "
+with last as (
+    select from moves where id = $1 and try = $2 and status in ('running', 'rolling_back') for update
+), swapped as (
+    update placements set cluster = $5, isolation = $6, database = $7, schema = $8, epoch = epoch + 1,
+        hold_id = null, hold_ms = null
+    from last where tenant_id = $3 and epoch = $4
+    returning tenant_id
+), tenant as (
+    update tenants set tier = $9, region = $10 from swapped where id = swapped.tenant_id
+)
+update moves set status = $11, committed_at = coalesce(committed_at, $12), window_ends_at = $13,
+    keeper = null, keeper_until = null, target_open = false, cancel = false
+from swapped where id = $1";

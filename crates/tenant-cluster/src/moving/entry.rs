@@ -12,6 +12,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::{Place, Seat};
+use crate::access::MAINTENANCE;
 use crate::roles::{TENANTS, TenantRoles, create_group, search_path};
 use crate::schema::{POOL_READ_ONLY, POOL_READ_WRITE};
 use crate::spaces::database_exists;
@@ -172,9 +173,12 @@ struct Look {
 }
 
 impl Leaving {
-    pub(super) async fn prepare(client: &Client) -> Result<Self, Problem> {
-        let (end, left) = try_join(client.prepare(END), client.prepare(LEFT)).await.map_err(db)?;
-        Ok(Self { end, left })
+    /// They are planned when they are asked for the first time: here, of nobody.
+    pub(super) async fn prepare(seat: &Seat) -> Result<Self, Problem> {
+        let (end, left) = try_join(seat.prepare(END), seat.prepare(LEFT)).await.map_err(db)?;
+        let leaving = Self { end, left };
+        leaving.look(seat, MAINTENANCE, &[]).await?;
+        Ok(leaving)
     }
 
     /// Tells sessions to end, and then looks whether there is another way in.

@@ -89,7 +89,10 @@ impl SequenceReader {
             true => None,
             false => Some(client.prepare(&reads.join(" union all ")).await.map_err(db)?),
         };
-        Ok(Self { defined, read })
+        let reader = Self { defined, read };
+        // A statement is planned when it is carried out for the first time, and later a tenant waits.
+        reader.read(client).await?;
+        Ok(reader)
     }
 
     /// The sequences as they stand now, asked over the connection that this was

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use super::{Place, Seat};
 use crate::access::{ClusterAccess, Connection, MAINTENANCE};
-use crate::db;
+use crate::{db, literal};
 
 /// How long a server may take to answer the shortest question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -21,7 +21,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// Where the cluster is away.
 pub async fn write_marker(source: &Client, id: &str) -> Result<(), Problem> {
-    source.execute("select pg_logical_emit_message(true, 'insula', $1)", &[&id]).await.map(drop).map_err(db)
+    // In one journey: the tenant waits meanwhile.
+    let write = format!("select pg_logical_emit_message(true, 'insula', {})", literal(id));
+    source.batch_execute(&write).await.map_err(db)
 }
 
 /// Whether a server can be reached right now: a connection that is made anew
