@@ -7,7 +7,9 @@ use std::time::Duration;
 use insula_catalog::MoveRecord;
 use insula_domain::{Isolation, MoveEnd, MovePhase, MoveStatus, TenantStatus};
 use insula_problem::Problem;
-use insula_tenant_cluster::moving::{Stream, StreamName, StreamSpec, Way, admit_roles, write_marker};
+use insula_tenant_cluster::moving::{
+    CHUNKS_ABOVE_KB, Stream, StreamName, StreamSpec, Way, admit_roles, write_marker,
+};
 use insula_tenant_move::{Moving, Task};
 use insula_workflow::{Kind, Retry, Step, StepError, Workflow};
 use serde_json::{Value, json};
@@ -81,6 +83,7 @@ pub async fn stream_back(
         name: StreamName::new(Way::Back, id),
         tables,
         skip_origins: vec![StreamName::new(Way::Forward, id)],
+        chunks_above_kb: CHUNKS_ABOVE_KB,
         patience: PATIENCE,
     };
     moving.stream(|| spec).await

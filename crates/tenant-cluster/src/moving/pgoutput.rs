@@ -1,9 +1,7 @@
-//! Messages of PostgreSQL's logical decoding plugin pgoutput, versions 1 and 2
-//! without streaming: a large transaction comes whole after its commit, which
-//! bounds nothing less here, since its changes are applied as they come, and
-//! spares the rows of those that roll back. Pure, and total: no bytes make it
-//! panic, and it never takes more memory than they have. Source: PostgreSQL's
-//! manual, "Logical Replication Message Formats".
+//! Messages of PostgreSQL's logical decoding plugin pgoutput, version 2: small
+//! transactions come whole after their commit, and large ones in chunks while
+//! they run. Total: no bytes make it panic, and it never takes more memory than
+//! they have. Source: PostgreSQL's manual, "Logical Replication Message Formats".
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +26,9 @@ pub(super) enum DecodeError {
     /// What stands there is not known.
     #[error("{0:?} is not known here")]
     Unknown(char),
+    /// A chunk begins in a chunk, or what comes between chunks only is in one.
+    #[error("{0:?} is out of place")]
+    OutOfPlace(char),
 }
 
 /// A message.
@@ -71,6 +72,39 @@ pub(super) enum Change {
         prefix: String,
         content: Bytes,
     },
+    /// A chunk of a transaction begins that is not committed yet.
+    ChunkStart,
+    /// The chunk is over.
+    ChunkEnd,
+    /// A transaction of which chunks have come is committed.
+    ChunksCommit(ChunksCommit),
+    /// Such a transaction is rolled back, or, where the numbers differ, one
+    /// inside it.
+    ChunksAbort {
+        xid: u32,
+        inner: u32,
+    },
+}
+
+/// The commit of a transaction of which chunks have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ChunksCommit {
+    pub xid: u32,
+    /// Where the record of its commit begins.
+    pub final_lsn: Lsn,
+    /// Where it ends.
+    pub end_lsn: Lsn,
+    /// Microseconds since 2000.
+    pub committed: i64,
+}
+
+/// Of which transaction a message is that comes in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub xid: u32,
+    /// The transaction inside it (a savepoint's) that has made the change, or
+    /// itself.
+    pub inner: u32,
 }
 
 /// A table as the following changes have it.
@@ -99,10 +133,58 @@ pub(super) enum Cell {
     Text(Bytes),
 }
 
-/// Reads a message.
-pub(super) fn decode(bytes: Bytes) -> Result<Change, DecodeError> {
-    let mut input = Input(bytes);
-    let change = match input.u8()? {
+/// Reads a stream, in which the form of a message depends on whether it is in
+/// a chunk.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// The transaction of the chunk.
+    chunk: Option<u32>,
+}
+
+impl Reader {
+    /// Reads a message; with it of what it is a part, where it is in a chunk.
+    pub fn read(&mut self, bytes: Bytes) -> Result<(Option<Part>, Change), DecodeError> {
+        let mut input = Input(bytes);
+        let letter = input.u8()?;
+        let mut chunk = self.chunk;
+        let is_misplaced = match letter {
+            b'B' | b'C' | b'S' | b'c' | b'A' => chunk.is_some(),
+            b'E' => chunk.is_none(),
+            _ => false,
+        };
+        if is_misplaced {
+            return Err(DecodeError::OutOfPlace(char::from(letter)));
+        }
+        let part = match (chunk, letter) {
+            (Some(xid), b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M') => {
+                Some(Part { xid, inner: input.u32()? })
+            }
+            (Some(xid), b'O') => Some(Part { xid, inner: xid }),
+            _ => None,
+        };
+        let change = match letter {
+            b'S' => {
+                chunk = Some(input.u32()?);
+                input.u8()?; // whether it is the first of its transaction
+                Change::ChunkStart
+            }
+            b'E' => {
+                chunk = None;
+                Change::ChunkEnd
+            }
+            letter => decode(letter, &mut input)?,
+        };
+        if !input.0.is_empty() {
+            return Err(DecodeError::Long);
+        }
+        self.chunk = chunk;
+        Ok((part, change))
+    }
+}
+
+/// Reads what is behind the letter, and the transaction's number, of a message.
+fn decode(letter: u8, input: &mut Input) -> Result<Change, DecodeError> {
+    Ok(match letter {
         b'B' => {
             let change = Change::Begin { final_lsn: input.lsn()?, committed: input.i64()? };
             input.u32()?; // the transaction's number
@@ -113,11 +195,18 @@ pub(super) fn decode(bytes: Bytes) -> Result<Change, DecodeError> {
             input.lsn()?; // where the record of its commit begins
             Change::Commit { end_lsn: input.lsn()?, committed: input.i64()? }
         }
+        b'c' => {
+            let xid = input.u32()?;
+            input.u8()?; // flags, of which there are none
+            let (final_lsn, end_lsn, committed) = (input.lsn()?, input.lsn()?, input.i64()?);
+            Change::ChunksCommit(ChunksCommit { xid, final_lsn, end_lsn, committed })
+        }
+        b'A' => Change::ChunksAbort { xid: input.u32()?, inner: input.u32()? },
         b'O' => {
             input.lsn()?; // where it was committed there
             Change::Origin(input.text()?)
         }
-        b'R' => Change::Relation(relation(&mut input)?),
+        b'R' => Change::Relation(relation(input)?),
         b'Y' => {
             input.u32()?;
             input.text()?;
@@ -129,7 +218,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<Change, DecodeError> {
             input.expect(b'N')?;
             Change::Insert { relation, new: input.cells()? }
         }
-        b'U' => update(&mut input)?,
+        b'U' => update(input)?,
         b'D' => {
             let relation = input.u32()?;
             match input.u8()? {
@@ -137,7 +226,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<Change, DecodeError> {
                 other => return Err(DecodeError::Unknown(char::from(other))),
             }
         }
-        b'T' => truncate(&mut input)?,
+        b'T' => truncate(input)?,
         b'M' => {
             let transactional = input.u8()? & 1 == 1;
             input.lsn()?;
@@ -146,8 +235,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<Change, DecodeError> {
             Change::Logical { transactional, prefix, content: input.take(length)? }
         }
         other => return Err(DecodeError::Unknown(char::from(other))),
-    };
-    if input.0.is_empty() { Ok(change) } else { Err(DecodeError::Long) }
+    })
 }
 
 fn relation(input: &mut Input) -> Result<RelationMessage, DecodeError> {

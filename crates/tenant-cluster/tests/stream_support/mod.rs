@@ -8,8 +8,8 @@ use std::time::Duration;
 use insula_app_schema::PlainMigration;
 use insula_domain::{Entropy, Isolation, OsEntropy, TenantId};
 use insula_tenant_cluster::moving::{
-    Exported, Lsn, MovedTable, Place, Stream, StreamFault, StreamName, StreamSpec, Way, create_origin,
-    create_slot, publish, remove_stream, tables,
+    CHUNKS_ABOVE_KB, Exported, Lsn, MovedTable, Place, Stream, StreamFault, StreamName, StreamSpec, Way,
+    create_origin, create_slot, publish, remove_stream, tables,
 };
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -76,6 +76,7 @@ impl Pair {
             name: self.name,
             tables: self.tables.clone(),
             skip_origins: Vec::new(),
+            chunks_above_kb: CHUNKS_ABOVE_KB,
             patience: PATIENCE,
         }
     }

@@ -188,6 +188,7 @@ pub(super) async fn stream(control: &Control, hand: &Hand) -> Result<Arc<Stream>
         name: hand.forward(),
         tables,
         skip_origins: vec![hand.back()],
+        chunks_above_kb: cluster::CHUNKS_ABOVE_KB,
         patience: PATIENCE,
     };
     hand.moving.stream(|| spec).await

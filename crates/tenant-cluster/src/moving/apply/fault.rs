@@ -9,6 +9,9 @@ use super::super::wire::{ServerError, WireFault};
 /// The SQLSTATE of a server whose disk is full.
 const DISK_FULL: &str = "53100";
 
+/// The SQLSTATEs of one who waits for a lock, for long or for ever.
+const LOCKED: [&str; 2] = ["55P03", "40P01"];
+
 /// Why a stream of changes has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StreamFault {
@@ -55,6 +58,16 @@ impl StreamFault {
     #[must_use]
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Away(_))
+    }
+
+    /// Whether it may come of applying transactions that are not committed at the
+    /// source, so that it is to be seen whether it is there when they come whole.
+    pub(super) fn may_be_of_chunks(&self) -> bool {
+        match self {
+            Self::Diverged { .. } | Self::SchemaChanged { .. } | Self::Refused(_) => true,
+            Self::Away(said) => LOCKED.iter().any(|state| said.starts_with(state)),
+            Self::SlotLost(_) | Self::Superseded | Self::Stopped => false,
+        }
     }
 
     /// What an error of the target's server means for the stream. Locks that

@@ -4,11 +4,15 @@
 //! that an applier may end at any moment and another goes on: nothing is lost,
 //! nothing is applied twice. The source's log is kept up to what is safe at the
 //! target, and no further. An applier holds no transaction in its memory,
-//! however large.
+//! however large; large ones it applies while they run.
 
+mod chunks;
+mod entry;
 mod fault;
 mod layout;
+mod link;
 mod markers;
+mod rows;
 mod run;
 mod source;
 mod statements;
@@ -31,6 +35,11 @@ pub use fault::StreamFault;
 /// How long an applier may take to end in order.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// What [`StreamSpec::chunks_above_kb`] is where nobody says otherwise: changes
+/// that are applied in less than a second, so that a hold right behind them is
+/// not held up, and few enough of them are applied for nothing.
+pub const CHUNKS_ABOVE_KB: u32 = 8 * 1024;
+
 /// What is applied, from where to where.
 #[derive(Debug, Clone)]
 pub struct StreamSpec {
@@ -45,6 +54,10 @@ pub struct StreamSpec {
     /// What a stream under one of these names has applied at the source is left
     /// out: it has come from the target.
     pub skip_origins: Vec<StreamName>,
+    /// Where the source's decoder has more changes than this in its memory, in
+    /// kilobytes, the largest transaction is sent and applied while it runs. The
+    /// least that PostgreSQL takes is 64.
+    pub chunks_above_kb: u32,
     /// For how long a server may be away before the stream ends with an error.
     pub patience: Duration,
 }
@@ -62,6 +75,11 @@ pub struct StreamProgress {
     pub transactions: u64,
     /// Rows that were added, changed or removed, since this applier began.
     pub rows: u64,
+    /// Those of the transactions that were applied while they ran.
+    pub streamed: u64,
+    /// How often transactions that ran were rolled back at the target, because
+    /// they could not be applied before their commit.
+    pub fallen_back: u64,
     /// When the last transaction that was applied was committed at the source,
     /// in microseconds since 1970.
     pub last_commit: Option<i64>,
@@ -93,6 +111,8 @@ impl Default for StreamProgress {
             source_end: zero,
             transactions: 0,
             rows: 0,
+            streamed: 0,
+            fallen_back: 0,
             last_commit: None,
             away: None,
             fault: None,

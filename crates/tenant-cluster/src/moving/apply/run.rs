@@ -11,13 +11,16 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeou
 use tokio_util::sync::CancellationToken;
 
 use super::super::Lsn;
-use super::super::pgoutput::{Cell, Change};
+use super::super::pgoutput::Change;
+use super::chunks::Chunked;
+use super::entry::Entry;
 use super::fault::StreamFault;
-use super::layout::{Layout, Relation};
+use super::link::{Gated, Link, Pending, Transaction};
 use super::markers::{Markers, PREFIX};
-use super::source::{Incoming, Source};
+use super::rows::apply;
+use super::source::{Chunks, Incoming, Opened, Source};
 use super::statements::TargetTable;
-use super::target::{Entry, Target};
+use super::target::Target;
 use super::{Gate, StreamProgress, StreamSpec};
 
 /// How often the source hears how far the stream is, where nothing happens.
@@ -39,6 +42,10 @@ const OPENED_WITHIN: Duration = Duration::from_secs(60);
 /// Connections that have lasted for so long were good ones.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// So often an applier has transactions come whole for a while, because it cannot
+/// apply those that come in chunks; then it does for good.
+const FALLS_MAX: u64 = 3;
+
 /// Microseconds from 1970 to 2000, from where PostgreSQL counts.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
@@ -48,62 +55,19 @@ const MARKER_BYTES_MAX: usize = 64;
 /// What outlives connections.
 #[derive(Debug)]
 pub(super) struct Runner {
-    spec: StreamSpec,
-    tables: Arc<[TargetTable]>,
+    pub(super) spec: StreamSpec,
+    pub(super) tables: Arc<[TargetTable]>,
     skipped: Vec<String>,
     gate: watch::Receiver<Gate>,
-    progress: watch::Sender<StreamProgress>,
+    pub(super) progress: watch::Sender<StreamProgress>,
     markers: Markers,
     stop: CancellationToken,
     at_source: Entry,
-    at_target: Entry,
-}
-
-/// The connections, and what is under way on them.
-#[derive(Debug)]
-pub(super) struct Link {
-    source: Source,
-    target: Target,
-    layout: Layout,
-    /// What the source has said of tables. One that cannot be applied ends the
-    /// stream with its first row.
-    relations: HashMap<u32, Result<Relation, StreamFault>>,
-    /// The source's transaction that is being received.
-    under_way: Option<Transaction>,
-    /// One that must not begin yet.
-    gated: Option<Transaction>,
-    /// What the open transaction of the target will have applied.
-    pending: Pending,
-    /// Up to here everything has come, at a moment when nothing was under way.
-    complete: Lsn,
-    reported: Instant,
-    ticks: Interval,
-}
-
-#[derive(Debug)]
-struct Transaction {
-    /// Where the record of its commit begins.
-    final_lsn: Lsn,
-    is_skipped: bool,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    /// The end of the last transaction, and when it was committed.
-    end: Option<(Lsn, i64)>,
-    transactions: u64,
-    markers: Vec<String>,
-}
-
-impl Link {
-    fn may_take(&self) -> bool {
-        self.gated.is_none() && !self.target.is_full()
-    }
-
-    /// Whether nothing is applied in part.
-    fn is_between(&self) -> bool {
-        self.under_way.is_none() && !self.target.is_open()
-    }
+    pub(super) at_target: Entry,
+    /// Why what was received in chunks is to come again, whole.
+    pub(super) falls_back: Option<&'static str>,
+    /// No chunks come until all before this is applied.
+    no_chunks_before: Lsn,
 }
 
 impl Runner {
@@ -120,6 +84,8 @@ impl Runner {
             tables: spec.tables.iter().map(|table| TargetTable::new(&spec.target, table)).collect(),
             at_source: Entry::new(),
             at_target: Entry::new(),
+            falls_back: None,
+            no_chunks_before: Lsn::from(0),
             spec,
             gate,
             progress,
@@ -144,11 +110,14 @@ impl Runner {
             let fault = match opened {
                 Ok(link) => {
                     let began = Instant::now();
-                    let fault = self.serve(link).await;
+                    let ended = self.serve(link).await;
                     if began.elapsed() > STEADY {
                         (away_since, pause) = (None, BACK_OFF.0);
                     }
-                    fault
+                    match ended {
+                        Ended::Again => continue,
+                        Ended::By(fault) => fault,
+                    }
                 }
                 Err(fault) => fault,
             };
@@ -167,17 +136,25 @@ impl Runner {
     }
 
     async fn connect(&mut self) -> Result<Link, StreamFault> {
+        let is_held = self.is_held();
         let spec = &self.spec;
         let both = async {
             let (target, applied) =
                 Target::open(&spec.target, spec.name, self.tables.clone(), &mut self.at_target).await?;
             let applied = (applied, self.progress.borrow().applied);
-            let (source, layout, from) =
-                Source::open(&spec.source, spec.name, &spec.tables, applied, &mut self.at_source).await?;
-            Ok::<_, StreamFault>((target, source, layout, from))
+            let chunks = Chunks {
+                above_kb: spec.chunks_above_kb,
+                is_held,
+                not_before: self.no_chunks_before,
+                left_out: &spec.skip_origins,
+            };
+            let opened =
+                Source::open(&spec.source, spec.name, &spec.tables, applied, &mut self.at_source, chunks)
+                    .await?;
+            Ok::<_, StreamFault>((target, opened))
         };
         let opened = timeout(OPENED_WITHIN, both).await;
-        let (target, source, layout, from) =
+        let (target, Opened { source, layout, from, whole_until }) =
             opened.map_err(|_| StreamFault::Away("a server does not answer".to_owned()))??;
         (self.at_source.takes_over, self.at_target.takes_over) = (false, false);
         self.progress.send_modify(|progress| {
@@ -190,33 +167,80 @@ impl Runner {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Link {
             source,
+            from,
+            whole_until,
             target,
+            chunked: Chunked::default(),
             layout,
             relations: HashMap::new(),
             under_way: None,
             gated: None,
             pending: Pending::default(),
             complete: Lsn::from(0),
-            reported: Instant::now(),
             ticks,
         })
     }
 
     /// One life of the connections, and why it ended.
-    async fn serve(&mut self, mut link: Link) -> StreamFault {
+    async fn serve(&mut self, mut link: Link) -> Ended {
         loop {
             match self.step(&mut link).await {
+                Ok(()) if self.is_to_change(&link) => return Ended::Again,
                 Ok(()) => {}
                 Err(StreamFault::Stopped) => {
                     // What was received in part comes again; whoever goes on knows from where.
-                    let _ = self.report(&mut link, false).await;
+                    let _ = self.report(&mut link.source, false).await;
                     link.source.end().await;
                     link.target.end().await;
-                    return StreamFault::Stopped;
+                    link.chunked.end().await;
+                    return Ended::By(StreamFault::Stopped);
                 }
-                Err(fault) => return fault,
+                Err(fault) => {
+                    let was_at_work = link.chunked.is_at_work();
+                    let why = match self.falls_back.take() {
+                        Some(why) => why.to_owned(),
+                        None if was_at_work && fault.may_be_of_chunks() => fault.to_string(),
+                        None => return Ended::By(fault),
+                    };
+                    self.fall_back(&link, &why);
+                    return Ended::Again;
+                }
             }
         }
+    }
+
+    /// Whether nothing is to come in chunks that does, or the other way round.
+    fn is_to_change(&self, link: &Link) -> bool {
+        let is_held = self.is_held();
+        match link.whole_until {
+            None => is_held,
+            Some(until) => {
+                let is_behind = self.progress.borrow().applied >= until;
+                is_behind && !is_held && link.is_between() && link.gated.is_none()
+            }
+        }
+    }
+
+    /// Whether somebody who has the applier stand still may wait for all
+    /// transactions of the server to end, those of the applier among them: who
+    /// makes a slot there does, and where both ends are on one server, what is
+    /// being applied would never end.
+    fn is_held(&self) -> bool {
+        let is_one_server = self.spec.source.access.name() == self.spec.target.access.name();
+        is_one_server && self.gate.borrow().at.is_some()
+    }
+
+    /// Has the source send again, whole, what has come in chunks.
+    fn fall_back(&mut self, link: &Link, why: &str) {
+        tracing::info!(why, stream = %self.spec.name, "large transactions are applied after their commit");
+        let mut falls = 0;
+        self.progress.send_modify(|progress| {
+            progress.fallen_back += 1;
+            falls = progress.fallen_back;
+        });
+        // What was sent in part may be committed long behind this: then it comes in
+        // chunks again.
+        self.no_chunks_before = if falls < FALLS_MAX { link.source.end } else { Lsn::from(u64::MAX) };
     }
 
     /// Takes what is at hand, commits where nothing more is, or waits.
@@ -231,7 +255,7 @@ impl Runner {
         if link.under_way.is_none() && link.target.is_open() {
             return self.commit(link).await;
         }
-        link.target.ask();
+        link.ask();
         self.stand(link);
         let stop = self.stop.clone();
         tokio::select! {
@@ -239,106 +263,165 @@ impl Runner {
             () = stop.cancelled() => Err(StreamFault::Stopped),
             Ok(()) = self.gate.changed() => self.gate_has_changed(link).await,
             answered = link.target.answer() => answered,
+            answered = link.chunked.answer() => answered,
             incoming = link.source.next(), if link.may_take() => self.take(link, incoming?).await,
             _ = link.ticks.tick() => {
                 let listening = link.may_take();
                 link.source.is_there(listening)?;
                 link.target.is_there(self.spec.patience / 2).await?;
+                for session in link.chunked.sessions() {
+                    session.is_there(self.spec.patience / 2).await?;
+                }
                 let ask = self.gate.borrow().at.is_some();
-                self.report(link, ask).await
+                self.report(&mut link.source, ask).await
             }
         }
     }
 
     async fn take(&mut self, link: &mut Link, incoming: Incoming) -> Result<(), StreamFault> {
-        let change = match incoming {
-            Incoming::Change(change) => change,
+        match incoming {
+            Incoming::Change(Some(part), change) => self.take_part(link, part, change).await,
+            Incoming::Change(None, change) => self.take_change(link, change).await,
             Incoming::Sent { end, reply } => {
                 if link.is_between() && link.gated.is_none() {
-                    // Nothing of ours is in the log before this: a slot that is
-                    // quiet must not keep the log of others.
+                    // Nothing of ours is committed in the log before this: a slot
+                    // that is quiet must not keep the log of others. What has come
+                    // in chunks and is committed behind it comes again, whole, to
+                    // who goes on from here.
                     link.complete = end;
                     self.advance(link, |progress| progress.applied = progress.applied.max(end));
                 }
-                return if reply { self.report(link, false).await } else { Ok(()) };
+                if reply { self.report(&mut link.source, false).await } else { Ok(()) }
             }
-        };
+        }
+    }
+
+    async fn take_change(&mut self, link: &mut Link, change: Change) -> Result<(), StreamFault> {
+        let gate = self.gate.borrow().at;
+        let is_gated = |final_lsn| gate.is_some_and(|gate| final_lsn >= gate);
+        let is_one_of_many = matches!(
+            change,
+            Change::Begin { .. } | Change::ChunkStart | Change::ChunksCommit(_) | Change::ChunksAbort { .. }
+        );
+        if is_one_of_many && link.under_way.is_some() {
+            return Err(StreamFault::Refused("the source has sent two transactions in one".to_owned()));
+        }
         match change {
             Change::Begin { final_lsn, .. } => {
                 let transaction = Transaction { final_lsn, is_skipped: false };
-                let gate = self.gate.borrow().at;
-                let place = if gate.is_some_and(|gate| final_lsn >= gate) {
-                    &mut link.gated
+                if is_gated(final_lsn) {
+                    link.gated = Some(Gated::Whole(transaction));
                 } else {
-                    &mut link.under_way
-                };
-                *place = Some(transaction);
+                    link.under_way = Some(transaction);
+                }
             }
-            Change::Commit { end_lsn, committed } => self.received_whole(link, end_lsn, committed).await?,
+            Change::Commit { end_lsn, committed } => {
+                let Some(transaction) = link.under_way.take() else {
+                    return Err(StreamFault::Refused(
+                        "the source has ended what it had not begun".to_owned(),
+                    ));
+                };
+                link.pending.transactions += u64::from(!transaction.is_skipped);
+                self.ended(link, transaction.final_lsn, (end_lsn, committed)).await?;
+            }
             Change::Relation(message) => {
                 link.relations.insert(message.id, link.layout.relation(&message));
             }
             Change::Origin(name) => {
                 if let Some(transaction) = &mut link.under_way {
-                    transaction.is_skipped = self.skipped.contains(&name);
+                    transaction.is_skipped = self.is_skipped(&name);
                 }
             }
-            Change::Logical { transactional: true, prefix, content } if prefix == PREFIX => {
-                let id = std::str::from_utf8(&content).ok().filter(|id| id.len() <= MARKER_BYTES_MAX);
-                let expected = id.filter(|id| self.markers.is_expected(id));
-                link.pending.markers.extend(expected.map(str::to_owned));
+            Change::Logical { transactional: true, prefix, content } => {
+                link.pending.markers.extend(self.marker(&prefix, &content));
             }
-            Change::Type | Change::Logical { .. } => {}
-            row => apply(link, row)?,
+            Change::ChunksCommit(commit) if is_gated(commit.final_lsn) => {
+                link.gated = Some(Gated::Commit(commit));
+            }
+            Change::ChunksCommit(commit) => self.chunks_commit(link, commit).await?,
+            Change::ChunksAbort { xid, inner } => self.chunks_abort(link, xid, inner).await?,
+            Change::Type | Change::Logical { .. } | Change::ChunkStart | Change::ChunkEnd => {}
+            row => {
+                let Some(transaction) = link.under_way else {
+                    let outside = "the source has sent a row outside a transaction";
+                    return Err(StreamFault::Refused(outside.to_owned()));
+                };
+                if !transaction.is_skipped {
+                    apply(&mut link.target, &link.relations, row)?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// The end of a transaction of the source is here.
-    async fn received_whole(&mut self, link: &mut Link, end: Lsn, committed: i64) -> Result<(), StreamFault> {
-        let Some(transaction) = link.under_way.take() else {
-            return Err(StreamFault::Refused("the source has ended what it had not begun".to_owned()));
-        };
-        link.pending.end = Some((end, committed));
-        link.pending.transactions += u64::from(!transaction.is_skipped);
-        self.progress.send_if_modified(|progress| {
-            progress.last = transaction.final_lsn;
-            false
-        });
+    /// Whether what was applied at the source under this name is left out.
+    pub(super) fn is_skipped(&self, name: &String) -> bool {
+        self.skipped.contains(name)
+    }
+
+    /// The marker that a message is, where somebody waits for it.
+    pub(super) fn marker(&self, prefix: &str, content: &[u8]) -> Option<String> {
+        let id = std::str::from_utf8(content).ok().filter(|id| id.len() <= MARKER_BYTES_MAX)?;
+        (prefix == PREFIX && self.markers.is_expected(id)).then(|| id.to_owned())
+    }
+
+    /// The end of a transaction of the source is here, of which all that is to be
+    /// applied is in the stream's own session.
+    pub(super) async fn ended(
+        &mut self,
+        link: &mut Link,
+        final_lsn: Lsn,
+        end: (Lsn, i64),
+    ) -> Result<(), StreamFault> {
+        link.pending.end = Some(end);
+        self.noted(final_lsn);
         if link.target.is_open() { Ok(()) } else { self.committed(link, 0).await }
     }
 
+    /// Notes where the commit begins of what was received last.
+    pub(super) fn noted(&self, final_lsn: Lsn) {
+        self.progress.send_if_modified(|progress| {
+            progress.last = final_lsn;
+            false
+        });
+    }
+
     /// Commits at the target what was received whole.
-    async fn commit(&mut self, link: &mut Link) -> Result<(), StreamFault> {
+    pub(super) async fn commit(&mut self, link: &mut Link) -> Result<(), StreamFault> {
         let Some((end, committed)) = link.pending.end else {
             return Err(StreamFault::Refused("there is nothing to commit".to_owned()));
         };
         let rows = link.target.rows;
         link.target.ask();
-        self.answered(link).await?;
+        self.answered(&mut link.source, &mut link.ticks, &mut link.target).await?;
         link.target.commit(end, committed);
-        self.answered(link).await?;
+        self.answered(&mut link.source, &mut link.ticks, &mut link.target).await?;
         self.committed(link, rows).await
     }
 
-    /// Waits for all answers of the target. The source hears meanwhile that
+    /// Waits for all answers of a session. The source hears meanwhile that
     /// somebody is there.
-    async fn answered(&mut self, link: &mut Link) -> Result<(), StreamFault> {
-        while link.target.is_waiting() {
+    pub(super) async fn answered(
+        &self,
+        source: &mut Source,
+        ticks: &mut Interval,
+        session: &mut Target,
+    ) -> Result<(), StreamFault> {
+        while session.is_waiting() {
             tokio::select! {
                 biased;
-                answered = link.target.answer() => answered?,
-                _ = link.ticks.tick() => {
-                    link.source.is_there(false)?;
-                    link.target.is_there(self.spec.patience / 2).await?;
-                    self.report(link, false).await?;
+                answered = session.answer() => answered?,
+                _ = ticks.tick() => {
+                    source.is_there(false)?;
+                    session.is_there(self.spec.patience / 2).await?;
+                    self.report(source, false).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn committed(&mut self, link: &mut Link, rows: u64) -> Result<(), StreamFault> {
+    pub(super) async fn committed(&mut self, link: &mut Link, rows: u64) -> Result<(), StreamFault> {
         let pending = std::mem::take(&mut link.pending);
         let Some((end, committed)) = pending.end else { return Ok(()) };
         self.advance(link, |progress| {
@@ -348,7 +431,11 @@ impl Runner {
             progress.last_commit = Some(committed.saturating_add(EPOCH_US));
         });
         pending.markers.iter().for_each(|id| self.markers.announce(id));
-        if link.reported.elapsed() >= REPORT_PAUSE { self.report(link, false).await } else { Ok(()) }
+        if link.source.unreported() >= REPORT_PAUSE {
+            self.report(&mut link.source, false).await
+        } else {
+            Ok(())
+        }
     }
 
     fn advance(&self, link: &Link, how: impl FnOnce(&mut StreamProgress)) {
@@ -359,10 +446,9 @@ impl Runner {
         });
     }
 
-    async fn report(&self, link: &mut Link, ask: bool) -> Result<(), StreamFault> {
-        link.reported = Instant::now();
+    async fn report(&self, source: &mut Source, ask: bool) -> Result<(), StreamFault> {
         let safe = self.progress.borrow().applied;
-        link.source.report(safe, ask).await
+        source.report(safe, ask).await
     }
 
     /// Says so where the applier stands at the gate.
@@ -375,63 +461,23 @@ impl Runner {
         }
     }
 
-    /// Lets the transaction begin that waits, where it may now; asks how far
-    /// the source is, where that decides.
-    async fn gate_has_changed(&self, link: &mut Link) -> Result<(), StreamFault> {
+    /// Lets begin what waits, where it may now; asks how far the source is, where
+    /// that decides.
+    async fn gate_has_changed(&mut self, link: &mut Link) -> Result<(), StreamFault> {
         let at = self.gate.borrow().at;
-        if link.gated.as_ref().is_some_and(|waits| at.is_none_or(|at| waits.final_lsn < at)) {
-            link.under_way = link.gated.take();
+        let passes = |waits: &mut Gated| at.is_none_or(|at| waits.final_lsn() < at);
+        match link.gated.take_if(passes) {
+            Some(Gated::Whole(transaction)) => link.under_way = Some(transaction),
+            Some(Gated::Commit(commit)) => self.chunks_commit(link, commit).await?,
+            None => {}
         }
-        self.report(link, at.is_some()).await
+        self.report(&mut link.source, at.is_some()).await
     }
 }
 
-/// Gives a change of rows to the target.
-fn apply(link: &mut Link, change: Change) -> Result<(), StreamFault> {
-    let Some(transaction) = &link.under_way else {
-        return Err(StreamFault::Refused("the source has sent a row outside a transaction".to_owned()));
-    };
-    if transaction.is_skipped {
-        return Ok(());
-    }
-    let relation = |id: u32| {
-        let unknown = || StreamFault::Refused("the source has sent a row of an unknown table".to_owned());
-        link.relations.get(&id).cloned().unwrap_or_else(|| Err(unknown()))
-    };
-    match change {
-        Change::Insert { relation: id, new } => {
-            let relation = relation(id)?;
-            let new = fitted(&relation, new, &link.target)?;
-            link.target.insert(relation.table, &new);
-        }
-        Change::Update { relation: id, old, new } => {
-            let relation = relation(id)?;
-            let new = fitted(&relation, new, &link.target)?;
-            let old = old.map(|old| fitted(&relation, old, &link.target)).transpose()?;
-            link.target.update(relation.table, old.as_deref(), &new);
-        }
-        Change::Delete { relation: id, old } => {
-            let relation = relation(id)?;
-            let old = fitted(&relation, old, &link.target)?;
-            link.target.delete(relation.table, &old);
-        }
-        Change::Truncate(ids) => {
-            let tables = ids.into_iter().map(|id| Ok(relation(id)?.table));
-            let tables: Vec<usize> = tables.collect::<Result<_, StreamFault>>()?;
-            link.target.truncate(&tables);
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// A row without the tenant's column, as wide as the table.
-fn fitted(relation: &Relation, mut row: Vec<Cell>, target: &Target) -> Result<Vec<Cell>, StreamFault> {
-    if let Some(position) = relation.tenant.filter(|position| *position < row.len()) {
-        row.remove(position);
-    }
-    if row.len() == target.width(relation.table) {
-        return Ok(row);
-    }
-    Err(StreamFault::Refused("the source has sent a row of another width".to_owned()))
+/// How a life of the connections ends.
+enum Ended {
+    /// Another one begins at once.
+    Again,
+    By(StreamFault),
 }

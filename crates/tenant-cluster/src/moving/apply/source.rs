@@ -7,13 +7,14 @@ use insula_pg_wire::Message;
 use insula_pg_wire::backend::tag;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::super::pgoutput::{Change, decode};
+use super::super::pgoutput::{Change, Part, Reader};
 use super::super::slots::replication;
 use super::super::wire::{Wire, WireFault, server_error};
 use super::super::{Lsn, MovedTable, Place, StreamName};
+use super::entry::Entry;
 use super::fault::StreamFault;
 use super::layout::Layout;
-use super::target::{Entry, put_message};
+use super::target::put_message;
 
 /// How long a former reader is waited for to be gone.
 const FENCE_WITHIN: Duration = Duration::from_secs(5);
@@ -33,12 +34,10 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// What comes.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Change(Change),
+    /// A change, and of which transaction it is where that is still running.
+    Change(Option<Part>, Change),
     /// All that was committed before this place in the log has come.
-    Sent {
-        end: Lsn,
-        reply: bool,
-    },
+    Sent { end: Lsn, reply: bool },
 }
 
 /// The connection.
@@ -49,7 +48,35 @@ pub(super) struct Source {
     pub received: Lsn,
     /// Where the source's log ended, as far as it has said.
     pub end: Lsn,
+    reader: Reader,
     heard: Instant,
+    reported: Instant,
+}
+
+/// Whether large transactions are to come while they run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chunks<'a> {
+    /// The decoder sends chunks where it has more changes than this in its
+    /// memory, in kilobytes.
+    pub above_kb: u32,
+    /// None come for now.
+    pub is_held: bool,
+    /// None come until all before this place is applied.
+    pub not_before: Lsn,
+    /// Whose transactions are left out.
+    pub left_out: &'a [StreamName],
+}
+
+/// A connection that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub source: Source,
+    pub layout: Layout,
+    /// Where the stream begins.
+    pub from: Lsn,
+    /// Transactions come whole, until all before this is applied; none where
+    /// large ones come in chunks.
+    pub whole_until: Option<Lsn>,
 }
 
 impl Source {
@@ -63,25 +90,28 @@ impl Source {
         tables: &[MovedTable],
         (applied, known): (Option<Lsn>, Lsn),
         entry: &mut Entry,
-    ) -> Result<(Self, Layout, Lsn), StreamFault> {
+        chunks: Chunks<'_>,
+    ) -> Result<Opened, StreamFault> {
         let mut wire = replication(place, &name.to_string()).await?;
         entry.note(wire.pid());
         let layout = Layout::read(&mut wire, place, tables).await?;
         let until = Instant::now() + FENCE_WITHIN;
-        let confirmed = loop {
+        let (from, whole_until) = loop {
             let confirmed = fence(&mut wire, name, entry).await?;
             if !entry.takes_over && confirmed > known {
                 return Err(StreamFault::SlotLost(format!(
                     "it is at {confirmed}, and only what is before {known} is applied"
                 )));
             }
-            let from = applied.unwrap_or(Lsn::from(0)).max(confirmed);
+            let from = applied.unwrap_or(Lsn::from(0)).max(confirmed).max(known);
+            let whole_until = whole_until(&mut wire, from, chunks).await?;
+            let streaming = if whole_until.is_some() { "" } else { ", streaming 'on'" };
             let start = format!(
                 "START_REPLICATION SLOT {name} LOGICAL {from} \
-                 (proto_version '1', publication_names '{name}', messages 'true')"
+                 (proto_version '2', publication_names '{name}', messages 'true'{streaming})"
             );
             match wire.copy_both(&start).await {
-                Ok(()) => break from,
+                Ok(()) => break (from, whole_until),
                 Err(fault) if fault.sqlstate() == Some("55006") && Instant::now() < until => {
                     // The server ends its answer before it takes the next command.
                     wire.answer().await?;
@@ -94,8 +124,9 @@ impl Source {
                 Err(fault) => return Err(fault.into()),
             }
         };
-        let source = Self { wire, received: confirmed, end: confirmed, heard: Instant::now() };
-        Ok((source, layout, confirmed))
+        let (reader, now) = (Reader::default(), Instant::now());
+        let source = Self { wire, received: from, end: from, reader, heard: now, reported: now };
+        Ok(Opened { source, layout, from, whole_until })
     }
 
     /// Whether something is here already.
@@ -116,6 +147,7 @@ impl Source {
 
     /// Says how far the stream is safe at the target.
     pub async fn report(&mut self, safe: Lsn, ask: bool) -> Result<(), StreamFault> {
+        self.reported = Instant::now();
         let quiet = self.heard.elapsed();
         let received = self.received.max(safe);
         put_message(self.wire.out(), b'd', |out| {
@@ -127,6 +159,11 @@ impl Source {
             out.put_u8(u8::from(ask || quiet > QUIET));
         });
         Ok(self.wire.flush().await?)
+    }
+
+    /// How long ago it was told last how far the stream is.
+    pub fn unreported(&self) -> Duration {
+        self.reported.elapsed()
     }
 
     /// Whether the source still says something, where it was listened to.
@@ -172,7 +209,8 @@ impl Source {
                 take_lsn(&mut body)?; // the time there
                 self.received = self.received.max(start);
                 self.end = self.end.max(end);
-                Ok(Some(Incoming::Change(decode(body)?)))
+                let (part, change) = self.reader.read(body)?;
+                Ok(Some(Incoming::Change(part, change)))
             }
             b'k' => {
                 let end = take_lsn(&mut body)?;
@@ -184,6 +222,65 @@ impl Source {
             other => Err(WireFault::OutOfPlace(char::from(other)).into()),
         }
     }
+}
+
+/// Up to where transactions are to come whole from a place on; none where large
+/// ones may come in chunks, for which the decoder is made ready.
+async fn whole_until(wire: &mut Wire, from: Lsn, chunks: Chunks<'_>) -> Result<Option<Lsn>, StreamFault> {
+    if chunks.is_held {
+        return Ok(Some(Lsn::from(u64::from(from) + 1)));
+    }
+    if chunks.not_before > from {
+        return Ok(Some(chunks.not_before));
+    }
+    let left_out = left_out_until(wire, chunks.left_out).await?;
+    if left_out.is_some_and(|until| until > from) {
+        return Ok(left_out);
+    }
+    wire.simple(&format!("set logical_decoding_work_mem = {}", chunks.above_kb)).await?;
+    Ok(None)
+}
+
+/// Up to where in the source's log there are transactions that were applied
+/// there under one of these names. Whose a transaction is stands in the record of
+/// its commit, and not in its chunks: PostgreSQL takes that of their first change
+/// for it, which has none where it is of the catalogs, as that of a `TRUNCATE` is
+/// (`ReorderBufferProcessTXN` in
+/// `src/backend/replication/logical/reorderbuffer.c`). Where the last one is in
+/// its own log a server forgets when it starts again.
+async fn left_out_until(wire: &mut Wire, names: &[StreamName]) -> Result<Option<Lsn>, StreamFault> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let listed: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    let rows = wire
+        .simple(&format!(
+            "select max(case when local_lsn > '0/0' then local_lsn else 'FFFFFFFF/FFFFFFFF' end)
+             from pg_replication_origin_status where external_id in ({}) and remote_lsn > '0/0'",
+            listed.join(", ")
+        ))
+        .await?;
+    let until = rows.into_iter().flatten().flatten().next();
+    until
+        .map(|until| until.parse().map_err(|_| StreamFault::Refused("a place is not read".to_owned())))
+        .transpose()
+}
+
+/// Whether nothing is behind a place of the source's log that is to be left out.
+/// An origin is as far as the record of a commit says before anybody is sent the
+/// commit.
+pub(super) async fn has_none_left_out(
+    place: &Place,
+    names: &[StreamName],
+    from: Lsn,
+) -> Result<bool, StreamFault> {
+    if names.is_empty() {
+        return Ok(true);
+    }
+    let dial = place.access.dial(&place.placement.database);
+    let mut wire = Wire::open(&dial, &[]).await?;
+    let until = left_out_until(&mut wire, names).await?;
+    Ok(until.is_none_or(|until| until <= from))
 }
 
 /// Ends another reader of the slot, or finds that there is one; up to where the

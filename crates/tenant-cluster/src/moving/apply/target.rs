@@ -1,6 +1,7 @@
-//! The applier's session at the target: changes go to it one behind the other,
-//! in one open transaction, and each answer is looked at before the commit.
-//! What waits for its answer is bounded.
+//! A session of the applier at the target: changes go to it one behind the
+//! other, in one open transaction, and each answer is looked at before the
+//! commit. A stream has one for what comes whole, and some beside it, each for a
+//! transaction that comes in chunks. What waits for its answer is bounded.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,14 +15,9 @@ use tokio::time::{Duration, Instant, sleep};
 use super::super::pgoutput::Cell;
 use super::super::wire::{Wire, WireFault, server_error};
 use super::super::{Lsn, Place, StreamName};
+use super::entry::{Entry, fence, is_alone};
 use super::fault::StreamFault;
 use super::statements::{Operation, TargetTable};
-
-/// Statements without an answer, at most.
-const WAITING_MAX: usize = 4_096;
-
-/// Bytes of values in statements without an answer, at most, but for one row.
-const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Statements that are kept prepared, at most: tables with many large columns
 /// have as many kinds of updates as there are sets of columns left unchanged.
@@ -41,38 +37,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SETTINGS: &str = "set session_replication_role = replica; set synchronous_commit = on;
     set enable_seqscan = off; set plan_cache_mode = force_generic_plan";
 
-/// Who is let in.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// Whether it is a new applier, for which whoever applies the stream is
-    /// ended; for one that comes back, only what is left of itself is.
-    pub takes_over: bool,
-    /// The processes that have served the applier, the newest last.
-    formers: Vec<i32>,
-}
-
-/// So many former processes are remembered: more cannot linger.
-const FORMERS_MAX: usize = 16;
-
-impl Entry {
-    /// The entry of a new applier.
-    pub fn new() -> Self {
-        Self { takes_over: true, formers: Vec::new() }
-    }
-
-    /// Whether the applier was served by a process.
-    pub fn was(&self, pid: i32) -> bool {
-        self.formers.contains(&pid)
-    }
-
-    /// Notes a process that serves the applier.
-    pub fn note(&mut self, pid: i32) {
-        if self.formers.len() >= FORMERS_MAX {
-            self.formers.remove(0);
-        }
-        self.formers.push(pid);
-    }
-}
+/// What is set besides once a stream has several sessions: one of them that
+/// waits for another is not to do so for long.
+const AMONG_OTHERS: &str = "set lock_timeout = '5s'";
 
 #[derive(Debug)]
 enum Expected {
@@ -111,17 +78,11 @@ impl Target {
         tables: Arc<[TargetTable]>,
         entry: &mut Entry,
     ) -> Result<(Self, Option<Lsn>), StreamFault> {
-        let name = name.to_string();
-        let dial = place.access.dial(&place.placement.database);
-        let mut wire =
-            Wire::open(&dial, &[("client_encoding", "UTF8"), ("application_name", name.as_str())]).await?;
-        entry.note(wire.pid());
-        wire.simple(&place.session()).await?;
-        wire.simple(&format!("set application_name = {name}; {SETTINGS}")).await?;
+        let mut target = Self::connect(place, name, tables, entry).await?;
         let until = Instant::now() + FENCE_WITHIN;
         loop {
-            fence(&mut wire, &name, entry).await?;
-            match wire.simple(&format!("select pg_replication_origin_session_setup('{name}')")).await {
+            fence(&mut target.wire, name, entry).await?;
+            match target.wire.simple(&take_origin(name)).await {
                 Ok(_) => break,
                 Err(fault) if fault.sqlstate() == Some("55006") && Instant::now() < until => {
                     sleep(PAUSE).await;
@@ -129,9 +90,41 @@ impl Target {
                 Err(fault) => return Err(fault.into()),
             }
         }
-        let rows = wire.simple("select pg_replication_origin_session_progress(true)").await?;
+        let rows = target.wire.simple("select pg_replication_origin_session_progress(true)").await?;
         let progress = rows.into_iter().flatten().flatten().next();
-        let progress = progress.and_then(|text| text.parse().ok());
+        Ok((target, progress.and_then(|text| text.parse().ok())))
+    }
+
+    /// Opens a session beside the stream's own, for a transaction that is not
+    /// committed yet. It has no origin before its commit.
+    pub async fn open_beside(
+        place: &Place,
+        name: StreamName,
+        tables: Arc<[TargetTable]>,
+        entry: &mut Entry,
+    ) -> Result<Self, StreamFault> {
+        let mut target = Self::connect(place, name, tables, entry).await?;
+        // Who takes the stream over ends whom it finds; whom it has not found
+        // comes later, and finds it.
+        is_alone(&mut target.wire, name, entry).await?;
+        target.is_among_others().await?;
+        Ok(target)
+    }
+
+    /// A session that is known by the stream's name.
+    async fn connect(
+        place: &Place,
+        name: StreamName,
+        tables: Arc<[TargetTable]>,
+        entry: &mut Entry,
+    ) -> Result<Self, StreamFault> {
+        let dial = place.access.dial(&place.placement.database);
+        let called = name.to_string();
+        let mut wire =
+            Wire::open(&dial, &[("client_encoding", "UTF8"), ("application_name", called.as_str())]).await?;
+        entry.note(wire.pid());
+        wire.simple(&place.session()).await?;
+        wire.simple(&format!("set application_name = {name}; {SETTINGS}")).await?;
         let mut target = Self {
             wire,
             dial,
@@ -144,13 +137,22 @@ impl Target {
             open: false,
             rows: 0,
         };
-        target.prepare_own().await?;
-        Ok((target, progress))
+        target.prepare_own(name).await?;
+        Ok(target)
     }
 
-    async fn prepare_own(&mut self) -> Result<(), StreamFault> {
+    /// Has the session wait for locks less long. Only while nothing waits for its
+    /// answer.
+    pub async fn is_among_others(&mut self) -> Result<(), StreamFault> {
+        Ok(self.wire.simple(AMONG_OTHERS).await.map(drop)?)
+    }
+
+    async fn prepare_own(&mut self, name: StreamName) -> Result<(), StreamFault> {
         let out = self.wire.out();
-        put_parse(out, "begin", "begin");
+        // Each statement is to see what other sessions have committed.
+        put_parse(out, "begin", "begin isolation level read committed");
+        put_parse(out, "take", &take_origin(name));
+        put_parse(out, "leave", "select pg_replication_origin_session_reset()");
         put_parse(out, "commit", "commit");
         put_parse(
             out,
@@ -168,9 +170,9 @@ impl Target {
         self.open
     }
 
-    /// Whether no more should be given to it before it has answered.
-    pub fn is_full(&self) -> bool {
-        self.expected.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+    /// What waits for its answer: statements, and bytes of values in them.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.expected.len(), self.waiting_bytes)
     }
 
     /// Whether answers are to come.
@@ -244,9 +246,28 @@ impl Target {
         let own = shared.is_empty() && !tables.is_empty();
         let statements = if own { vec![TargetTable::truncate(of())] } else { shared };
         for sql in statements {
-            put_parse(self.wire.out(), "", &sql);
-            self.execute("", &[], Expected::Any);
+            self.run(&sql);
         }
+    }
+
+    /// Begins something inside the open transaction that may be rolled back by
+    /// itself.
+    pub fn savepoint(&mut self, number: u32) {
+        self.begin();
+        self.run(&format!("savepoint s{number}"));
+    }
+
+    /// Rolls back to where that has begun, when there were so many rows.
+    pub fn roll_back_to(&mut self, number: u32, rows: u64) {
+        self.run(&format!("rollback to savepoint s{number}"));
+        self.run(&format!("release savepoint s{number}"));
+        self.rows = rows;
+    }
+
+    /// Rolls the open transaction back.
+    pub fn roll_back(&mut self) {
+        self.run("rollback");
+        self.sync();
     }
 
     /// Ends the open transaction, with how far the source is applied then. Only
@@ -256,9 +277,27 @@ impl Target {
         let values = [Cell::Text(lsn.into()), Cell::Text(time.into())];
         self.execute("progress", &values.iter().collect::<Vec<_>>(), Expected::Any);
         self.execute("commit", &[], Expected::Any);
-        put_message(self.wire.out(), b'S', |_| ());
-        self.expected.push_back(Expected::Ready);
-        self.unasked = false;
+        self.sync();
+    }
+
+    /// The same for a session beside the stream's own: it has the origin for as
+    /// long.
+    pub fn commit_beside(&mut self, applied: Lsn, committed: i64) {
+        self.execute("take", &[], Expected::Any);
+        self.commit(applied, committed);
+        self.leave_origin();
+    }
+
+    /// Leaves the origin to another session of the stream.
+    pub fn leave_origin(&mut self) {
+        self.execute("leave", &[], Expected::Any);
+        self.sync();
+    }
+
+    /// Takes it back.
+    pub fn take_origin(&mut self) {
+        self.execute("take", &[], Expected::Any);
+        self.sync();
     }
 
     /// Takes the next message of the server, and those behind it that are here.
@@ -343,6 +382,19 @@ impl Target {
         }
     }
 
+    /// Runs a statement that is not prepared.
+    fn run(&mut self, sql: &str) {
+        put_parse(self.wire.out(), "", sql);
+        self.execute("", &[], Expected::Any);
+    }
+
+    /// Has the server say that all before is done.
+    fn sync(&mut self) {
+        put_message(self.wire.out(), b'S', |_| ());
+        self.expected.push_back(Expected::Ready);
+        self.unasked = false;
+    }
+
     fn row(
         &mut self,
         table: usize,
@@ -404,20 +456,9 @@ impl Target {
     }
 }
 
-/// Ends other sessions that apply the stream, or finds that there are some.
-async fn fence(wire: &mut Wire, name: &str, entry: &Entry) -> Result<(), StreamFault> {
-    let others = format!(
-        "from pg_stat_activity where application_name = '{name}' and backend_type = 'client backend'
-           and usename = current_user and pid <> pg_backend_pid()"
-    );
-    let pids = wire.simple(&format!("select pid {others}")).await?;
-    for pid in pids.into_iter().flatten().flatten() {
-        if !entry.takes_over && !pid.parse().is_ok_and(|pid| entry.was(pid)) {
-            return Err(StreamFault::Superseded);
-        }
-        wire.simple(&format!("select pg_terminate_backend(pid, 5000) {others} and pid = {pid}")).await?;
-    }
-    Ok(())
+/// The statement by which a session takes the origin, which only one can have.
+fn take_origin(name: StreamName) -> String {
+    format!("select pg_replication_origin_session_setup('{name}')")
 }
 
 fn put_parse(out: &mut BytesMut, name: &str, sql: &str) {

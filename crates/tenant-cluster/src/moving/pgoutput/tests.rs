@@ -30,7 +30,22 @@ fn put_cells(out: &mut BytesMut, cells: &[Cell]) {
 
 /// The message as a server writes it.
 fn encode(change: &Change) -> Bytes {
-    let mut out = BytesMut::new();
+    encode_part(None, change)
+}
+
+/// The same with the number of the transaction that has made the change, in a chunk.
+fn encode_part(inner: Option<u32>, change: &Change) -> Bytes {
+    let mut plain = BytesMut::new();
+    put(&mut plain, change);
+    let mut out = plain.split_to(1);
+    if let Some(inner) = inner.filter(|_| !matches!(change, Change::Origin(_))) {
+        out.put_u32(inner);
+    }
+    out.put_slice(&plain);
+    out.freeze()
+}
+
+fn put(out: &mut BytesMut, change: &Change) {
     match change {
         Change::Begin { final_lsn, committed } => {
             out.put_u8(b'B');
@@ -47,36 +62,36 @@ fn encode(change: &Change) -> Bytes {
         Change::Origin(name) => {
             out.put_u8(b'O');
             out.put_u64(7);
-            put_text(&mut out, name);
+            put_text(out, name);
         }
-        Change::Relation(relation) => put_relation(&mut out, relation),
+        Change::Relation(relation) => put_relation(out, relation),
         Change::Type => {
             out.put_u8(b'Y');
             out.put_u32(9);
-            put_text(&mut out, "app");
-            put_text(&mut out, "colour");
+            put_text(out, "app");
+            put_text(out, "colour");
         }
         Change::Insert { relation, new } => {
             out.put_u8(b'I');
             out.put_u32(*relation);
             out.put_u8(b'N');
-            put_cells(&mut out, new);
+            put_cells(out, new);
         }
         Change::Update { relation, old, new } => {
             out.put_u8(b'U');
             out.put_u32(*relation);
             if let Some(old) = old {
                 out.put_u8(b'K');
-                put_cells(&mut out, old);
+                put_cells(out, old);
             }
             out.put_u8(b'N');
-            put_cells(&mut out, new);
+            put_cells(out, new);
         }
         Change::Delete { relation, old } => {
             out.put_u8(b'D');
             out.put_u32(*relation);
             out.put_u8(b'O');
-            put_cells(&mut out, old);
+            put_cells(out, old);
         }
         Change::Truncate(relations) => {
             out.put_u8(b'T');
@@ -88,12 +103,26 @@ fn encode(change: &Change) -> Bytes {
             out.put_u8(b'M');
             out.put_u8(u8::from(*transactional));
             out.put_u64(3);
-            put_text(&mut out, prefix);
+            put_text(out, prefix);
             out.put_u32(u32::try_from(content.len()).unwrap());
             out.put_slice(content);
         }
+        Change::ChunkStart => out.put_slice(b"S\0\0\0\x07\x01"),
+        Change::ChunkEnd => out.put_u8(b'E'),
+        Change::ChunksCommit(commit) => {
+            out.put_u8(b'c');
+            out.put_u32(commit.xid);
+            out.put_u8(0);
+            out.put_u64(commit.final_lsn.into());
+            out.put_u64(commit.end_lsn.into());
+            out.put_i64(commit.committed);
+        }
+        Change::ChunksAbort { xid, inner } => {
+            out.put_u8(b'A');
+            out.put_u32(*xid);
+            out.put_u32(*inner);
+        }
     }
-    out.freeze()
 }
 
 fn put_relation(out: &mut BytesMut, relation: &RelationMessage) {
@@ -128,11 +157,24 @@ fn relation_message() -> impl Strategy<Value = Change> {
     })
 }
 
-fn change() -> impl Strategy<Value = Change> {
+/// What comes only between chunks.
+fn boundary() -> impl Strategy<Value = Change> {
     let lsn = any::<u64>().prop_map(Lsn::from);
+    let commit = (any::<u32>(), lsn.clone(), lsn.clone(), any::<i64>());
     prop_oneof![
         (lsn.clone(), any::<i64>()).prop_map(|(final_lsn, committed)| Change::Begin { final_lsn, committed }),
         (lsn, any::<i64>()).prop_map(|(end_lsn, committed)| Change::Commit { end_lsn, committed }),
+        Just(Change::ChunkStart),
+        commit.prop_map(|(xid, final_lsn, end_lsn, committed)| {
+            Change::ChunksCommit(ChunksCommit { xid, final_lsn, end_lsn, committed })
+        }),
+        (any::<u32>(), any::<u32>()).prop_map(|(xid, inner)| Change::ChunksAbort { xid, inner }),
+    ]
+}
+
+/// What comes in transactions, whole ones or chunks.
+fn content() -> impl Strategy<Value = Change> {
+    prop_oneof![
         name().prop_map(Change::Origin),
         relation_message(),
         Just(Change::Type),
@@ -147,10 +189,49 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![boundary(), content()]
+}
+
+/// Reads a message outside of chunks.
+fn decode(bytes: Bytes) -> Result<Change, DecodeError> {
+    Reader::default().read(bytes).map(|(part, change)| {
+        assert_eq!(part, None);
+        change
+    })
+}
+
+/// A reader in a chunk of the transaction 7.
+fn in_chunk() -> Reader {
+    let mut reader = Reader::default();
+    assert_eq!(reader.read(encode(&Change::ChunkStart)), Ok((None, Change::ChunkStart)));
+    reader
+}
+
 proptest! {
     #[test]
     fn what_was_written_is_read(change in change()) {
         prop_assert_eq!(decode(encode(&change)), Ok(change));
+    }
+
+    #[test]
+    fn what_comes_in_a_chunk_is_read_as_a_part(change in content(), inner in any::<u32>()) {
+        let mut reader = in_chunk();
+        let inner = if matches!(change, Change::Origin(_)) { 7 } else { inner };
+        let whole = encode_part(Some(inner), &change);
+        for end in 0..whole.len() {
+            prop_assert!(in_chunk().read(whole.slice(..end)).is_err());
+        }
+        prop_assert_eq!(reader.read(whole), Ok((Some(Part { xid: 7, inner }), change.clone())));
+        prop_assert_eq!(reader.read(encode(&Change::ChunkEnd)), Ok((None, Change::ChunkEnd)));
+        prop_assert_eq!(reader.read(encode(&change)), Ok((None, change)));
+    }
+
+    #[test]
+    fn what_comes_between_chunks_is_in_none(change in boundary()) {
+        let refused = in_chunk().read(encode(&change));
+        prop_assert!(matches!(refused, Err(DecodeError::OutOfPlace(_))), "{:?}", refused);
+        prop_assert_eq!(decode(encode(&Change::ChunkEnd)), Err(DecodeError::OutOfPlace('E')));
     }
 
     #[test]
@@ -161,8 +242,9 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200), letter in "[BCORYIUDTM]") {
+    fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200), letter in "[BCORYIUDTMSEcA]") {
         let _ = decode(bytes.clone().into());
+        let _ = in_chunk().read([letter.as_bytes(), &bytes].concat().into());
         let _ = decode([letter.as_bytes(), &bytes].concat().into());
     }
 

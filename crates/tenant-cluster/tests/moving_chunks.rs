@@ -1,0 +1,658 @@
+//! Large transactions of a stream, which are applied while they run: little is
+//! left when they are committed, what is rolled back is nowhere, and whatever
+//! cannot be applied before its commit is applied behind it.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
+
+mod stream_support;
+
+use std::time::Instant;
+
+use insula_domain::Isolation::{Database, Pool, Schema};
+use insula_sql_store::Connector;
+use insula_tenant_cluster::moving::{
+    Stream, StreamFault, StreamName, StreamSpec, Way, create_origin, create_slot, publish, remove_stream,
+    replication_objects,
+};
+use insula_tenant_cluster::{ClusterAccess, Connection};
+use stream_support::*;
+
+const SMALL: &str = "create table items (id int primary key, what text not null default '');
+    create table others (id int primary key, what text unique)";
+
+/// Rows from one number to another, so many bytes that a tenth of a thousand of
+/// them is more than the decoder keeps.
+fn rows(from: u32, to: u32) -> String {
+    format!("insert into items select n, repeat(md5(n::text), 20) from generate_series({from}, {to}) n; ")
+}
+
+/// What the decoder keeps of transactions that run is as little as it can be.
+fn little(pair: &Pair) -> StreamSpec {
+    StreamSpec { chunks_above_kb: 64, ..pair.spec() }
+}
+
+async fn chunks(pair: &Pair) -> Stream {
+    Stream::start(little(pair)).await.unwrap()
+}
+
+/// A session at the source with a transaction that runs.
+async fn begun(pair: &Pair, sql: &str) -> Connection {
+    let client = pair.source.place.connect().await.unwrap();
+    client.batch_execute(&format!("begin; {sql}")).await.unwrap();
+    client
+}
+
+/// Bytes of the table at the target, whether its rows are committed or not.
+async fn bytes_there(pair: &Pair) -> i64 {
+    let size = format!("select pg_relation_size('{}.items')", pair.target.place.placement.schema);
+    one(&pair.target.admin, &size).await.parse().unwrap()
+}
+
+async fn seen_there(pair: &Pair) -> String {
+    one(&pair.target.place.connect().await.unwrap(), "select count(*) from items").await
+}
+
+/// Sessions of the stream at the target that have a transaction open, and had it a
+/// moment ago.
+async fn open_there(pair: &Pair) -> String {
+    let open = format!(
+        "select count(*) from pg_stat_activity where application_name = '{}' and backend_type = 'client backend'
+           and backend_xid is not null and xact_start < clock_timestamp() - interval '50 milliseconds'",
+        pair.name
+    );
+    one(&pair.target.admin, &open).await
+}
+
+/// Waits until transactions that run, so many, are at the target.
+async fn until_open(pair: &Pair, count: u32) {
+    let begun = Instant::now();
+    while open_there(pair).await != count.to_string() {
+        assert!(begun.elapsed() < PATIENCE, "{} are open", open_there(pair).await);
+    }
+}
+
+/// How many were applied while they ran, and how often that was given up.
+fn counted(stream: &Stream) -> (u64, u64) {
+    let progress = stream.progress().borrow().clone();
+    (progress.streamed, progress.fallen_back)
+}
+
+#[tokio::test]
+async fn a_large_transaction_is_at_the_target_before_its_commit() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    let large = begun(&pair, &rows(1, 4_000)).await;
+    until_open(&pair, 1).await;
+    let begun_to_wait = Instant::now();
+    while bytes_there(&pair).await < 2_000_000 {
+        assert!(begun_to_wait.elapsed() < PATIENCE, "{} bytes are there", bytes_there(&pair).await);
+    }
+    assert_eq!(seen_there(&pair).await, "0", "nobody sees what is not committed");
+    // Others are not held up meanwhile.
+    pair.source.run("insert into items values (-1)").await;
+    pair.caught_up(&stream).await.unwrap();
+    assert_eq!((seen_there(&pair).await.as_str(), counted(&stream)), ("1", (0, 0)));
+    let ending = Instant::now();
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    println!("applied {:?} after its commit", ending.elapsed());
+    assert_eq!(counted(&stream), (1, 0));
+    assert_eq!(stream.progress().borrow().rows, 4_001);
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    // Canary: what comes whole comes after its commit.
+    let stream = pair.stream().await;
+    let before = bytes_there(&pair).await;
+    let large = begun(&pair, &rows(5_001, 9_000)).await;
+    pair.source.run("insert into items values (-2)").await;
+    pair.caught_up(&stream).await.unwrap();
+    assert!(bytes_there(&pair).await < before + 100_000);
+    let ending = Instant::now();
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    println!("applied {:?} after its commit, whole", ending.elapsed());
+    assert_eq!(counted(&stream), (0, 0));
+    pair.assert_same().await;
+    drop(stream);
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn what_large_transactions_build_on_is_there_before_them() {
+    let pair = Pair::new(Schema, Pool, &versions(&[SMALL])).await;
+    let mut stream = Some(chunks(&pair).await);
+    let (one_large, other) = (begun(&pair, "").await, begun(&pair, "").await);
+    for round in 0..8 {
+        if round == 4 {
+            // From here on all comes at once.
+            stream.take().unwrap().stop().await.unwrap();
+        }
+        let (a, b) = (round * 1_000 + 1, round * 1_000 + 501);
+        // Each changes what was committed a moment ago.
+        pair.source.run(&format!("insert into items values (-{a}, 'a'), (-{b}, 'b'), (-{a} - 1, 'c')")).await;
+        pair.source.run(&format!("update items set what = what || 'd' where id in (-{a}, -{b})")).await;
+        one_large
+            .batch_execute(&format!(
+                "{}update items set what = what || 'e' where id = -{a}",
+                rows(a, a + 400)
+            ))
+            .await
+            .unwrap();
+        other
+            .batch_execute(&format!(
+                "{}delete from items where id = -{b}; delete from items where id = {b} + 5",
+                rows(b, b + 400)
+            ))
+            .await
+            .unwrap();
+        pair.source.run(&format!("update items set what = what || 'f' where id = -{a} - 1")).await;
+    }
+    other.batch_execute("commit").await.unwrap();
+    pair.source.run("update items set what = 'after ' || id where id between 501 and 520").await;
+    one_large
+        .batch_execute("update items set what = what || 'g' where id between 501 and 530; commit")
+        .await
+        .unwrap();
+    pair.source.run("update items set what = what || 'h'; delete from items where id % 7 = 0").await;
+    let stream = chunks(&pair).await;
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    let (streamed, fallen_back) = counted(&stream);
+    assert!(streamed >= 2 && fallen_back == 0, "{streamed} {fallen_back}");
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_in_it_is_nowhere() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    pair.source.run("insert into items select -n, 'old' from generate_series(1, 100) n").await;
+    let change = |text: &str| format!("update items set what = what || '{text}' where id < 0; ");
+    let steps = [
+        rows(1, 500),
+        "savepoint a; ".to_owned(),
+        rows(501, 1_000),
+        change("a"),
+        "savepoint b; ".to_owned(),
+        rows(1_001, 1_500),
+        change("b"),
+        "rollback to b; ".to_owned(),
+        rows(1_001, 1_200),
+        "release b; savepoint c; savepoint d; ".to_owned(),
+        rows(2_001, 2_500),
+        "release d; ".to_owned(),
+        change("c"),
+        rows(2_501, 3_000),
+        "savepoint e; ".to_owned(),
+        rows(3_001, 3_500),
+        // With it goes what was released into it, and what is within.
+        "rollback to c; ".to_owned(),
+        rows(2_001, 2_300),
+        change("again"),
+        "savepoint f; savepoint g; ".to_owned(),
+        rows(4_001, 4_500),
+        "release g; release f; rollback to a; ".to_owned(),
+        rows(501, 800),
+        change("at last"),
+        "savepoint h; ".to_owned(),
+        rows(5_001, 5_500),
+        "release h; ".to_owned(),
+        rows(6_001, 6_300),
+    ];
+    let large = begun(&pair, &steps.concat()).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(counted(&stream), (1, 0));
+    assert_eq!(stream.progress().borrow().rows, 100 + 500 + 300 + 100 + 500 + 300);
+    // All of it, and the same keys again.
+    let never = format!("{}{}savepoint a; {}", rows(7_001, 9_000), change("never"), rows(9_001, 9_500));
+    let large = begun(&pair, &never).await;
+    until_open(&pair, 1).await;
+    large.batch_execute("rollback").await.unwrap();
+    pair.source.run(&format!("{}{}", rows(7_001, 7_010), change("small"))).await;
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    // Its session serves another one.
+    let large = begun(&pair, &rows(10_001, 11_000)).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(counted(&stream), (2, 0));
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn tables_that_are_emptied_in_it_are() {
+    for target in [Database, Pool] {
+        let pair = Pair::new(Schema, target, &versions(&[SMALL])).await;
+        pair.source.run("insert into others values (1, 'a')").await;
+        let stream = chunks(&pair).await;
+        pair.source.run(&rows(1, 300)).await;
+        let large =
+            begun(&pair, &format!("{}truncate items, others; {}", rows(301, 600), rows(1, 700))).await;
+        until_open(&pair, 1).await;
+        large.batch_execute("commit").await.unwrap();
+        pair.caught_up(&stream).await.unwrap();
+        pair.assert_same().await;
+        assert_eq!(counted(&stream), (2, 0));
+        stream.stop().await.unwrap();
+        pair.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_end_while_it_runs_are_opened_again() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    let ends = [
+        (&pair.target.admin, "application_name = $1 and backend_type = 'client backend'"),
+        (&pair.source.admin, "application_name = $1 and backend_type = 'walsender'"),
+    ];
+    for (round, (server, which)) in (0_u32..).zip(ends.into_iter().cycle().take(4)) {
+        let first = round * 10_000 + 1;
+        let large = begun(&pair, &rows(first, first + 2_000)).await;
+        until_open(&pair, 1).await;
+        let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where {which}");
+        server.execute(&end, &[&pair.name.to_string()]).await.unwrap();
+        large.batch_execute(&rows(first + 2_001, first + 3_000)).await.unwrap();
+        pair.source.run(&format!("insert into items values (-{first})")).await;
+        large.batch_execute("commit").await.unwrap();
+        pair.caught_up(&stream).await.unwrap();
+        pair.assert_same().await;
+    }
+    // Another one takes over in its midst.
+    let large = begun(&pair, &rows(100_001, 102_000)).await;
+    until_open(&pair, 1).await;
+    let newcomer = chunks(&pair).await;
+    let mut progress = stream.progress();
+    let ended = progress.wait_for(|progress| progress.fault.is_some());
+    let ended = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().fault.clone();
+    assert_eq!(ended, Some(StreamFault::Superseded));
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&newcomer).await.unwrap();
+    pair.assert_same().await;
+    newcomer.stop().await.unwrap();
+    // Nothing is left, and nobody.
+    pair.clean().await;
+    let left = replication_objects(&pair.target.place.access).await.unwrap();
+    assert!(!left.origins.iter().any(|(name, _)| *name == pair.name), "{left:?}");
+    let begun = Instant::now();
+    let anybody = format!("select count(*) from pg_stat_activity where application_name = '{}'", pair.name);
+    while one(&pair.target.admin, &anybody).await != "0" {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+}
+
+#[tokio::test]
+async fn more_at_once_than_there_are_sessions_come_whole() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    let mut all = Vec::new();
+    for number in 0..6 {
+        all.push(begun(&pair, &rows(number * 1_000, number * 1_000 + 400)).await);
+    }
+    let mut progress = stream.progress();
+    let fallen = progress.wait_for(|progress| progress.fallen_back > 0);
+    tokio::time::timeout(PATIENCE, fallen).await.unwrap().unwrap();
+    for (number, large) in all.iter().enumerate().rev() {
+        let more =
+            rows(u32::try_from(number).unwrap() * 1_000 + 500, u32::try_from(number).unwrap() * 1_000 + 700);
+        large.batch_execute(&format!("{more}commit")).await.unwrap();
+    }
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    // Then they come while they run again.
+    let large = begun(&pair, &rows(10_001, 12_000)).await;
+    until_open(&pair, 1).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_applied_before_its_commit_comes_whole() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    // More may be rolled back by itself than is followed.
+    let many = "do $$ begin for n in 1..1500 loop
+          begin insert into items values (n, repeat(md5(n::text), 20)); exception when unique_violation then null; end;
+        end loop; end $$; ";
+    pair.source.run(many).await;
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(counted(&stream), (0, 1));
+    // What fails at the source is in its log before it does.
+    let stream = {
+        stream.stop().await.unwrap();
+        chunks(&pair).await
+    };
+    let fails = "do $$ begin for n in 1..900 loop
+          begin insert into others values (n, repeat('x', 1000) || n % 10); exception when unique_violation then null; end;
+        end loop; end $$; ";
+    pair.source.run(fails).await;
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    // A key of one that runs on: who comes later waits, with its row in the log.
+    let first = begun(&pair, "insert into others values (2001, 'one')").await;
+    let second = begun(&pair, &rows(3_001, 3_500)).await;
+    let waits = second.batch_execute("insert into others values (2002, 'one')");
+    let ends = async {
+        until_open(&pair, 1).await;
+        pair.source.run(&rows(20_001, 20_010)).await;
+        pair.caught_up(&stream).await.unwrap();
+        first.batch_execute("commit").await.unwrap();
+    };
+    let (failed, ()) = tokio::join!(waits, ends);
+    failed.unwrap_err();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn what_somebody_has_locked_is_not_waited_for_for_ever() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    pair.source.run("insert into items values (-1)").await;
+    let stream = chunks(&pair).await;
+    pair.caught_up(&stream).await.unwrap();
+    let locked = pair.target.place.connect().await.unwrap();
+    locked.batch_execute("begin; select from items where id = -1 for update").await.unwrap();
+    let large = begun(&pair, &format!("update items set what = 'x' where id = -1; {}", rows(1, 500))).await;
+    let mut progress = stream.progress();
+    let fallen = progress.wait_for(|progress| progress.fallen_back > 0);
+    tokio::time::timeout(PATIENCE, fallen).await.unwrap().unwrap();
+    locked.batch_execute("rollback").await.unwrap();
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert!(progress.borrow().away.is_none());
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn a_commit_waits_at_the_gate() {
+    let mut pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    // As if it were another server: on one, nothing is applied meanwhile that is not committed.
+    let connector = Connector::new(&pair.target.database.url(), None).unwrap();
+    pair.target.place.access = ClusterAccess::new("test-b".parse().unwrap(), connector);
+    let stream = chunks(&pair).await;
+    let large = begun(&pair, &rows(1, 1_500)).await;
+    until_open(&pair, 1).await;
+    let hold = stream.hold().await.unwrap();
+    pair.source.run("insert into items values (-1)").await;
+    let before = log_end(&pair.source.admin).await;
+    large.batch_execute(&format!("{}commit", rows(2_001, 2_100))).await.unwrap();
+    let behind = log_end(&pair.source.admin).await;
+    pair.source.run("insert into items values (-2)").await;
+    hold.at(before).await.unwrap();
+    assert_eq!(seen_there(&pair).await, "1");
+    hold.at(behind).await.unwrap();
+    assert_eq!(seen_there(&pair).await, "1601");
+    assert_eq!(counted(&stream), (1, 0));
+    assert!(hold.at(before).await.is_err());
+    drop(hold);
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    // A chunk that is there at once with what it builds on is applied behind it.
+    let hold = stream.hold().await.unwrap();
+    pair.source.run("insert into items values (-3)").await;
+    let change = format!("update items set what = 'b' where id = -3; {}", rows(3_001, 3_150));
+    let large = begun(&pair, &change).await;
+    let end = log_end(&pair.source.admin).await;
+    pair.source.run("insert into items values (-4)").await;
+    let sent = format!(
+        "select sent_lsn >= '{end}' from pg_stat_replication where application_name = '{}'",
+        pair.name
+    );
+    let begun_to_wait = Instant::now();
+    while one(&pair.source.admin, &sent).await != "t" {
+        assert!(begun_to_wait.elapsed() < PATIENCE, "it is not sent");
+    }
+    drop(hold);
+    until_open(&pair, 1).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(counted(&stream), (2, 0));
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn on_one_server_nothing_is_open_while_the_applier_stands_still() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    let large = begun(&pair, &rows(1, 1_500)).await;
+    until_open(&pair, 1).await;
+    let hold = stream.hold().await.unwrap();
+    // Who makes a slot waits for all that is open: for this as well, if it were.
+    until_open(&pair, 0).await;
+    large.batch_execute("commit").await.unwrap();
+    let behind = log_end(&pair.source.admin).await;
+    hold.at(behind).await.unwrap();
+    assert_eq!(seen_there(&pair).await, "1500");
+    drop(hold);
+    let again = begun(&pair, &rows(2_001, 3_500)).await;
+    until_open(&pair, 1).await;
+    again.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    let progress = stream.progress().borrow().clone();
+    assert_eq!((progress.streamed, progress.fallen_back), (1, 0));
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+#[tokio::test]
+async fn what_was_applied_before_its_commit_does_not_go_back() {
+    let pair = Pair::new(Pool, Schema, &versions(&[SMALL])).await;
+    let back = StreamName::new(Way::Back, pair.name.move_id);
+    publish(&pair.target.place, back, &pair.tables).await.unwrap();
+    create_origin(&pair.source.place, back).await.unwrap();
+    drop(create_slot(&pair.target.place, back, PATIENCE).await.unwrap());
+    let spec = |skip_origins| StreamSpec {
+        source: pair.target.place.clone(),
+        target: pair.source.place.clone(),
+        name: back,
+        skip_origins,
+        ..little(&pair)
+    };
+    let forth = Stream::start(StreamSpec { skip_origins: vec![back], ..little(&pair) }).await.unwrap();
+    // It knows of nothing yet that it is to leave out, and has chunks.
+    let returning = Stream::start(spec(vec![pair.name])).await.unwrap();
+    let at_target = pair.target.database.connect().await;
+    let own = pair.tenant().as_uuid();
+    let with = |from: u32, to: u32| {
+        format!(
+            "insert into items (id, what, tenant_id)
+             select n, repeat(md5(n::text), 20), '{own}' from generate_series({from}, {to}) n; "
+        )
+    };
+    let large = begun(&pair, &format!("truncate others; {}", with(1, 2_000))).await;
+    until_open(&pair, 1).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&forth).await.unwrap();
+    marked(&at_target, &returning).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(returning.progress().borrow().rows, 0);
+    assert!(counted(&forth).0 >= 1, "{:?}", counted(&forth));
+    // What the tenant writes there comes back, also if it is much.
+    write(&pair.target, &rows(5_001, 7_000)).await;
+    marked(&at_target, &returning).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(returning.progress().borrow().rows, 2_000);
+    // Nor does what changes rows that are there, of which nobody would complain.
+    let large = begun(
+        &pair,
+        &format!("truncate others; update items set what = 'x' || what where tenant_id = '{own}'"),
+    )
+    .await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&forth).await.unwrap();
+    marked(&at_target, &returning).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(returning.progress().borrow().rows, 2_000);
+    // Who begins later has the same before it.
+    returning.stop().await.unwrap();
+    let large = begun(&pair, &with(10_001, 11_000)).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&forth).await.unwrap();
+    let returning = Stream::start(spec(vec![pair.name])).await.unwrap();
+    marked(&at_target, &returning).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(returning.progress().borrow().rows, 0);
+    // Canary: what is not left out is applied where it already is.
+    drop(returning);
+    pair.source.run(&with(12_001, 12_500)).await;
+    pair.caught_up(&forth).await.unwrap();
+    let echo = Stream::start(spec(Vec::new())).await.unwrap();
+    let fault = marked(&at_target, &echo).await.unwrap_err();
+    assert!(matches!(fault, StreamFault::Diverged { .. }), "{fault:?}");
+    drop((forth, echo));
+    pair.clean().await;
+    remove_stream(&pair.target.place, &pair.source.place, back).await.unwrap();
+}
+
+/// A source of numbers that a seed decides (Numerical Recipes' generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 32);
+        (self.0 >> 8) % end
+    }
+}
+
+/// A statement of a writer that has keys of its own, and some that all have.
+fn statement(dice: &mut Dice, writer: u64) -> String {
+    let first = writer * 1_000_000 + dice.below(2_000);
+    let most = if dice.below(3) == 0 { 600 } else { 5 };
+    let last = first + dice.below(most);
+    let mark = dice.below(1_000);
+    match dice.below(6) {
+        0 | 1 => format!(
+            "insert into items select n, repeat(md5(n::text), 10) from generate_series({first}, {last}) n
+             on conflict (id) do update set what = excluded.what || '{mark}'"
+        ),
+        2 => format!(
+            "update items set what = left(what || ' {mark}', 600) where id between {first} and {last}"
+        ),
+        3 => format!("delete from items where id between {first} and {last}"),
+        // Always in the order of the keys, so that nobody waits in a circle.
+        4 => format!(
+            "update items set what = what || '{mark}' where id = (select id from items where id < 0 limit 1)"
+        ),
+        _ => format!(
+            "update items set id = id + 3000 where id = {first} and not exists (select from items where id = {first} + 3000)"
+        ),
+    }
+}
+
+/// A transaction with others inside it, of which some are rolled back.
+async fn write_once(client: &Connection, dice: &mut Dice, writer: u64) {
+    let mut depth = 0;
+    let mut all = vec!["begin".to_owned()];
+    for _ in 0..1 + dice.below(12) {
+        match dice.below(6) {
+            0 => {
+                depth += 1;
+                all.push(format!("savepoint s{depth}"));
+            }
+            1 if depth > 0 => {
+                let to = 1 + dice.below(depth);
+                all.push(format!("rollback to s{to}"));
+                depth = to;
+            }
+            2 if depth > 0 => {
+                let to = 1 + dice.below(depth);
+                all.push(format!("release s{to}"));
+                depth = to - 1;
+            }
+            _ => all.push(statement(dice, writer)),
+        }
+    }
+    all.push(if dice.below(6) == 0 { "rollback" } else { "commit" }.to_owned());
+    for sql in all {
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+}
+
+/// Says how many were applied while they ran, and how often that was given up.
+async fn whatever_is_written_and_whatever_ends(
+    target: insula_domain::Isolation,
+    writers: u64,
+    seed: u64,
+) -> (u64, u64) {
+    let pair = Pair::new(Schema, target, &versions(&[SMALL])).await;
+    pair.source.run("insert into items values (-1)").await;
+    let mut writing = Vec::new();
+    for writer in 1..=writers {
+        let client = pair.source.place.connect().await.unwrap();
+        let mut dice = Dice(seed * 31 + writer);
+        writing.push(tokio::spawn(async move {
+            for _ in 0..25 {
+                write_once(&client, &mut dice, writer).await;
+            }
+        }));
+    }
+    let mut dice = Dice(seed);
+    let (mut streamed, mut fallen_back) = (0, 0);
+    while !writing.iter().all(tokio::task::JoinHandle::is_finished) {
+        let stream = chunks(&pair).await;
+        let mut progress = stream.progress();
+        // So many steps are seen before it ends, wherever it is.
+        for step in 0..dice.below(60) {
+            if tokio::time::timeout(std::time::Duration::from_millis(300), progress.changed()).await.is_err()
+            {
+                break;
+            }
+            if step % 20 == 19 {
+                let server =
+                    [&pair.target.admin, &pair.source.admin][usize::try_from(dice.below(2)).unwrap()];
+                let end = format!(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{}'
+                     order by random() limit 1",
+                    pair.name
+                );
+                server.batch_execute(&end).await.unwrap();
+            }
+        }
+        let fault = progress.borrow().fault.clone();
+        assert!(fault.is_none(), "{fault:?}");
+        streamed += counted(&stream).0;
+        fallen_back += counted(&stream).1;
+        drop(stream);
+    }
+    for writer in writing {
+        writer.await.unwrap();
+    }
+    let stream = chunks(&pair).await;
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    pair.clean().await;
+    (streamed, fallen_back)
+}
+
+#[tokio::test]
+async fn whatever_ends_all_is_there_once() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let counted = whatever_is_written_and_whatever_ends(Database, 3, seed).await;
+    println!("applied while they ran, and given up: {counted:?}");
+}
+
+#[tokio::test]
+async fn whatever_ends_all_is_there_once_in_shared_tables_with_more_writers_than_sessions() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let counted = whatever_is_written_and_whatever_ends(Pool, 6, seed).await;
+    println!("applied while they ran, and given up: {counted:?}");
+}
