@@ -402,6 +402,7 @@ async fn a_commit_waits_at_the_gate() {
     pair.assert_same().await;
     // A chunk that is there at once with what it builds on is applied behind it.
     let hold = stream.hold().await.unwrap();
+    pair.source.run("insert into items values (-5)").await;
     pair.source.run("insert into items values (-3)").await;
     let change = format!("update items set what = 'b' where id = -3; {}", rows(3_001, 3_150));
     let large = begun(&pair, &change).await;
