@@ -16,6 +16,7 @@ use insula_tenant_cluster::moving::{
 };
 use insula_tenant_cluster::{ClusterAccess, Connection};
 use stream_support::*;
+use tokio_postgres::error::SqlState;
 
 const SMALL: &str = "create table items (id int primary key, what text not null default '');
     create table others (id int primary key, what text unique)";
@@ -546,7 +547,6 @@ fn statement(dice: &mut Dice, writer: u64) -> String {
             "update items set what = left(what || ' {mark}', 600) where id between {first} and {last}"
         ),
         3 => format!("delete from items where id between {first} and {last}"),
-        // Always in the order of the keys, so that nobody waits in a circle.
         4 => format!(
             "update items set what = what || '{mark}' where id = (select id from items where id < 0 limit 1)"
         ),
@@ -581,7 +581,13 @@ async fn write_once(client: &Connection, dice: &mut Dice, writer: u64) {
     }
     all.push(if dice.below(6) == 0 { "rollback" } else { "commit" }.to_owned());
     for sql in all {
-        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        match client.batch_execute(&sql).await {
+            // Who has rolled back to before a change waits for the row again.
+            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                return client.batch_execute("rollback").await.unwrap();
+            }
+            done => done.unwrap_or_else(|error| panic!("{sql}: {error:?}")),
+        }
     }
 }
 
