@@ -9,12 +9,11 @@ mod stream_support;
 use std::time::Instant;
 
 use insula_domain::Isolation::{Database, Pool, Schema};
-use insula_sql_store::Connector;
+use insula_tenant_cluster::Connection;
 use insula_tenant_cluster::moving::{
     Stream, StreamFault, StreamName, StreamSpec, Way, create_origin, create_slot, publish, remove_stream,
     replication_objects,
 };
-use insula_tenant_cluster::{ClusterAccess, Connection};
 use stream_support::*;
 use tokio_postgres::error::SqlState;
 
@@ -379,10 +378,7 @@ async fn what_somebody_has_locked_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn a_commit_waits_at_the_gate() {
-    let mut pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
-    // As if it were another server: on one, nothing is applied meanwhile that is not committed.
-    let connector = Connector::new(&pair.target.database.url(), None).unwrap();
-    pair.target.place.access = ClusterAccess::new("test-b".parse().unwrap(), connector);
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
     let stream = chunks(&pair).await;
     let large = begun(&pair, &rows(1, 1_500)).await;
     until_open(&pair, 1).await;
@@ -396,7 +392,7 @@ async fn a_commit_waits_at_the_gate() {
     assert_eq!(seen_there(&pair).await, "1");
     hold.at(behind).await.unwrap();
     assert_eq!(seen_there(&pair).await, "1601");
-    assert_eq!(counted(&stream), (1, 0));
+    assert_eq!(counted(&stream), (0, 0), "while the applier stands all comes whole");
     assert!(hold.at(before).await.is_err());
     drop(hold);
     pair.caught_up(&stream).await.unwrap();
@@ -418,17 +414,70 @@ async fn a_commit_waits_at_the_gate() {
         assert!(begun_to_wait.elapsed() < PATIENCE, "it is not sent");
     }
     drop(hold);
-    until_open(&pair, 1).await;
     large.batch_execute("commit").await.unwrap();
     pair.caught_up(&stream).await.unwrap();
     pair.assert_same().await;
-    assert_eq!(counted(&stream), (2, 0));
+    assert_eq!(counted(&stream).1, 0);
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+/// Who waits at the target's server for its transactions says so.
+#[tokio::test]
+async fn nothing_is_open_while_all_is_to_come_whole() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    let stream = chunks(&pair).await;
+    let large = begun(&pair, &rows(1, 1_500)).await;
+    until_open(&pair, 1).await;
+    let (one_wish, other) = (stream.in_whole(), stream.in_whole());
+    until_open(&pair, 0).await;
+    drop(one_wish);
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    assert_eq!((seen_there(&pair).await.as_str(), counted(&stream)), ("1500", (0, 0)));
+    drop(other);
+    let again = begun(&pair, &rows(2_001, 3_500)).await;
+    until_open(&pair, 1).await;
+    again.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(counted(&stream), (1, 0));
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+/// What a savepoint had locked is free at the target when its next owner comes,
+/// also where all of it comes at once.
+#[tokio::test]
+async fn what_is_rolled_back_in_it_is_let_go_before_others_come() {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    pair.source.run("insert into items select -n, 'a' from generate_series(1, 40) n").await;
+    let stream = chunks(&pair).await;
+    pair.caught_up(&stream).await.unwrap();
+    stream.stop().await.unwrap();
+    let large = begun(&pair, &rows(1, 400)).await;
+    for round in 1..=40 {
+        let tried = format!(
+            "savepoint s; update items set what = 'b' where id = -{round}; {}rollback to savepoint s",
+            rows(1_001, 1_150)
+        );
+        large.batch_execute(&tried).await.unwrap();
+        pair.source.run(&format!("update items set what = what || 'c' where id = -{round}")).await;
+    }
+    let began = Instant::now();
+    let stream = chunks(&pair).await;
+    pair.caught_up(&stream).await.unwrap();
+    println!("caught up after {:?}", began.elapsed());
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    assert_eq!(counted(&stream), (1, 0), "nobody has waited for a lock");
     stream.stop().await.unwrap();
     pair.clean().await;
 }
 
 #[tokio::test]
-async fn on_one_server_nothing_is_open_while_the_applier_stands_still() {
+async fn nothing_is_open_while_the_applier_stands_still() {
     let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
     let stream = chunks(&pair).await;
     let large = begun(&pair, &rows(1, 1_500)).await;

@@ -299,10 +299,14 @@ pub(super) async fn reverse(run: OfMove) -> Result<(), StepError> {
         cluster::publish(seats.target(), hand.back(), &tables).await?;
         cluster::create_origin(seats.source(), hand.back()).await?;
         let others = Others::of(&hand);
+        // Otherwise the slot would wait for large transactions that are being applied there.
+        let forward = stream(control, &hand).await?;
+        let in_whole = forward.in_whole();
         while let Err(problem) = cluster::create_slot(seats.target(), hand.back(), SLOT_WITHIN).await {
             others.outlast(problem)?;
         }
         others.are_gone();
+        drop(in_whole);
         Ok(())
     };
     at_length(&run, &hand.moving, &CancellationToken::new(), work).await

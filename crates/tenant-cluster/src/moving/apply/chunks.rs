@@ -19,9 +19,12 @@
 //! that leaves them out takes no chunks while it may come by such a transaction.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::future::{pending, select_all};
+use tokio::time::timeout;
 
+use super::super::Lsn;
 use super::super::pgoutput::{Change, ChunksCommit, Part};
 use super::fault::StreamFault;
 use super::link::Link;
@@ -35,6 +38,10 @@ const SESSIONS_MAX: usize = 4;
 
 /// What may be rolled back by itself within one of them, at most.
 const SAVEPOINTS_MAX: usize = 1_000;
+
+/// How long the opening of a session may take, and a question to the source:
+/// nothing else goes on meanwhile.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What has come of transactions that are not committed.
 #[derive(Debug, Default)]
@@ -127,6 +134,10 @@ impl Open {
     }
 }
 
+fn silent() -> StreamFault {
+    StreamFault::Away("a server does not answer".to_owned())
+}
+
 /// Why transactions are to come whole.
 struct Whole(&'static str);
 
@@ -190,15 +201,30 @@ impl Runner {
             return Err(self.come_whole(&Whole("too many large transactions run at once")));
         }
         let (place, tables) = (&self.spec.target, self.tables.clone());
-        match Target::open_beside(place, self.spec.name, tables, &mut self.at_target).await {
+        let opening = async {
+            let session = Target::open_beside(place, self.spec.name, tables, &mut self.at_target).await?;
+            link.target.is_among_others().await?;
+            Ok(session)
+        };
+        match timeout(OPENED_WITHIN, opening).await.unwrap_or_else(|_| Err(silent())) {
+            Ok(session) => Ok(session),
             Err(StreamFault::Superseded) => Err(StreamFault::Superseded),
             Err(fault) => {
                 tracing::debug!(%fault, stream = %self.spec.name, "no session for a large transaction");
                 Err(self.come_whole(&Whole("the target has no session for a large transaction")))
             }
-            Ok(session) => {
-                link.target.is_among_others().await?;
-                Ok(session)
+        }
+    }
+
+    /// Whether nothing of what the source may have sent is to be left out, as far
+    /// as it can be known now.
+    async fn has_none_left_out(&self, from: Lsn) -> bool {
+        let asking = has_none_left_out(&self.spec.source, &self.spec.skip_origins, from);
+        match timeout(OPENED_WITHIN, asking).await.unwrap_or_else(|_| Err(silent())) {
+            Ok(has_none) => has_none,
+            Err(fault) => {
+                tracing::debug!(%fault, stream = %self.spec.name, "it is not known what is to be left out");
+                false
             }
         }
     }
@@ -217,10 +243,12 @@ impl Runner {
         inner: u32,
     ) -> Result<(), StreamFault> {
         if inner != xid {
-            if let Some(open) = link.chunked.open.get_mut(&xid) {
-                open.roll_back(inner);
-            }
-            return Ok(());
+            let Some(open) = link.chunked.open.get_mut(&xid) else { return Ok(()) };
+            open.roll_back(inner);
+            // Who has waited at the source for this comes next, and would wait at the target for what was not sent.
+            let Some(session) = &mut open.session else { return Ok(()) };
+            session.ask();
+            return self.answered(&mut link.source, &mut link.ticks, session).await;
         }
         let Some(mut session) = link.chunked.open.remove(&xid).and_then(|open| open.session) else {
             return Ok(());
@@ -252,8 +280,8 @@ impl Runner {
         if link.target.is_open() {
             self.commit(link).await?;
         }
-        if !has_none_left_out(&self.spec.source, &self.spec.skip_origins, link.from).await? {
-            return Err(self.come_whole(&Whole("some of the transactions are to be left out")));
+        if !self.has_none_left_out(link.from).await {
+            return Err(self.come_whole(&Whole("some of the transactions may be to be left out")));
         }
         let rows = session.rows;
         session.ask();

@@ -9,8 +9,9 @@ use super::super::wire::{ServerError, WireFault};
 /// The SQLSTATE of a server whose disk is full.
 const DISK_FULL: &str = "53100";
 
-/// The SQLSTATEs of one who waits for a lock, for long or for ever.
-const LOCKED: [&str; 2] = ["55P03", "40P01"];
+/// The SQLSTATEs of one who waits for a lock, for long or for ever, and the class
+/// of those who find no more room: several sessions take more than one.
+const OF_SEVERAL: [&str; 3] = ["55P03", "40P01", "53"];
 
 /// Why a stream of changes has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -65,7 +66,7 @@ impl StreamFault {
     pub(super) fn may_be_of_chunks(&self) -> bool {
         match self {
             Self::Diverged { .. } | Self::SchemaChanged { .. } | Self::Refused(_) => true,
-            Self::Away(said) => LOCKED.iter().any(|state| said.starts_with(state)),
+            Self::Away(said) => OF_SEVERAL.iter().any(|state| said.starts_with(state)),
             Self::SlotLost(_) | Self::Superseded | Self::Stopped => false,
         }
     }

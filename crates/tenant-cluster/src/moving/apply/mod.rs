@@ -100,6 +100,8 @@ struct Gate {
     number: u64,
     /// Those whose commit is at this place of the log, or behind it.
     at: Option<Lsn>,
+    /// How many want none to be applied before it is committed at the source.
+    wholes: u32,
 }
 
 impl Default for StreamProgress {
@@ -154,7 +156,7 @@ impl Stream {
         if let Some(table) = spec.tables.iter().find(|table| table.key.is_empty()) {
             return Err(StreamFault::Refused(format!("the table {} has no key", table.name)).into());
         }
-        let (gate, gated) = watch::channel(Gate { number: 0, at: None });
+        let (gate, gated) = watch::channel(Gate { number: 0, at: None, wholes: 0 });
         let (markers, stop) = (Markers::default(), CancellationToken::new());
         let (runner, link, progress) = Runner::start(spec, gated, markers.clone(), stop.clone()).await?;
         let task = AbortOnDropHandle::new(tokio::spawn(runner.run(link)));
@@ -189,6 +191,14 @@ impl Stream {
         let hold = Hold { gate: self.gate.clone(), progress: self.progress.clone(), _alone: alone };
         hold.stand(Lsn::from(0)).await?;
         Ok(hold)
+    }
+
+    /// Has large transactions come after their commit, until what is returned is
+    /// dropped: for who waits meanwhile for the transactions of the target's server.
+    #[must_use]
+    pub fn in_whole(&self) -> InWhole {
+        self.gate.send_modify(|gate| gate.wholes += 1);
+        InWhole { gate: self.gate.clone() }
     }
 
     /// Ends the applier in order: between two transactions where that is soon,
@@ -253,6 +263,18 @@ impl Drop for Marker {
     }
 }
 
+/// While this is there, nothing is applied before its commit.
+#[derive(Debug)]
+pub struct InWhole {
+    gate: watch::Sender<Gate>,
+}
+
+impl Drop for InWhole {
+    fn drop(&mut self) {
+        self.gate.send_modify(|gate| gate.wholes = gate.wholes.saturating_sub(1));
+    }
+}
+
 /// While this is there, the applier stands still.
 #[derive(Debug)]
 pub struct Hold {
@@ -280,7 +302,7 @@ impl Hold {
     async fn stand(&self, lsn: Lsn) -> Result<(), StreamFault> {
         let mut number = 0;
         self.gate.send_modify(|gate| {
-            *gate = Gate { number: gate.number + 1, at: Some(lsn) };
+            (gate.number, gate.at) = (gate.number + 1, Some(lsn));
             number = gate.number;
         });
         progress_that(&mut self.progress.clone(), |progress| progress.standing == number).await
@@ -289,6 +311,6 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.gate.send_modify(|gate| *gate = Gate { number: gate.number + 1, at: None });
+        self.gate.send_modify(|gate| (gate.number, gate.at) = (gate.number + 1, None));
     }
 }

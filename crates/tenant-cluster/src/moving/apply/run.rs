@@ -221,13 +221,14 @@ impl Runner {
         }
     }
 
-    /// Whether somebody who has the applier stand still may wait for all
-    /// transactions of the server to end, those of the applier among them: who
-    /// makes a slot there does, and where both ends are on one server, what is
-    /// being applied would never end.
+    /// Whether no transaction is to be at the target that is not committed at the
+    /// source. Who makes a slot waits for all transactions of its server to end: on
+    /// the target's server for those of this applier, and where it stands still
+    /// meanwhile they would never end; nor where two streams go both ways between
+    /// two servers, and somebody waits at each of them.
     fn is_held(&self) -> bool {
-        let is_one_server = self.spec.source.access.name() == self.spec.target.access.name();
-        is_one_server && self.gate.borrow().at.is_some()
+        let gate = *self.gate.borrow();
+        gate.at.is_some() || gate.wholes > 0
     }
 
     /// Has the source send again, whole, what has come in chunks.
