@@ -141,19 +141,20 @@ pub async fn check(control: &Control, tenant: &TenantRecord, to: To<'_>) -> Resu
 #[derive(Debug, Clone, Copy)]
 struct Needs {
     slots: i64,
-    origins: i64,
+    /// Streams that end there, with their origins.
+    streams: i64,
     senders: i64,
 }
 
 /// The stream there and one more to compare, each with its sender, and the origin
 /// of the way back.
-const OF_SOURCE: Needs = Needs { slots: 2, origins: 1, senders: 2 };
+const OF_SOURCE: Needs = Needs { slots: 2, streams: 1, senders: 2 };
 
 /// The way back, and the origin of the stream there.
-const OF_TARGET: Needs = Needs { slots: 1, origins: 1, senders: 1 };
+const OF_TARGET: Needs = Needs { slots: 1, streams: 1, senders: 1 };
 
 /// Where both are one: it is compared before the way back is made.
-const OF_BOTH: Needs = Needs { slots: 2, origins: 2, senders: 2 };
+const OF_BOTH: Needs = Needs { slots: 2, streams: 2, senders: 2 };
 
 fn lacking(cluster: &ClusterName, room: &ReplicationRoom, needs: Needs) -> Option<MoveObstacle> {
     lack(room, needs).map(|rule| MoveObstacle {
@@ -186,7 +187,7 @@ fn lack(room: &ReplicationRoom, needs: Needs) -> Option<String> {
     }
     let counted = [
         (room.free_slots, needs.slots, "max_replication_slots", "slots"),
-        (room.free_origins, needs.origins, "max_replication_slots", "origins"),
+        (room.free_origins, needs.streams * room.origins_each, room.origins_setting, "origins"),
         (room.free_senders, needs.senders, "max_wal_senders", "senders"),
     ];
     let short = counted.into_iter().find(|(free, needed, ..)| free < needed);
@@ -231,6 +232,8 @@ mod tests {
             wal_level: "logical".to_owned(),
             free_slots: slots,
             free_origins: origins,
+            origins_each: 1,
+            origins_setting: "max_replication_slots",
             free_senders: senders,
             slot_log_bytes_max: None,
         }
@@ -252,6 +255,20 @@ mod tests {
             for (without, named) in without.iter().zip(named) {
                 assert!(lack(without, needs).is_some_and(|rule| rule.starts_with(named)), "{without:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_server_that_needs_more_origins_for_a_stream_has_to_have_room_for_them() {
+        let of_18 = |origins| ReplicationRoom {
+            origins_each: 3,
+            origins_setting: "max_active_replication_origins",
+            ..room(9, origins, 9)
+        };
+        for (needs, enough) in [(OF_SOURCE, 3), (OF_TARGET, 3), (OF_BOTH, 6)] {
+            assert_eq!(lack(&of_18(enough), needs), None, "{needs:?}");
+            let rule = lack(&of_18(enough - 1), needs).unwrap();
+            assert_eq!(rule, format!("max_active_replication_origins must leave {enough} origins free"));
         }
     }
 

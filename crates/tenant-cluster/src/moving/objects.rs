@@ -2,7 +2,7 @@
 //! names, how much of the log they keep from being removed, and how much room
 //! there is for more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use insula_domain::DatabaseName;
 use insula_problem::Problem;
@@ -42,7 +42,7 @@ pub struct ReplicationObjects {
     /// Publications, each with its database: of the databases that tenants
     /// share and of those of the slots.
     pub publications: Vec<(String, StreamName)>,
-    /// Origins, each with how far it is.
+    /// Origins, each with how far it says to be.
     pub origins: Vec<(StreamName, Option<Lsn>)>,
 }
 
@@ -51,10 +51,14 @@ pub struct ReplicationObjects {
 pub struct ReplicationRoom {
     /// Its `wal_level`; streams need `logical`.
     pub wal_level: String,
-    /// Slots that are free, and origins, which have the same limit.
+    /// Slots that are free.
     pub free_slots: i64,
     /// Origins that are free.
     pub free_origins: i64,
+    /// Origins that a stream needs at its target.
+    pub origins_each: i64,
+    /// The setting that limits origins.
+    pub origins_setting: &'static str,
     /// Processes that send the log and are free (`max_wal_senders`).
     pub free_senders: i64,
     /// How much of its log it keeps for a slot, in bytes, before it gives the slot up
@@ -69,16 +73,7 @@ pub struct ReplicationRoom {
 pub async fn replication_objects(access: &ClusterAccess) -> Result<ReplicationObjects, Problem> {
     let maintenance = access.maintenance().await?;
     let slots = slots(&maintenance).await?;
-    let origins = maintenance
-        .query(
-            "select roname, pg_replication_origin_progress(roname, false) from pg_replication_origin
-             where roname like 'insula\\_%' order by 1",
-            &[],
-        )
-        .await
-        .map_err(db)?;
-    let origins =
-        origins.iter().filter_map(|row| Some((row.get::<_, &str>(0).parse().ok()?, row.get(1)))).collect();
+    let origins = origins(&maintenance).await?;
     let mut databases: BTreeSet<String> = slots.iter().map(|slot| slot.database.clone()).collect();
     for shared in [DatabaseName::pool(), DatabaseName::schemas(), DatabaseName::of_cluster()] {
         databases.insert(shared.to_string());
@@ -99,6 +94,28 @@ pub async fn replication_objects(access: &ClusterAccess) -> Result<ReplicationOb
         publications.extend(named.map(|name| (database.clone(), name)));
     }
     Ok(ReplicationObjects { slots, publications, origins })
+}
+
+/// The streams' own origins, and of those that have lost it the witnesses.
+async fn origins(maintenance: &Client) -> Result<Vec<(StreamName, Option<Lsn>)>, Problem> {
+    let rows = maintenance
+        .query(
+            "select roname, pg_replication_origin_progress(roname, false) from pg_replication_origin
+             where roname like 'insula\\_%' order by 1",
+            &[],
+        )
+        .await
+        .map_err(db)?;
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let origin: &str = row.get(0);
+        let Ok(name) = origin.parse::<StreamName>() else { continue };
+        // Only a stream's own says how far it is.
+        let applied = if origin == name.to_string() { row.get(1) } else { None };
+        let entry = found.entry(name).or_insert(applied);
+        *entry = entry.or(applied);
+    }
+    Ok(found.into_iter().collect())
 }
 
 async fn slots(maintenance: &Client) -> Result<Vec<StreamSlot>, Problem> {
@@ -156,7 +173,9 @@ pub async fn replication_room(access: &ClusterAccess) -> Result<ReplicationRoom,
                     current_setting('max_wal_senders')::int8
                         - (select count(*) from pg_stat_activity where backend_type = 'walsender'),
                     (select nullif(setting::int8, -1) * 1024 * 1024 from pg_settings
-                     where name = 'max_slot_wal_keep_size')",
+                     where name = 'max_slot_wal_keep_size'),
+                    case when current_setting('server_version_num')::int >= 160000 then 3::int8 else 1 end,
+                    current_setting('max_active_replication_origins', true) is not null",
             &[],
         )
         .await
@@ -167,5 +186,8 @@ pub async fn replication_room(access: &ClusterAccess) -> Result<ReplicationRoom,
         free_origins: row.get(2),
         free_senders: row.get(3),
         slot_log_bytes_max: row.get(4),
+        origins_each: row.get(5),
+        // From version 18 on they have a limit of their own.
+        origins_setting: if row.get(6) { "max_active_replication_origins" } else { "max_replication_slots" },
     })
 }

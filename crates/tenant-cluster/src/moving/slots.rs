@@ -245,7 +245,11 @@ pub async fn create_origin(target: impl Into<At<'_>>, name: StreamName) -> Resul
     let through = target.into().through;
     drop_origin(through, name).await?;
     let maintenance = through.maintenance().await?;
-    let made = maintenance.execute("select pg_replication_origin_create($1)", &[&name.to_string()]).await;
+    // From version 16 on the applier keeps witnesses of how far the origin can be relied on.
+    let create =
+        "select pg_replication_origin_create(name) from unnest($1::text[]) with ordinality o (name, number)
+                  where number = 1 or current_setting('server_version_num')::int >= 160000";
+    let made = maintenance.execute(create, &[&origins(name).as_slice()]).await;
     made.map(drop).map_err(|error| match error.code() {
         Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED) => Problem::new(
             Code::ClusterUnsuitable,
@@ -266,8 +270,17 @@ pub async fn drop_origin(through: impl Into<Through<'_>>, name: StreamName) -> R
     let maintenance = through.into().maintenance().await?;
     let users = "select pid from pg_stat_activity where application_name = $1
                  and backend_type = 'client backend' and usename = current_user and pid <> pg_backend_pid()";
-    let drop = "select pg_replication_origin_drop(roname) from pg_replication_origin where roname = $1";
-    drop_from_users(&maintenance, &name.to_string(), users, drop).await
+    let [_, known, mover] = origins(name);
+    let drop = format!(
+        "select pg_replication_origin_drop(roname) from pg_replication_origin
+         where roname in ($1, '{known}', '{mover}')"
+    );
+    drop_from_users(&maintenance, &name.to_string(), users, &drop).await
+}
+
+/// The origins of a stream, its own first.
+fn origins(name: StreamName) -> [String; 3] {
+    [name.to_string(), name.known(), name.mover()]
 }
 
 /// Takes everything away that a move's streams have on the server of one of its

@@ -11,6 +11,10 @@ use uuid::Uuid;
 const MOVE: &str = "insula_move_";
 const BACK: &str = "insula_back_";
 
+const LOOKING: &str = "_look";
+const KNOWN: &str = "_known";
+const MOVER: &str = "_mover";
+
 /// Which way a stream goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Way {
@@ -38,7 +42,17 @@ impl StreamName {
 
     /// The name of the temporary slot that shows where the stream's source is.
     pub(super) fn looking(self) -> String {
-        format!("{self}_look")
+        format!("{self}{LOOKING}")
+    }
+
+    /// The name of the origin that is where all before it is known to be committed.
+    pub(super) fn known(self) -> String {
+        format!("{self}{KNOWN}")
+    }
+
+    /// The name of the origin that says which transaction moves the stream's own.
+    pub(super) fn mover(self) -> String {
+        format!("{self}{MOVER}")
     }
 }
 
@@ -60,9 +74,9 @@ pub struct NotAStream(String);
 impl FromStr for StreamName {
     type Err = NotAStream;
 
-    /// Reads a name, or that of its temporary slot.
+    /// Reads a name, or one that is made of it.
     fn from_str(name: &str) -> Result<Self, NotAStream> {
-        let whole = name.strip_suffix("_look").unwrap_or(name);
+        let whole = [LOOKING, KNOWN, MOVER].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         let split = |way, prefix| Some((way, whole.strip_prefix(prefix)?));
         let (way, id) = split(Way::Forward, MOVE)
             .or_else(|| split(Way::Back, BACK))
@@ -83,11 +97,20 @@ mod tests {
         for way in [Way::Forward, Way::Back] {
             let name = StreamName::new(way, id);
             assert_eq!(name.to_string().parse(), Ok(name));
-            assert_eq!(name.looking().parse(), Ok(name));
-            assert!(name.looking().len() < 64);
+            for made in [name.looking(), name.known(), name.mover()] {
+                assert_eq!(made.parse(), Ok(name));
+                assert!(made.len() < 64);
+            }
         }
         let name = StreamName::new(Way::Forward, id).to_string();
-        for wrong in [&name[..43], &name.to_uppercase(), "insula_move_", "pg_move_0", &id.to_string()] {
+        for wrong in [
+            &name[..43],
+            &format!("{name}_known_mover"),
+            &name.to_uppercase(),
+            "insula_move_",
+            "pg_move_0",
+            &id.to_string(),
+        ] {
             assert!(wrong.parse::<StreamName>().is_err(), "{wrong}");
         }
         assert!(format!("insula_move_{id}").parse::<StreamName>().is_err(), "with dashes");

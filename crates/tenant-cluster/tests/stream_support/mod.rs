@@ -14,6 +14,8 @@ use insula_tenant_cluster::moving::{
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+pub mod between;
+
 #[path = "../moving_support/mod.rs"]
 pub mod moving_support;
 

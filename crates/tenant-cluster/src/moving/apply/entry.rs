@@ -1,9 +1,12 @@
 //! Who applies a stream: one applier at a time, whose sessions go by the
 //! stream's name. A new one ends those of another; one that comes back gives way.
 
+use tokio::time::{Instant, sleep};
+
 use super::super::StreamName;
 use super::super::wire::Wire;
 use super::fault::StreamFault;
+use super::target::PAUSE;
 
 /// Who is let in.
 #[derive(Debug)]
@@ -46,17 +49,32 @@ fn others(name: StreamName) -> String {
     )
 }
 
-/// Ends other sessions that apply the stream, or finds that there are some.
-pub(super) async fn fence(wire: &mut Wire, name: StreamName, entry: &Entry) -> Result<(), StreamFault> {
+/// Ends other sessions that apply the stream, until there is none, or finds that
+/// somebody else has some. Who connects later does the same, and finds this one.
+pub(super) async fn fence(
+    wire: &mut Wire,
+    name: StreamName,
+    entry: &Entry,
+    until: Instant,
+) -> Result<(), StreamFault> {
     let others = others(name);
-    let pids = wire.simple(&format!("select pid {others}")).await?;
-    for pid in pids.into_iter().flatten().flatten() {
-        if !entry.takes_over && !pid.parse().is_ok_and(|pid| entry.was(pid)) {
-            return Err(StreamFault::Superseded);
+    loop {
+        let pids = wire.simple(&format!("select pid {others}")).await?;
+        let pids: Vec<String> = pids.into_iter().flatten().flatten().collect();
+        if pids.is_empty() {
+            return Ok(());
         }
-        wire.simple(&format!("select pg_terminate_backend(pid, 5000) {others} and pid = {pid}")).await?;
+        if Instant::now() > until {
+            return Err(StreamFault::Away("a former session of the stream does not end".to_owned()));
+        }
+        for pid in pids {
+            if !entry.takes_over && !pid.parse().is_ok_and(|pid| entry.was(pid)) {
+                return Err(StreamFault::Superseded);
+            }
+            wire.simple(&format!("select pg_terminate_backend(pid, 5000) {others} and pid = {pid}")).await?;
+        }
+        sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 /// Finds that nobody applies the stream besides the applier itself.

@@ -17,6 +17,7 @@ mod run;
 mod source;
 mod statements;
 mod target;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,6 +18,7 @@ use super::super::{Lsn, Place, StreamName};
 use super::entry::{Entry, fence, is_alone};
 use super::fault::StreamFault;
 use super::statements::{Operation, TargetTable};
+use super::witness::{about_to_move, has_witnesses, is_known, settle};
 
 /// Statements that are kept prepared, at most: tables with many large columns
 /// have as many kinds of updates as there are sets of columns left unchanged.
@@ -27,7 +28,7 @@ const PREPARED_MAX: usize = 1_000;
 const FENCE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The pause from one look to the next.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the session begins with. Rows are found by their keys, whatever the
 /// planner believes of tables that were empty a minute ago; constraints'
@@ -67,6 +68,8 @@ pub(super) struct Target {
     open: bool,
     /// Rows of the open transaction.
     pub rows: u64,
+    /// Whether it is told beside the stream's origin how far that can be relied on.
+    has_witnesses: bool,
 }
 
 impl Target {
@@ -81,7 +84,10 @@ impl Target {
         let mut target = Self::connect(place, name, tables, entry).await?;
         let until = Instant::now() + FENCE_WITHIN;
         loop {
-            fence(&mut target.wire, name, entry).await?;
+            fence(&mut target.wire, name, entry, until).await?;
+            if target.has_witnesses {
+                settle(&mut target.wire, name).await?;
+            }
             match target.wire.simple(&take_origin(name)).await {
                 Ok(_) => break,
                 Err(fault) if fault.sqlstate() == Some("55006") && Instant::now() < until => {
@@ -92,6 +98,9 @@ impl Target {
         }
         let rows = target.wire.simple("select pg_replication_origin_session_progress(true)").await?;
         let progress = rows.into_iter().flatten().flatten().next();
+        if target.has_witnesses {
+            target.wire.simple(&is_known(name)).await?;
+        }
         Ok((target, progress.and_then(|text| text.parse().ok())))
     }
 
@@ -125,6 +134,7 @@ impl Target {
         entry.note(wire.pid());
         wire.simple(&place.session()).await?;
         wire.simple(&format!("set application_name = {name}; {SETTINGS}")).await?;
+        let has_witnesses = has_witnesses(&mut wire, name).await?;
         let mut target = Self {
             wire,
             dial,
@@ -136,6 +146,7 @@ impl Target {
             unasked: false,
             open: false,
             rows: 0,
+            has_witnesses,
         };
         target.prepare_own(name).await?;
         Ok(target)
@@ -160,6 +171,10 @@ impl Target {
             "select pg_replication_origin_xact_setup($1, timestamptz '2000-01-01 00:00:00+00' \
              + $2 * interval '1 microsecond')",
         );
+        if self.has_witnesses {
+            put_parse(out, "about_to_move", &about_to_move(name));
+            put_parse(out, "is_known", &is_known(name));
+        }
         put_message(out, b'S', |_| ());
         self.wire.answer().await?;
         Ok(())
@@ -275,8 +290,14 @@ impl Target {
     pub fn commit(&mut self, applied: Lsn, committed: i64) {
         let (lsn, time) = (applied.to_string(), committed.to_string());
         let values = [Cell::Text(lsn.into()), Cell::Text(time.into())];
+        if self.has_witnesses {
+            self.execute("about_to_move", &[], Expected::Any);
+        }
         self.execute("progress", &values.iter().collect::<Vec<_>>(), Expected::Any);
         self.execute("commit", &[], Expected::Any);
+        if self.has_witnesses {
+            self.execute("is_known", &[], Expected::Any);
+        }
         self.sync();
     }
 
