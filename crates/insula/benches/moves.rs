@@ -1,6 +1,7 @@
 //! Moves of a living tenant between all four models, under 16 clients: for each
 //! way how long the clients waited longer than they usually do, in the whole of the
-//! move and at its commit, and how long the front says that transactions waited. Then how fast a million rows are copied,
+//! move, at its commit and in each of its steps, and how long the front says that
+//! transactions waited. Then how fast a million rows are copied,
 //! next to pg_dump piped into psql, to pgcopydb, and to a binary COPY of the
 //! tenant's rows piped from one psql into another and then the key, with the same
 //! rows in the same run. Durable servers, the release binary. `make bench` prints tables for
@@ -138,14 +139,14 @@ async fn pauses_of_all_ways(house: &House, rounds: usize, thinks: Duration) {
     let bank = Bank::opens(&hours);
     let opened = OffsetDateTime::now_utc() - bank.open_for();
     let mut ways: BTreeMap<(usize, &str, &str), Way> = BTreeMap::new();
-    let mut quiet_gaps = Vec::new();
+    let (mut quiet_gaps, mut steps) = (Vec::new(), Vec::<(String, Vec<Duration>)>::new());
     for _ in 0..rounds {
         let from = std::iter::once("pool").chain(WALK);
         for (order, (from, to)) in from.zip(WALK).enumerate() {
             let quiet = bank.open_for();
             tokio::time::sleep(QUIET).await; // the clients work meanwhile
             let begun = bank.open_for();
-            let (found, _) = house.moves("acme", to).await;
+            let (found, operation) = house.moves("acme", to).await;
             let ended = bank.open_for();
             // Those who wait still have ended what they wait for.
             bank.until_each_has_done(5, PATIENCE).await;
@@ -154,6 +155,17 @@ async fn pauses_of_all_ways(house: &House, rounds: usize, thinks: Duration) {
             way.pauses.extend(pauses(&told, &(quiet..begun), &(begun..ended)));
             let committed = moment(&found, "committed_at") - opened;
             let commit = Duration::try_from(committed).unwrap();
+            let steps_taken = operation["steps"].as_array().unwrap().iter();
+            for step in steps_taken.filter(|step| step["ended_at"].is_string()) {
+                let [from, to] = ["started_at", "ended_at"]
+                    .map(|field| Duration::try_from(moment(step, field) - opened).unwrap());
+                let name = step["name"].as_str().unwrap();
+                let index = steps.iter().position(|(known, _)| known == name).unwrap_or(steps.len());
+                if index == steps.len() {
+                    steps.push((name.to_owned(), Vec::new()));
+                }
+                steps[index].1.extend(pauses(&told, &(quiet..begun), &(from..to)));
+            }
             way.at_the_commit.extend(pauses(&told, &(quiet..begun), &(commit..commit)));
             way.by_the_front.extend(found["pause_ms"].as_f64());
             way.tries += found["progress"]["cutovers"].as_u64().unwrap_or_default();
@@ -202,6 +214,10 @@ async fn pauses_of_all_ways(house: &House, rounds: usize, thinks: Duration) {
     let (figures, at_the_commit) =
         (shown(&mut all, &[0.5, 0.99, 1.0]), shown(&mut all_at_the_commit, &[0.5, 0.99]));
     println!("| all | {figures} | {at_the_commit} | | | |");
+    println!("\n| in the step | pause p50, ms | p99 | max |\n| --- | --- | --- | --- |");
+    for (name, mut pauses) in steps {
+        println!("| {name} | {} |", shown(&mut pauses, &[0.5, 0.99, 1.0]));
+    }
 }
 
 /// How long the copy of a move took, from the times of its step.
