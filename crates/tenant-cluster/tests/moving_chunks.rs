@@ -9,38 +9,9 @@ mod stream_support;
 use std::time::Instant;
 
 use insula_domain::Isolation::{Database, Pool, Schema};
-use insula_tenant_cluster::Connection;
-use insula_tenant_cluster::moving::{
-    Stream, StreamFault, StreamName, StreamSpec, Way, create_origin, create_slot, publish, remove_stream,
-    replication_objects,
-};
+use insula_tenant_cluster::moving::{Stream, StreamFault, StreamSpec, replication_objects};
+use stream_support::chunks::*;
 use stream_support::*;
-use tokio_postgres::error::SqlState;
-
-const SMALL: &str = "create table items (id int primary key, what text not null default '');
-    create table others (id int primary key, what text unique)";
-
-/// Rows from one number to another, so many bytes that a tenth of a thousand of
-/// them is more than the decoder keeps.
-fn rows(from: u32, to: u32) -> String {
-    format!("insert into items select n, repeat(md5(n::text), 20) from generate_series({from}, {to}) n; ")
-}
-
-/// What the decoder keeps of transactions that run is as little as it can be.
-fn little(pair: &Pair) -> StreamSpec {
-    StreamSpec { chunks_above_kb: 64, ..pair.spec() }
-}
-
-async fn chunks(pair: &Pair) -> Stream {
-    Stream::start(little(pair)).await.unwrap()
-}
-
-/// A session at the source with a transaction that runs.
-async fn begun(pair: &Pair, sql: &str) -> Connection {
-    let client = pair.source.place.connect().await.unwrap();
-    client.batch_execute(&format!("begin; {sql}")).await.unwrap();
-    client
-}
 
 /// Bytes of the table at the target, whether its rows are committed or not.
 async fn bytes_there(pair: &Pair) -> i64 {
@@ -50,31 +21,6 @@ async fn bytes_there(pair: &Pair) -> i64 {
 
 async fn seen_there(pair: &Pair) -> String {
     one(&pair.target.place.connect().await.unwrap(), "select count(*) from items").await
-}
-
-/// Sessions of the stream at the target that have a transaction open, and had it a
-/// moment ago.
-async fn open_there(pair: &Pair) -> String {
-    let open = format!(
-        "select count(*) from pg_stat_activity where application_name = '{}' and backend_type = 'client backend'
-           and backend_xid is not null and xact_start < clock_timestamp() - interval '50 milliseconds'",
-        pair.name
-    );
-    one(&pair.target.admin, &open).await
-}
-
-/// Waits until transactions that run, so many, are at the target.
-async fn until_open(pair: &Pair, count: u32) {
-    let begun = Instant::now();
-    while open_there(pair).await != count.to_string() {
-        assert!(begun.elapsed() < PATIENCE, "{} are open", open_there(pair).await);
-    }
-}
-
-/// How many were applied while they ran, and how often that was given up.
-fn counted(stream: &Stream) -> (u64, u64) {
-    let progress = stream.progress().borrow().clone();
-    (progress.streamed, progress.fallen_back)
 }
 
 #[tokio::test]
@@ -504,18 +450,9 @@ async fn nothing_is_open_while_the_applier_stands_still() {
 #[tokio::test]
 async fn what_was_applied_before_its_commit_does_not_go_back() {
     let pair = Pair::new(Pool, Schema, &versions(&[SMALL])).await;
-    let back = StreamName::new(Way::Back, pair.name.move_id);
-    publish(&pair.target.place, back, &pair.tables).await.unwrap();
-    create_origin(&pair.source.place, back).await.unwrap();
-    drop(create_slot(&pair.target.place, back, PATIENCE).await.unwrap());
-    let spec = |skip_origins| StreamSpec {
-        source: pair.target.place.clone(),
-        target: pair.source.place.clone(),
-        name: back,
-        skip_origins,
-        ..little(&pair)
-    };
-    let forth = Stream::start(StreamSpec { skip_origins: vec![back], ..little(&pair) }).await.unwrap();
+    pair.prepare_back().await;
+    let spec = |skip_origins| pair.spec_back(skip_origins, little(&pair));
+    let forth = Stream::start(StreamSpec { skip_origins: vec![pair.back()], ..little(&pair) }).await.unwrap();
     // It knows of nothing yet that it is to leave out, and has chunks.
     let returning = Stream::start(spec(vec![pair.name])).await.unwrap();
     let at_target = pair.target.database.connect().await;
@@ -568,147 +505,5 @@ async fn what_was_applied_before_its_commit_does_not_go_back() {
     assert!(matches!(fault, StreamFault::Diverged { .. }), "{fault:?}");
     drop((forth, echo));
     pair.clean().await;
-    remove_stream(&pair.target.place, &pair.source.place, back).await.unwrap();
-}
-
-/// A source of numbers that a seed decides (Numerical Recipes' generator).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 32);
-        (self.0 >> 8) % end
-    }
-}
-
-/// A statement of a writer that has keys of its own, and some that all have.
-fn statement(dice: &mut Dice, writer: u64) -> String {
-    let first = writer * 1_000_000 + dice.below(2_000);
-    let most = if dice.below(3) == 0 { 600 } else { 5 };
-    let last = first + dice.below(most);
-    let mark = dice.below(1_000);
-    match dice.below(6) {
-        0 | 1 => format!(
-            "insert into items select n, repeat(md5(n::text), 10) from generate_series({first}, {last}) n
-             on conflict (id) do update set what = excluded.what || '{mark}'"
-        ),
-        2 => format!(
-            "update items set what = left(what || ' {mark}', 600) where id between {first} and {last}"
-        ),
-        3 => format!("delete from items where id between {first} and {last}"),
-        4 => format!(
-            "update items set what = what || '{mark}' where id = (select id from items where id < 0 limit 1)"
-        ),
-        _ => format!(
-            "update items set id = id + 3000 where id = {first} and not exists (select from items where id = {first} + 3000)"
-        ),
-    }
-}
-
-/// A transaction with others inside it, of which some are rolled back.
-async fn write_once(client: &Connection, dice: &mut Dice, writer: u64) {
-    let mut depth = 0;
-    let mut all = vec!["begin".to_owned()];
-    for _ in 0..1 + dice.below(12) {
-        match dice.below(6) {
-            0 => {
-                depth += 1;
-                all.push(format!("savepoint s{depth}"));
-            }
-            1 if depth > 0 => {
-                let to = 1 + dice.below(depth);
-                all.push(format!("rollback to s{to}"));
-                depth = to;
-            }
-            2 if depth > 0 => {
-                let to = 1 + dice.below(depth);
-                all.push(format!("release s{to}"));
-                depth = to - 1;
-            }
-            _ => all.push(statement(dice, writer)),
-        }
-    }
-    all.push(if dice.below(6) == 0 { "rollback" } else { "commit" }.to_owned());
-    for sql in all {
-        match client.batch_execute(&sql).await {
-            // Who has rolled back to before a change waits for the row again.
-            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
-                return client.batch_execute("rollback").await.unwrap();
-            }
-            done => done.unwrap_or_else(|error| panic!("{sql}: {error:?}")),
-        }
-    }
-}
-
-/// Says how many were applied while they ran, and how often that was given up.
-async fn whatever_is_written_and_whatever_ends(
-    target: insula_domain::Isolation,
-    writers: u64,
-    seed: u64,
-) -> (u64, u64) {
-    let pair = Pair::new(Schema, target, &versions(&[SMALL])).await;
-    pair.source.run("insert into items values (-1)").await;
-    let mut writing = Vec::new();
-    for writer in 1..=writers {
-        let client = pair.source.place.connect().await.unwrap();
-        let mut dice = Dice(seed * 31 + writer);
-        writing.push(tokio::spawn(async move {
-            for _ in 0..25 {
-                write_once(&client, &mut dice, writer).await;
-            }
-        }));
-    }
-    let mut dice = Dice(seed);
-    let (mut streamed, mut fallen_back) = (0, 0);
-    while !writing.iter().all(tokio::task::JoinHandle::is_finished) {
-        let stream = chunks(&pair).await;
-        let mut progress = stream.progress();
-        // So many steps are seen before it ends, wherever it is.
-        for step in 0..dice.below(60) {
-            if tokio::time::timeout(std::time::Duration::from_millis(300), progress.changed()).await.is_err()
-            {
-                break;
-            }
-            if step % 20 == 19 {
-                let server =
-                    [&pair.target.admin, &pair.source.admin][usize::try_from(dice.below(2)).unwrap()];
-                let end = format!(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{}'
-                     order by random() limit 1",
-                    pair.name
-                );
-                server.batch_execute(&end).await.unwrap();
-            }
-        }
-        let fault = progress.borrow().fault.clone();
-        assert!(fault.is_none(), "{fault:?}");
-        streamed += counted(&stream).0;
-        fallen_back += counted(&stream).1;
-        drop(stream);
-    }
-    for writer in writing {
-        writer.await.unwrap();
-    }
-    let stream = chunks(&pair).await;
-    pair.caught_up(&stream).await.unwrap();
-    pair.assert_same().await;
-    stream.stop().await.unwrap();
-    pair.clean().await;
-    (streamed, fallen_back)
-}
-
-#[tokio::test]
-async fn whatever_ends_all_is_there_once() {
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    let counted = whatever_is_written_and_whatever_ends(Database, 3, seed).await;
-    println!("applied while they ran, and given up: {counted:?}");
-}
-
-#[tokio::test]
-async fn whatever_ends_all_is_there_once_in_shared_tables_with_more_writers_than_sessions() {
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    let counted = whatever_is_written_and_whatever_ends(Pool, 6, seed).await;
-    println!("applied while they ran, and given up: {counted:?}");
+    pair.clean_back().await;
 }

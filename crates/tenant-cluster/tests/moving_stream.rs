@@ -9,8 +9,7 @@ mod stream_support;
 use insula_domain::Isolation::{Database, Pool, Schema};
 use insula_problem::Code;
 use insula_tenant_cluster::moving::{
-    Stream, StreamFault, StreamName, StreamSpec, Way, create_origin, create_slot, publish,
-    replication_objects,
+    Stream, StreamFault, StreamName, StreamSpec, publish, replication_objects,
 };
 use stream_support::moving_support::{NASTY_ROWS, nasty};
 use stream_support::*;
@@ -185,18 +184,9 @@ async fn a_table_that_is_changed_ends_the_stream() {
 #[tokio::test]
 async fn what_came_from_the_other_end_does_not_go_back() {
     let pair = Pair::new(Pool, Schema, &versions(&[SMALL])).await;
-    let back = StreamName::new(Way::Back, pair.name.move_id);
-    publish(&pair.target.place, back, &pair.tables).await.unwrap();
-    create_origin(&pair.source.place, back).await.unwrap();
-    drop(create_slot(&pair.target.place, back, PATIENCE).await.unwrap());
-    let spec = |skip_origins| StreamSpec {
-        source: pair.target.place.clone(),
-        target: pair.source.place.clone(),
-        name: back,
-        skip_origins,
-        ..pair.spec()
-    };
-    let forth = Stream::start(StreamSpec { skip_origins: vec![back], ..pair.spec() }).await.unwrap();
+    pair.prepare_back().await;
+    let spec = |skip_origins| pair.spec_back(skip_origins, pair.spec());
+    let forth = Stream::start(StreamSpec { skip_origins: vec![pair.back()], ..pair.spec() }).await.unwrap();
     let returning = Stream::start(spec(vec![pair.name])).await.unwrap();
     let at_target = pair.target.database.connect().await;
     pair.write("insert into items select n from generate_series(1, 20) n").await;
@@ -219,7 +209,7 @@ async fn what_came_from_the_other_end_does_not_go_back() {
     assert!(matches!(fault, StreamFault::Diverged { .. }), "{fault:?}");
     drop((forth, echo));
     pair.clean().await;
-    insula_tenant_cluster::moving::remove_stream(&pair.target.place, &pair.source.place, back).await.unwrap();
+    pair.clean_back().await;
     let left = replication_objects(&pair.source.place.access).await.unwrap();
     let of_this = |name: &StreamName| name.move_id == pair.name.move_id;
     assert!(!left.slots.iter().any(|slot| of_this(&slot.stream)), "{left:?}");

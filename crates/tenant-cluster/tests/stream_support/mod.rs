@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 pub mod between;
 
+pub mod chunks;
 #[path = "../moving_support/mod.rs"]
 pub mod moving_support;
 
@@ -111,6 +112,29 @@ impl Pair {
     /// Takes away what a stream has on the servers.
     pub async fn clean(&self) {
         remove_stream(&self.source.place, &self.target.place, self.name).await.unwrap();
+    }
+
+    /// What the stream from the target back to the source is called.
+    pub fn back(&self) -> StreamName {
+        StreamName::new(Way::Back, self.name.move_id)
+    }
+
+    /// Publication, origin and slot of the stream back.
+    pub async fn prepare_back(&self) {
+        publish(&self.target.place, self.back(), &self.tables).await.unwrap();
+        create_origin(&self.source.place, self.back()).await.unwrap();
+        drop(create_slot(&self.target.place, self.back(), PATIENCE).await.unwrap());
+    }
+
+    /// The stream back, that leaves something out; for the rest it is as the one forth.
+    pub fn spec_back(&self, skip_origins: Vec<StreamName>, forth: StreamSpec) -> StreamSpec {
+        let (source, target) = (forth.target, forth.source);
+        StreamSpec { source, target, name: self.back(), skip_origins, ..forth }
+    }
+
+    /// Takes away what the stream back has on the servers.
+    pub async fn clean_back(&self) {
+        remove_stream(&self.target.place, &self.source.place, self.back()).await.unwrap();
     }
 }
 
