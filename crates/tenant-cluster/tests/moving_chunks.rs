@@ -349,16 +349,8 @@ async fn a_commit_waits_at_the_gate() {
     pair.source.run("insert into items values (-3)").await;
     let change = format!("update items set what = 'b' where id = -3; {}", rows(3_001, 3_150));
     let large = begun(&pair, &change).await;
-    let end = log_end(&pair.source.admin).await;
     pair.source.run("insert into items values (-4)").await;
-    let sent = format!(
-        "select sent_lsn >= '{end}' from pg_stat_replication where application_name = '{}'",
-        pair.name
-    );
-    let begun_to_wait = Instant::now();
-    while one(&pair.source.admin, &sent).await != "t" {
-        assert!(begun_to_wait.elapsed() < PATIENCE, "it is not sent");
-    }
+    until_sent(&pair.source.place, pair.name).await;
     drop(hold);
     large.batch_execute("commit").await.unwrap();
     pair.caught_up(&stream).await.unwrap();

@@ -85,6 +85,7 @@ pub async fn stream_back(
         skip_origins: vec![StreamName::new(Way::Forward, id)],
         chunks_above_kb: CHUNKS_ABOVE_KB,
         patience: PATIENCE,
+        clock: control.clock.clone(),
     };
     moving.stream(|| spec).await
 }

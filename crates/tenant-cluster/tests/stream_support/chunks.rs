@@ -4,9 +4,10 @@
 use std::time::Instant;
 
 use insula_tenant_cluster::Connection;
-use insula_tenant_cluster::moving::{Stream, StreamSpec};
+use insula_tenant_cluster::moving::{Place, Stream, StreamName, StreamSpec};
+use tokio_postgres::Client;
 
-use super::{PATIENCE, Pair, one};
+use super::{PATIENCE, Pair, log_end, one};
 
 /// Rows with a key, and some with two.
 pub const SMALL: &str = "create table items (id int primary key, what text not null default '');
@@ -29,9 +30,33 @@ pub async fn chunks(pair: &Pair) -> Stream {
 
 /// A session at the source with a transaction that runs.
 pub async fn begun(pair: &Pair, sql: &str) -> Connection {
-    let client = pair.source.place.connect().await.unwrap();
+    begun_at(&pair.source.place, sql).await
+}
+
+/// A session with a transaction that runs.
+pub async fn begun_at(place: &Place, sql: &str) -> Connection {
+    let client = place.connect().await.unwrap();
     client.batch_execute(&format!("begin; {sql}")).await.unwrap();
     client
+}
+
+/// Waits until the source has sent all that is in its log by now.
+pub async fn until_sent(source: &Place, name: StreamName) {
+    let client = source.connect().await.unwrap();
+    let end = log_end(&client).await;
+    flushed(&client).await;
+    let sent =
+        format!("select sent_lsn >= '{end}' from pg_stat_replication where application_name = '{name}'");
+    let begun = Instant::now();
+    while one(&client, &sent).await != "t" {
+        assert!(begun.elapsed() < PATIENCE, "it is not sent");
+    }
+}
+
+/// Has all be sent that is in the log of a server: what is not committed lies there
+/// for some seconds, unless somebody commits something.
+pub async fn flushed(client: &Client) {
+    one(client, "select pg_logical_emit_message(true, 'nobody', '')::text").await;
 }
 
 /// Sessions of the stream at the target that have a transaction open, and had it a
@@ -47,6 +72,7 @@ pub async fn open_there(pair: &Pair) -> String {
 
 /// Waits until transactions that run, so many, are at the target.
 pub async fn until_open(pair: &Pair, count: u32) {
+    flushed(&pair.source.admin).await;
     let begun = Instant::now();
     while open_there(pair).await != count.to_string() {
         assert!(begun.elapsed() < PATIENCE, "{} are open", open_there(pair).await);

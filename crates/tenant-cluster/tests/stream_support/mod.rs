@@ -3,10 +3,11 @@
 #![allow(dead_code, unused_imports)] // each test file uses its part
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use insula_app_schema::PlainMigration;
-use insula_domain::{Entropy, Isolation, OsEntropy, TenantId};
+use insula_domain::{Entropy, Isolation, OsEntropy, SystemClock, TenantId};
 use insula_tenant_cluster::moving::{
     CHUNKS_ABOVE_KB, Exported, Lsn, MovedTable, Place, Stream, StreamFault, StreamName, StreamSpec, Way,
     create_origin, create_slot, publish, remove_stream, tables,
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 pub mod between;
 
+pub mod beside;
 pub mod chunks;
 #[path = "../moving_support/mod.rs"]
 pub mod moving_support;
@@ -81,6 +83,7 @@ impl Pair {
             skip_origins: Vec::new(),
             chunks_above_kb: CHUNKS_ABOVE_KB,
             patience: PATIENCE,
+            clock: Arc::new(SystemClock),
         }
     }
 

@@ -190,6 +190,7 @@ pub(super) async fn stream(control: &Control, hand: &Hand) -> Result<Arc<Stream>
         skip_origins: vec![hand.back()],
         chunks_above_kb: cluster::CHUNKS_ABOVE_KB,
         patience: PATIENCE,
+        clock: control.clock.clone(),
     };
     hand.moving.stream(|| spec).await
 }

@@ -253,11 +253,15 @@ impl Runner {
         let Some(mut session) = link.chunked.open.remove(&xid).and_then(|open| open.session) else {
             return Ok(());
         };
-        link.chunked.is_ending = true;
         session.roll_back();
-        self.answered(&mut link.source, &mut link.ticks, &mut session).await?;
-        link.chunked.is_ending = false;
-        link.chunked.idle.push(session);
+        match self.answered(&mut link.source, &mut link.ticks, &mut session).await {
+            Ok(()) => link.chunked.idle.push(session),
+            // All that was to be done in it is not wanted any more, and ends with it. That a whole server is away is
+            // noticed by the other connections to it.
+            Err(fault) => {
+                tracing::debug!(%fault, stream = %self.spec.name, "the session of what is rolled back has failed");
+            }
+        }
         Ok(())
     }
 

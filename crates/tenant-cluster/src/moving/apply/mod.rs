@@ -8,6 +8,7 @@
 
 mod chunks;
 mod entry;
+mod falls;
 mod fault;
 mod layout;
 mod link;
@@ -22,6 +23,7 @@ mod witness;
 use std::sync::Arc;
 use std::time::Duration;
 
+use insula_domain::Clock;
 use insula_problem::Problem;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +64,9 @@ pub struct StreamSpec {
     pub chunks_above_kb: u32,
     /// For how long a server may be away before the stream ends with an error.
     pub patience: Duration,
+    /// By which it is forgotten that large transactions could not be applied while
+    /// they ran.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// How far a stream is.

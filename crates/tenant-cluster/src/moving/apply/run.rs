@@ -14,6 +14,7 @@ use super::super::Lsn;
 use super::super::pgoutput::Change;
 use super::chunks::Chunked;
 use super::entry::Entry;
+use super::falls::Falls;
 use super::fault::StreamFault;
 use super::link::{Gated, Link, Pending, Transaction};
 use super::markers::{Markers, PREFIX};
@@ -42,10 +43,6 @@ const OPENED_WITHIN: Duration = Duration::from_secs(60);
 /// Connections that have lasted for so long were good ones.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// So often an applier has transactions come whole for a while, because it cannot
-/// apply those that come in chunks; then it does for good.
-const FALLS_MAX: u64 = 3;
-
 /// Microseconds from 1970 to 2000, from where PostgreSQL counts.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
@@ -68,6 +65,7 @@ pub(super) struct Runner {
     pub(super) falls_back: Option<&'static str>,
     /// No chunks come until all before this is applied.
     no_chunks_before: Lsn,
+    falls: Falls,
 }
 
 impl Runner {
@@ -86,6 +84,7 @@ impl Runner {
             at_target: Entry::new(),
             falls_back: None,
             no_chunks_before: Lsn::from(0),
+            falls: Falls::new(spec.clock.clone()),
             spec,
             gate,
             progress,
@@ -136,7 +135,7 @@ impl Runner {
     }
 
     async fn connect(&mut self) -> Result<Link, StreamFault> {
-        let is_held = self.is_held();
+        let is_held = self.is_all_whole();
         let spec = &self.spec;
         let both = async {
             let (target, applied) =
@@ -211,14 +210,19 @@ impl Runner {
 
     /// Whether nothing is to come in chunks that does, or the other way round.
     fn is_to_change(&self, link: &Link) -> bool {
-        let is_held = self.is_held();
+        let is_all_whole = self.is_all_whole();
         match link.whole_until {
-            None => is_held,
+            None => is_all_whole,
             Some(until) => {
                 let is_behind = self.progress.borrow().applied >= until;
-                is_behind && !is_held && link.is_between() && link.gated.is_none()
+                is_behind && !is_all_whole && link.is_between() && link.gated.is_none()
             }
         }
+    }
+
+    /// Whether nothing is to come in chunks for now.
+    fn is_all_whole(&self) -> bool {
+        self.is_held() || self.falls.are_many()
     }
 
     /// Whether no transaction is to be at the target that is not committed at the
@@ -234,14 +238,11 @@ impl Runner {
     /// Has the source send again, whole, what has come in chunks.
     fn fall_back(&mut self, link: &Link, why: &str) {
         tracing::info!(why, stream = %self.spec.name, "large transactions are applied after their commit");
-        let mut falls = 0;
-        self.progress.send_modify(|progress| {
-            progress.fallen_back += 1;
-            falls = progress.fallen_back;
-        });
+        self.progress.send_modify(|progress| progress.fallen_back += 1);
+        self.falls.note();
         // What was sent in part may be committed long behind this: then it comes in
         // chunks again.
-        self.no_chunks_before = if falls < FALLS_MAX { link.source.end } else { Lsn::from(u64::MAX) };
+        self.no_chunks_before = link.source.end;
     }
 
     /// Takes what is at hand, commits where nothing more is, or waits.

@@ -1,0 +1,129 @@
+//! Where large transactions of a stream cannot be applied while they run: how often
+//! that is tried again, how long it is remembered, and what is no reason for it.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests fail as tests do
+
+mod stream_support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use insula_domain::Isolation::{Database, Schema};
+use insula_tenant_cluster::moving::{Place, Stream, StreamName, StreamSpec};
+use insula_testkit::ManualClock;
+use stream_support::beside::Beside;
+use stream_support::chunks::*;
+use stream_support::*;
+
+/// Has the target refuse one row of a kind that the source does not.
+async fn with_a_row_that_is_refused() -> Pair {
+    let pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
+    pair.target.run("insert into others values (1, 'there')").await;
+    pair
+}
+
+/// The row.
+const REFUSED: &str = "insert into others values (2, 'there'); ";
+
+/// Has the stream fall back, while a transaction is at the target already.
+async fn falls(pair: &Pair, stream: &Stream) {
+    let before = counted(stream).1;
+    let large = begun(pair, &rows(1, 400)).await;
+    until_open(pair, 1).await;
+    large.batch_execute(&format!("{REFUSED}{}", rows(401, 800))).await.unwrap();
+    flushed(&pair.source.admin).await;
+    let mut progress = stream.progress();
+    let fallen = progress.wait_for(|progress| progress.fallen_back > before);
+    tokio::time::timeout(PATIENCE, fallen).await.unwrap().unwrap();
+    large.batch_execute("rollback").await.unwrap();
+    pair.caught_up(stream).await.unwrap();
+}
+
+#[tokio::test]
+async fn falls_are_forgotten_after_a_while_without_one() {
+    let pair = with_a_row_that_is_refused().await;
+    let clock = ManualClock::default();
+    let spec = StreamSpec { clock: Arc::new(clock.clone()), ..little(&pair) };
+    let stream = Stream::start(spec).await.unwrap();
+    for _ in 0..3 {
+        falls(&pair, &stream).await;
+    }
+    // Canary: while they are remembered a large transaction comes behind its commit, however much is written.
+    for first in [10_001, 20_001] {
+        let large = begun(&pair, &rows(first, first + 2_000)).await;
+        pair.source.run(&format!("insert into items values (-{first})")).await;
+        pair.caught_up(&stream).await.unwrap();
+        assert_eq!(open_there(&pair).await, "0");
+        large.batch_execute("commit").await.unwrap();
+        pair.caught_up(&stream).await.unwrap();
+        assert_eq!(counted(&stream), (0, 3));
+    }
+    // It is not the number of those that ever were that counts.
+    clock.advance(Duration::from_secs(3_600));
+    for _ in 0..2 {
+        falls(&pair, &stream).await;
+    }
+    let large = begun(&pair, &rows(30_001, 32_000)).await;
+    until_open(&pair, 1).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    assert_eq!(counted(&stream), (1, 5));
+    pair.target.run("delete from others").await;
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+/// The processes of the stream at the target, the oldest first.
+async fn processes_there(pair: &Pair) -> Vec<i32> {
+    let processes = "select pid from pg_stat_activity
+                     where application_name = $1 and backend_type = 'client backend' order by backend_start";
+    let rows = pair.target.admin.query(processes, &[&pair.name.to_string()]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Whatever is wrong with rows that nobody will ever see.
+#[tokio::test]
+async fn what_fails_while_it_is_rolled_back_is_no_fall() {
+    let pair = with_a_row_that_is_refused().await;
+    let stream = chunks(&pair).await;
+    let first = begun(&pair, &rows(1, 400)).await;
+    until_open(&pair, 1).await;
+    first.batch_execute("rollback").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    let before = processes_there(&pair).await;
+    assert_eq!(before.len(), 2, "{before:?}");
+    // The applier has all of it at once, the row and that it was rolled back.
+    let beside = Beside::new();
+    beside.alone(refused_and_rolled_back(pair.source.place.clone(), pair.name));
+    pair.caught_up(&stream).await.unwrap();
+    assert_eq!(counted(&stream), (0, 0));
+    // Its session has ended, which shows that the row was refused there; the stream's own goes on.
+    let waiting = Instant::now();
+    while processes_there(&pair).await != before[..1] {
+        assert!(waiting.elapsed() < PATIENCE, "{:?} of {before:?}", processes_there(&pair).await);
+    }
+    let large = begun(&pair, &rows(1_001, 3_000)).await;
+    until_open(&pair, 1).await;
+    large.batch_execute("commit").await.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    assert_eq!(counted(&stream), (1, 0));
+    // Canary: a row like this that is to stay is a reason.
+    falls(&pair, &stream).await;
+    pair.target.run("delete from others").await;
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
+/// A large transaction of which less is sent than one look into a socket takes, and
+/// that ends in a row that the target refuses.
+async fn refused_and_rolled_back(source: Place, name: StreamName) {
+    let refused = begun_at(&source, &format!("{}{REFUSED}", rows(10_001, 10_050))).await;
+    // With this the decoder has too much in its memory, and sends the larger one.
+    let other = begun_at(&source, &rows(20_001, 20_040)).await;
+    until_sent(&source, name).await;
+    refused.batch_execute("rollback").await.unwrap();
+    until_sent(&source, name).await;
+    other.batch_execute("rollback").await.unwrap();
+}
