@@ -125,29 +125,10 @@ async fn connections_that_end_are_opened_again_and_a_newcomer_takes_over() {
     pair.clean().await;
 }
 
-/// A pair whose target is on a server that can be stopped.
-async fn with_target_on(server: &TestServer) -> Pair {
-    let mut pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
-    pair.clean().await;
-    let admin = server.connect("postgres").await;
-    let schema = &pair.target.place.placement.schema;
-    let make = format!(
-        "create schema if not exists {schema};
-         create table {schema}.items (id int primary key, what text not null default '')"
-    );
-    let name = pair.target.database.name().to_owned();
-    admin.batch_execute(&format!("create database {name}")).await.unwrap();
-    server.connect(&name).await.batch_execute(&make).await.unwrap();
-    let connector = Connector::new(&server.url(&name), None).unwrap();
-    pair.target.place.access = ClusterAccess::new("test-b".parse().unwrap(), connector);
-    drop(pair.prepare().await);
-    pair
-}
-
 #[tokio::test]
 async fn a_server_that_freezes_is_away() {
     let server = TestServer::start().await;
-    let pair = with_target_on(&server).await;
+    let pair = Pair::on([None, Some(&server)], SMALL).await;
     let patience = Duration::from_secs(2);
     let stream = Stream::start(StreamSpec { patience, ..pair.spec() }).await.unwrap();
     pair.source.run("insert into items values (1)").await;
@@ -178,7 +159,7 @@ async fn a_server_that_freezes_is_away() {
 #[tokio::test]
 async fn a_server_that_is_away_for_too_long_ends_the_stream_and_a_short_while_does_not() {
     let mut server = TestServer::start().await;
-    let pair = with_target_on(&server).await;
+    let pair = Pair::on([None, Some(&server)], SMALL).await;
     let stream = pair.stream().await;
     pair.source.run("insert into items values (1)").await;
     pair.caught_up(&stream).await.unwrap();

@@ -11,6 +11,7 @@ mod changed;
 mod configuration;
 mod events;
 mod gone;
+mod large;
 mod load;
 mod matrix;
 mod place;

@@ -59,6 +59,11 @@ pub async fn flushed(client: &Client) {
     one(client, "select pg_logical_emit_message(true, 'nobody', '')::text").await;
 }
 
+/// How many rows somebody else sees at the target.
+pub async fn seen_there(pair: &Pair) -> String {
+    one(&pair.target.place.connect().await.unwrap(), "select count(*) from items").await
+}
+
 /// Sessions of the stream at the target that have a transaction open, and had it a
 /// moment ago.
 pub async fn open_there(pair: &Pair) -> String {

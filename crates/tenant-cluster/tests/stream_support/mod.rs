@@ -21,6 +21,7 @@ pub mod beside;
 pub mod chunks;
 #[path = "../moving_support/mod.rs"]
 pub mod moving_support;
+pub mod servers;
 
 pub use moving_support::End;
 pub use moving_support::schema_support::{new_tenant, one, versions};
