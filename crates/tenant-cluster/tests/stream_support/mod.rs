@@ -15,9 +15,8 @@ use insula_tenant_cluster::moving::{
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-pub mod between;
-
 pub mod beside;
+pub mod between;
 pub mod chunks;
 #[path = "../moving_support/mod.rs"]
 pub mod moving_support;

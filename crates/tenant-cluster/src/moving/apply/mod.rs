@@ -13,6 +13,7 @@ mod fault;
 mod layout;
 mod link;
 mod markers;
+mod messages;
 mod rows;
 mod run;
 mod source;

@@ -14,7 +14,7 @@ use super::super::{Lsn, MovedTable, Place, StreamName};
 use super::entry::Entry;
 use super::fault::StreamFault;
 use super::layout::Layout;
-use super::target::put_message;
+use super::messages::put_message;
 
 /// How long a former reader is waited for to be gone.
 const FENCE_WITHIN: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use insula_pg_wire::Message;
 use insula_pg_wire::backend::tag;
 use insula_sql_store::Dial;
@@ -17,6 +17,7 @@ use super::super::wire::{Wire, WireFault, server_error};
 use super::super::{Lsn, Place, StreamName};
 use super::entry::{Entry, fence, is_alone};
 use super::fault::StreamFault;
+use super::messages::{put_message, put_parse, put_text};
 use super::statements::{Operation, TargetTable};
 use super::witness::{about_to_move, has_witnesses, is_known, settle};
 
@@ -480,29 +481,4 @@ impl Target {
 /// The statement by which a session takes the origin, which only one can have.
 fn take_origin(name: StreamName) -> String {
     format!("select pg_replication_origin_session_setup('{name}')")
-}
-
-fn put_parse(out: &mut BytesMut, name: &str, sql: &str) {
-    put_message(out, b'P', |out| {
-        put_text(out, name);
-        put_text(out, sql);
-        out.put_u16(0); // the server finds the parameters' types
-    });
-}
-
-/// A text without zero bytes: names of PostgreSQL have none.
-fn put_text(out: &mut BytesMut, text: &str) {
-    out.put_slice(text.as_bytes());
-    out.put_u8(0);
-}
-
-/// A message; its values together are shorter than 1 GiB, as the server has
-/// sent them.
-pub(super) fn put_message(out: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
-    out.put_u8(tag);
-    let start = out.len();
-    out.put_u32(0);
-    body(out);
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
