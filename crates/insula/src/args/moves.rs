@@ -86,18 +86,24 @@ pub enum MoveCommand {
         wait: Wait,
     },
     /// End a move after its cutover: what is left at the source is removed, and there is no way back.
-    #[command(after_help = "Example:\n  insula move complete 0199a1c2-7d5e-7000-8000-5b1c0e3f9a21")]
+    #[command(after_help = "Example:\n  insula move complete 0199a1c2-7d5e-7000-8000-5b1c0e3f9a21 --watch")]
     Complete {
         /// Its id.
         id: String,
+        /// Draw how far it is while it runs.
+        #[arg(long, conflicts_with = "no_wait")]
+        watch: bool,
         #[command(flatten)]
         wait: Wait,
     },
     /// Take a move back before its cutover: the tenant stays where it is.
-    #[command(after_help = "Example:\n  insula move cancel 0199a1c2-7d5e-7000-8000-5b1c0e3f9a21")]
+    #[command(after_help = "Example:\n  insula move cancel 0199a1c2-7d5e-7000-8000-5b1c0e3f9a21 --watch")]
     Cancel {
         /// Its id.
         id: String,
+        /// Draw how far it is until it is taken back.
+        #[arg(long, conflicts_with = "no_wait")]
+        watch: bool,
         #[command(flatten)]
         wait: Wait,
     },
@@ -183,6 +189,19 @@ mod tests {
             "acme --tier standard --watch --no-wait",
         ] {
             assert_eq!(read(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_move_is_watched_or_not_waited_for() {
+        for verb in ["rollback", "complete", "cancel"] {
+            let read = |options: &[&str]| {
+                Cli::try_parse_from([&["insula", "move", verb, "0199a1c2"], options].concat())
+            };
+            for options in [&[][..], &["--watch"], &["--no-wait"]] {
+                assert!(read(options).is_ok(), "{verb} {options:?}");
+            }
+            assert_eq!(read(&["--watch", "--no-wait"]).unwrap_err().exit_code(), 2, "{verb}");
         }
     }
 }

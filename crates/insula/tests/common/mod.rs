@@ -45,6 +45,7 @@ pub struct World {
 }
 
 /// What a command printed.
+#[derive(Debug)]
 pub struct Said {
     pub ok: bool,
     pub code: Option<i32>,

@@ -137,6 +137,53 @@ async fn nobody_follows_a_move_without_a_token_or_beyond_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_ends_a_move_is_watched_as_the_move_is() {
+    let world = world().await;
+    banker(&world, "acme", "free").await;
+    let ended = |verb: &str, id: &str, options: &[&str]| {
+        let said = world.run(&[&["move", verb, id][..], options].concat());
+        assert!(said.ok, "{verb}: {}\n{}", said.err, world.log());
+        said
+    };
+    let is_drawn = |said: &Said| {
+        let columns = said.err.lines().next().is_some_and(|line| line.starts_with("tenant\tphase\t"));
+        columns && said.err.lines().any(|line| line.starts_with("acme\t"))
+    };
+    // An open transaction keeps the move from its cutover.
+    let mut open = world.connect("acme").await;
+    let transaction = open.transaction().await.unwrap();
+    transaction.query("select from accounts", &[]).await.unwrap();
+    let begun = moving(&world, "acme", &["--tier", "standard", "--hold", "100ms", "--no-wait"]).json();
+    let cancelled = ended("cancel", begun["id"].as_str().unwrap(), &["--watch"]);
+    assert!(is_drawn(&cancelled), "{}", cancelled.err);
+    let outcome = "acme is still at pool us-east-1-a; the move was cancelled\n";
+    assert_eq!(cancelled.out, outcome, "{}", cancelled.err);
+    transaction.commit().await.unwrap();
+
+    let id = moving(&world, "acme", &["--tier", "standard"]).json()["id"].as_str().unwrap().to_owned();
+    let back = ended("rollback", &id, &["--watch"]);
+    assert!(is_drawn(&back) && back.out.starts_with("acme is back at pool us-east-1-a"), "{back:?}");
+
+    for options in [&["--watch"][..], &["--watch", "-o", "json"], &[]] {
+        let tier = if world.tenant("acme")["tier"] == "free" { "standard" } else { "free" };
+        let id = moving(&world, "acme", &["--tier", tier]).json()["id"].as_str().unwrap().to_owned();
+        let completed = ended("complete", &id, options);
+        // Canary: without it the steps are told, and all that is known of the move.
+        assert_eq!(is_drawn(&completed), options.contains(&"--watch"), "{completed:?}");
+        if options == ["--watch"] {
+            assert!(completed.out.contains("; nothing is kept for a rollback\n"), "{completed:?}");
+        }
+        if options.contains(&"json") {
+            assert_eq!(completed.json()["status"], "completed");
+        }
+        // What has ended is not ended again.
+        world.run(&["move", "cancel", &id, "--watch"]).failed_with("move_status_conflict");
+        world.run(&["move", "complete", &id, "--watch"]).failed_with("move_status_conflict");
+    }
+    is_settled(&world, "acme", "schema", "us-east-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_interrupted_says_that_the_move_goes_on() {
     let world = world().await;
     banker(&world, "acme", "free").await;

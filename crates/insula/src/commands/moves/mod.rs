@@ -25,16 +25,13 @@ pub async fn run(client: &Client, format: Format, command: MoveCommand) -> Resul
         MoveCommand::Show { id, watch: true } => watch::follow(client, format, &id).await,
         MoveCommand::Rollback { id, watch, wait } => {
             let operation = order(client, &id, "rollback").await?;
-            if watch {
-                return watch::follow(client, format, &id).await;
-            }
-            ended(client, format, operation, &id, wait.no_wait).await
+            ended(client, format, operation, &id, watch, wait.no_wait).await
         }
-        MoveCommand::Complete { id, wait } => {
+        MoveCommand::Complete { id, watch, wait } => {
             let operation = order(client, &id, "complete").await?;
-            ended(client, format, operation, &id, wait.no_wait).await
+            ended(client, format, operation, &id, watch, wait.no_wait).await
         }
-        MoveCommand::Cancel { id, wait } => cancel(client, format, &id, wait.no_wait).await,
+        MoveCommand::Cancel { id, watch, wait } => cancel(client, format, &id, watch, wait.no_wait).await,
     }
 }
 
@@ -51,10 +48,7 @@ pub async fn start(client: &Client, format: Format, arguments: MoveTenant) -> Re
     let headers: Vec<_> = key.as_deref().map(|key| ("idempotency-key", key)).into_iter().collect();
     let operation: Operation = client.call(Method::POST, &path, Some(&request), &headers).await?;
     let id = operation.id.to_string();
-    if watch {
-        return watch::follow(client, format, &id).await;
-    }
-    ended(client, format, operation, &id, wait.no_wait).await
+    ended(client, format, operation, &id, watch, wait.no_wait).await
 }
 
 fn request(arguments: MoveTenant) -> StartMove {
@@ -81,14 +75,18 @@ async fn order(client: &Client, id: &str, verb: &str) -> Result<Operation, Failu
     client.order(Method::POST, &format!("/v1/moves/{}/{verb}", segment(id))).await
 }
 
-/// Shows the operation at once, or the move at its end.
+/// Shows the operation at once, or the move as it goes on, or at its end.
 async fn ended(
     client: &Client,
     format: Format,
     operation: Operation,
     id: &str,
+    watch: bool,
     no_wait: bool,
 ) -> Result<(), Failure> {
+    if watch {
+        return watch::follow(client, format, id).await;
+    }
     if no_wait {
         return super::operations::show(format, &operation);
     }
@@ -98,17 +96,28 @@ async fn ended(
 
 /// What is taken back ends undone, which is what was asked for; and it may have
 /// come to its cutover before the word did.
-async fn cancel(client: &Client, format: Format, id: &str, no_wait: bool) -> Result<(), Failure> {
+async fn cancel(
+    client: &Client,
+    format: Format,
+    id: &str,
+    watch: bool,
+    no_wait: bool,
+) -> Result<(), Failure> {
     let operation = order(client, id, "cancel").await?;
     if no_wait {
         return super::operations::show(format, &operation);
     }
-    let operation = output::follow_to_any_end(client, operation, format).await?;
-    if operation.status == OperationStatus::Stuck {
-        return Err(output::failed(&operation));
-    }
-    let found = find(client, id).await?;
-    show(format, &found)?;
+    let found = if watch {
+        watch::follow_cancel(client, format, id).await?
+    } else {
+        let operation = output::follow_to_any_end(client, operation, format).await?;
+        if operation.status == OperationStatus::Stuck {
+            return Err(output::failed(&operation));
+        }
+        let found = find(client, id).await?;
+        show(format, &found)?;
+        found
+    };
     if matches!(found.status, MoveStatus::Cancelled | MoveStatus::Failed) {
         return Ok(());
     }

@@ -223,11 +223,12 @@ pub fn outcome(found: &Move) -> String {
             let pause = figures_of_the_pause(found);
             format!("{tenant} is back at {}{pause}; what was written since is kept", place(&found.from))
         }
-        MoveStatus::Failed | MoveStatus::Cancelled => {
+        MoveStatus::Failed => {
             let why = found.error.as_ref().map(|error| format!(": {}: {}", error.code, error.detail));
-            let was = if found.status == MoveStatus::Failed { "failed" } else { "was cancelled" };
-            let at = place(&found.from);
-            format!("{tenant} is still at {at}; the move {was}{}", why.unwrap_or_default())
+            format!("{tenant} is still at {}; the move failed{}", place(&found.from), why.unwrap_or_default())
+        }
+        MoveStatus::Cancelled => {
+            format!("{tenant} is still at {}; the move was cancelled", place(&found.from))
         }
         MoveStatus::Running | MoveStatus::RollingBack => {
             format!("the move of {tenant} is {} ({})", found.status, found.phase.as_str())

@@ -23,6 +23,30 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// Follows the operation, shows the move as it goes, and what came of it.
 pub async fn follow(client: &Client, format: Format, id: &str) -> Result<(), Failure> {
+    let found = watched(client, id, goes_on).await?;
+    if found.operation_status.is_some_and(|status| status != OperationStatus::Succeeded) {
+        return Err(failed(client, &found).await?);
+    }
+    tell(format, &found)
+}
+
+/// The same for a move that is cancelled, whose operation is not to succeed; what
+/// has become of the move.
+pub async fn follow_cancel(client: &Client, format: Format, id: &str) -> Result<Move, Failure> {
+    let found = watched(client, id, is_taken_back).await?;
+    if found.operation_status == Some(OperationStatus::Stuck) {
+        return Err(failed(client, &found).await?);
+    }
+    tell(format, &found)?;
+    Ok(found)
+}
+
+/// Shows the move as it goes, to the end of its operation.
+async fn watched(
+    client: &Client,
+    id: &str,
+    on_leaving: fn(&str, Option<MoveStatus>) -> String,
+) -> Result<Move, Failure> {
     let mut screen = Screen::new();
     let watched = tokio::select! {
         ended = until_ended(client, id, &mut screen) => Some(ended),
@@ -30,32 +54,47 @@ pub async fn follow(client: &Client, format: Format, id: &str) -> Result<(), Fai
     };
     screen.clear();
     let Some(ended) = watched else {
-        output::note(&goes_on(id, screen.last));
+        output::note(&on_leaving(id, screen.last));
         return Err(Failure::Interrupted);
     };
     if let Err(failure) = &ended
         && screen.last.is_some()
         && !is_final(failure)
     {
-        output::note(&goes_on(id, screen.last));
+        output::note(&on_leaving(id, screen.last));
     }
-    let found = ended?;
-    if found.operation_status.is_some_and(|status| status != OperationStatus::Succeeded) {
-        let operation: Operation = client.get(&format!("/v1/operations/{}", found.operation)).await?;
-        return Err(output::failed(&operation));
-    }
+    ended
+}
+
+/// The failure of the move's operation.
+async fn failed(client: &Client, found: &Move) -> Result<Failure, Failure> {
+    let operation: Operation = client.get(&format!("/v1/operations/{}", found.operation)).await?;
+    Ok(output::failed(&operation))
+}
+
+fn tell(format: Format, found: &Move) -> Result<(), Failure> {
     match format {
-        Format::Json => output::json(&found),
+        Format::Json => output::json(found),
         Format::Table => {
-            output::line(&outcome(&found));
+            output::line(&outcome(found));
             Ok(())
         }
     }
 }
 
+/// How to look again.
+fn again(id: &str) -> String {
+    format!("to look again: insula move show {id} --watch")
+}
+
+/// What is said to somebody who looks away from a move that is cancelled.
+fn is_taken_back(id: &str, _: Option<MoveStatus>) -> String {
+    format!("The move is still being taken back; only the watch has ended.\n{}", again(id))
+}
+
 /// What is said to somebody who looks away.
 fn goes_on(id: &str, status: Option<MoveStatus>) -> String {
-    let again = format!("to look again: insula move show {id} --watch");
+    let again = again(id);
     let steer = match status {
         None | Some(MoveStatus::Running) => format!("\nto cancel it:  insula move cancel {id}"),
         Some(MoveStatus::Moved) => format!("\nto take it back: insula move rollback {id}"),
@@ -196,6 +235,8 @@ mod tests {
             assert!(said.contains("goes on") && said.contains("insula move show 7 --watch"), "{said}");
             assert!(said.contains(expected), "{said}");
         }
+        let said = is_taken_back("7", Some(MoveStatus::Running));
+        assert!(said.contains("insula move show 7 --watch") && !said.contains("cancel"), "{said}");
         let said = goes_on("7", Some(MoveStatus::RollingBack));
         assert!(!said.contains("cancel") && !said.contains("insula move rollback"), "{said}");
     }
