@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use insula_domain::Isolation::{Database, Schema};
 use insula_tenant_cluster::moving::{Place, Stream, StreamName, StreamSpec};
 use insula_testkit::ManualClock;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use stream_support::beside::Beside;
 use stream_support::chunks::*;
 use stream_support::*;
@@ -74,6 +75,33 @@ async fn falls_are_forgotten_after_a_while_without_one() {
     pair.clean().await;
 }
 
+#[tokio::test]
+async fn what_was_applied_while_it_ran_and_falls_are_counted_for_the_process() {
+    let pair = with_a_row_that_is_refused().await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let told = recorder.handle();
+    // The applier shares the test's thread.
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let stream = chunks(&pair).await;
+    for (number, first) in [(1, 1_001), (2, 3_001)] {
+        let large = begun(&pair, &rows(first, first + 1_000)).await;
+        until_open(&pair, 1).await;
+        large.batch_execute("commit").await.unwrap();
+        pair.caught_up(&stream).await.unwrap();
+        // Canary: what has not happened yet is not counted.
+        let expected = format!("insula_move_streamed_total {number}\n");
+        assert!(told.render().contains(&expected), "{}", told.render());
+        assert!(!told.render().contains("insula_move_fallen_back_total"), "{}", told.render());
+    }
+    falls(&pair, &stream).await;
+    for expected in ["insula_move_streamed_total 2\n", "insula_move_fallen_back_total 1\n"] {
+        assert!(told.render().contains(expected), "{}", told.render());
+    }
+    assert_eq!(counted(&stream), (2, 1));
+    stream.stop().await.unwrap();
+    pair.clean().await;
+}
+
 /// The processes of the stream at the target, the oldest first.
 async fn processes_there(pair: &Pair) -> Vec<i32> {
     let processes = "select pid from pg_stat_activity
@@ -116,14 +144,27 @@ async fn what_fails_while_it_is_rolled_back_is_no_fall() {
     pair.clean().await;
 }
 
-/// A large transaction of which less is sent than one look into a socket takes, and
-/// that ends in a row that the target refuses.
+/// Rows of 1.7 kB, as the decoder counts them.
+fn wide(from: u32, to: u32) -> String {
+    format!(
+        "insert into items select n, (select string_agg(md5(n || '/' || part), '') from generate_series(1, 50) part)
+         from generate_series({from}, {to}) n; "
+    )
+}
+
+/// A large transaction of which so little is sent, and in so few messages, that one look
+/// into a socket takes all of it, and that ends in a row that the target refuses.
 async fn refused_and_rolled_back(source: Place, name: StreamName) {
-    let refused = begun_at(&source, &format!("{}{REFUSED}", rows(10_001, 10_050))).await;
-    // With this the decoder has too much in its memory, and sends the larger one.
-    let other = begun_at(&source, &rows(20_001, 20_040)).await;
+    let refused = begun_at(&source, &format!("{}{REFUSED}", wide(10_001, 10_012))).await;
+    // With the last of these the decoder has too much in its memory, and sends the largest one.
+    let mut others = Vec::new();
+    for first in [20_001, 30_001, 40_001, 50_001] {
+        others.push(begun_at(&source, &wide(first, first + 7)).await);
+    }
     until_sent(&source, name).await;
     refused.batch_execute("rollback").await.unwrap();
     until_sent(&source, name).await;
-    other.batch_execute("rollback").await.unwrap();
+    for other in others {
+        other.batch_execute("rollback").await.unwrap();
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use insula_catalog::MoveRecord;
 use insula_domain::{MovePhase, MoveStatus, WayBack};
+use insula_tenant_cluster::moving::{FALLEN_BACK, STREAMED};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use time::OffsetDateTime;
 
@@ -43,6 +44,11 @@ pub fn describe() {
         LAG,
         Unit::Bytes,
         "Log of a source that is not applied yet: that of the move that is most behind"
+    );
+    describe_counter!(STREAMED, "Large transactions that moves have applied while they ran");
+    describe_counter!(
+        FALLEN_BACK,
+        "How often moves gave up large transactions that ran, and applied them after their commit"
     );
     describe_counter!(TAKEN_BACK, "Tries at a cutover that were taken back");
     describe_histogram!(ACT, Unit::Seconds, "Time of an act of a cutover, by act");
@@ -132,7 +138,21 @@ mod tests {
     fn the_guide_names_every_metric() {
         let guide = include_str!("../../../../docs/guides/moves.md");
         let all = [
-            MOVES, OPEN, PHASES, LAG, WAYS_BACK, PAUSE, HELD, NARROWED, ACT, TAKEN_BACK, ROWS, BYTES, RESTED,
+            MOVES,
+            OPEN,
+            PHASES,
+            LAG,
+            WAYS_BACK,
+            PAUSE,
+            HELD,
+            NARROWED,
+            ACT,
+            TAKEN_BACK,
+            ROWS,
+            BYTES,
+            STREAMED,
+            FALLEN_BACK,
+            RESTED,
         ];
         for metric in all {
             assert!(guide.contains(&format!("| `{metric}` |")), "{metric}");

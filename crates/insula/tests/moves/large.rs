@@ -63,6 +63,10 @@ async fn the_way_back_is_made_while_a_large_transaction_is_open() {
     transaction.commit().await.unwrap();
     until(&world, id, |found| found["status"] == "moved" && found["operation_status"] == "succeeded");
     assert_eq!(open.query_one(seen, &[]).await.unwrap().get::<_, i64>(0), 8_020);
+    let metrics = world.http("GET", "/metrics", None, None).unwrap().1;
+    let told = |metric: &str| metrics.lines().find_map(|line| line.strip_prefix(metric)).map(str::trim);
+    assert_eq!(told("insula_move_streamed_total"), Some("1"), "{metrics}");
+    assert_eq!(told("insula_move_fallen_back_total"), None, "{metrics}");
     ordered(&world, "complete", &begun, "completed");
     is_settled(&world, "acme", "schema", "eu-west-1").await;
 }

@@ -31,7 +31,10 @@ use crate::access::{ClusterAccess, Connection};
 use crate::roles::search_path;
 use crate::{db, literal};
 
-pub use apply::{CHUNKS_ABOVE_KB, Hold, InWhole, Marker, Stream, StreamFault, StreamProgress, StreamSpec};
+pub use apply::{
+    CHUNKS_ABOVE_KB, FALLEN_BACK, Hold, InWhole, Marker, STREAMED, Stream, StreamFault, StreamProgress,
+    StreamSpec,
+};
 pub use copy::{Copied, CopyOptions, copy};
 pub use entry::{admit_roles, close, is_open, open, sessions_at};
 pub use load::{Look, Looks, Pace};

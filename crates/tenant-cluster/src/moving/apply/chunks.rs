@@ -28,6 +28,7 @@ use super::super::Lsn;
 use super::super::pgoutput::{Change, ChunksCommit, Part};
 use super::fault::StreamFault;
 use super::link::Link;
+use super::measure;
 use super::rows::{Relations, apply};
 use super::run::Runner;
 use super::source::has_none_left_out;
@@ -306,6 +307,7 @@ impl Runner {
             progress.streamed += 1;
             false
         });
+        measure::streamed();
         self.committed(link, rows).await
     }
 }

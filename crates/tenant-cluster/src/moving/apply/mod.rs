@@ -13,6 +13,7 @@ mod fault;
 mod layout;
 mod link;
 mod markers;
+mod measure;
 mod messages;
 mod rows;
 mod run;
@@ -35,6 +36,7 @@ use markers::Markers;
 use run::Runner;
 
 pub use fault::StreamFault;
+pub use measure::{FALLEN_BACK, STREAMED};
 
 /// How long an applier may take to end in order.
 const STOP_WITHIN: Duration = Duration::from_secs(5);

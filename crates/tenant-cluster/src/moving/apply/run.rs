@@ -22,7 +22,7 @@ use super::rows::apply;
 use super::source::{Chunks, Incoming, Opened, Source};
 use super::statements::TargetTable;
 use super::target::Target;
-use super::{Gate, StreamProgress, StreamSpec};
+use super::{Gate, StreamProgress, StreamSpec, measure};
 
 /// How often the source hears how far the stream is, where nothing happens.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -239,6 +239,7 @@ impl Runner {
     fn fall_back(&mut self, link: &Link, why: &str) {
         tracing::info!(why, stream = %self.spec.name, "large transactions are applied after their commit");
         self.progress.send_modify(|progress| progress.fallen_back += 1);
+        measure::fallen_back();
         self.falls.note();
         // What was sent in part may be committed long behind this: then it comes in
         // chunks again.
