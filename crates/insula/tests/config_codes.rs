@@ -187,9 +187,12 @@ async fn a_refusal_has_one_code_whichever_way_it_is_asked() {
     }
     let long = format!("tenant_config_{}", "k".repeat(2_000));
     let large = format!("\"{}\"", "x".repeat(300 << 10));
+    // Longer than `config.max_message_bytes`, which is 20 MiB.
+    let huge = format!("\"{}\"", "x".repeat(21 << 20));
     let mut case = |what, found, wanted| drop(said.insert(what, (found, wanted)));
     case("a tag that there is not", doors.put("other_a", "1", None).await, "config_tag_unknown");
     case("a value over the limit", doors.put(KEY, &large, None).await, "config_value_too_large");
+    case("more than is read", doors.put(KEY, &huge, None).await, "request_too_large");
     case("a value that is no JSON", doors.put(KEY, "{", None).await, "config_value_invalid");
     case("JSON for large values", doors.put("blob_config_a", "1", None).await, "config_value_invalid");
     case("against the schema", doors.put("tenant_config_fit", "{}", None).await, "config_schema_violation");

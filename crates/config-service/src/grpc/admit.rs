@@ -16,7 +16,7 @@ use insula_access::{Arrival, Credential, Guests, Peer, refused};
 use insula_problem::{Code, Problem};
 use tokio::sync::Semaphore;
 
-use super::status::{settle, status};
+use super::status::{foreign_problem, settle, status};
 use crate::caller::Caller;
 use crate::service::Service;
 
@@ -156,7 +156,8 @@ pub async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) 
     let within = door.service.bounds().call_timeout;
     let late = |_| Err(Problem::new(Code::RequestTimeout, "The call took longer than it may."));
     let answered = tokio::time::timeout(within, door.answer(request, next)).await.unwrap_or_else(late);
-    answered.unwrap_or_else(|problem| {
+    let told = answered.and_then(|response| foreign_problem(response.headers()).map_or(Ok(response), Err));
+    told.unwrap_or_else(|problem| {
         settle("any", None, Some(&problem));
         status(&problem).into_http::<Body>()
     })

@@ -1,9 +1,13 @@
 //! How a problem becomes a status: gRPC's code from the HTTP status, the stable
 //! code and the pointers in trailers. Causes go to the log alone.
 
+use http::HeaderMap;
 use insula_problem::{Code, Problem};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as Grpc, Status};
+
+/// Where the stable code is.
+const CODE: &str = "insula-code";
 
 /// gRPC's code for a code of ours.
 fn code(code: Code) -> Grpc {
@@ -31,7 +35,7 @@ fn code(code: Code) -> Grpc {
 #[must_use]
 pub fn status(problem: &Problem) -> Status {
     let mut trailers = MetadataMap::new();
-    trailers.insert("insula-code", MetadataValue::from_static(problem.code().as_str()));
+    trailers.insert(CODE, MetadataValue::from_static(problem.code().as_str()));
     for field in problem.to_body(None).errors {
         if let Ok(pointer) = field.pointer.parse() {
             trailers.append("insula-pointer", pointer);
@@ -41,6 +45,26 @@ pub fn status(problem: &Problem) -> Status {
         trailers.insert("retry-after", MetadataValue::from(seconds));
     }
     Status::with_metadata(code(problem.code()), problem.detail(), trailers)
+}
+
+/// The problem behind an answer that the library made by itself, which refuses a
+/// message by its length, or cannot read it, before anything of ours has seen it.
+#[must_use]
+pub fn foreign_problem(headers: &HeaderMap) -> Option<Problem> {
+    let is_ours = headers.contains_key(CODE);
+    let refused = headers.get(Status::GRPC_STATUS).filter(|_| !is_ours)?;
+    match Grpc::from_bytes(refused.as_bytes()) {
+        Grpc::OutOfRange => {
+            Some(Problem::new(Code::RequestTooLarge, "The message is larger than it may be."))
+        }
+        Grpc::Internal => Some(unreadable()),
+        _ => None,
+    }
+}
+
+/// A message is not one of the call.
+pub fn unreadable() -> Problem {
+    Problem::new(Code::InvalidRequest, "The message cannot be read.")
 }
 
 /// Writes a refusal down, and counts the call.

@@ -18,7 +18,7 @@ use tonic::server::{Grpc as Server, ServerStreamingService};
 use tonic::{Request, Response, Status};
 use tower::Service as TowerService;
 
-use super::status::{settle, status};
+use super::status::{settle, status, unreadable};
 use super::{Grpc, caller};
 use crate::watching::{WatchAsked, Watcher};
 use crate::wire::Frame;
@@ -80,7 +80,7 @@ impl Decoder for RequestDecoder {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<WatchRequest>, Status> {
         let read = WatchRequest::decode(buffer.copy_to_bytes(buffer.remaining()));
-        read.map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
+        read.map(Some).map_err(|error| status(&unreadable().caused_by(error)))
     }
 
     fn buffer_settings(&self) -> tonic::codec::BufferSettings {

@@ -3,12 +3,19 @@
 
 use std::time::Instant;
 
+use http::uri::PathAndQuery;
+use insula_config_proto::flagd::evaluation::{v1 as first, v2 as second};
 use insula_config_proto::flagd::sync::v1 as sync;
 use insula_config_proto::flagd::sync::v1::flag_sync_service_client::FlagSyncServiceClient;
 use insula_config_proto::v1;
+use insula_config_proto::v1::rollouts_client::RolloutsClient;
 use insula_config_proto::v1::watch_event::{Event, Reason};
+use insula_config_proto::{Kind, Struct, Value};
 use insula_config_service::{Bounds, WatchAsked};
 use insula_problem::Code;
+use prost_types::Timestamp;
+use tonic::Request;
+use tonic_prost::ProstCodec;
 
 use crate::rollouts::operator;
 use crate::support::{Bearer, Client, PATIENCE, Watch, World, code, get, put, text};
@@ -200,4 +207,59 @@ async fn flags_are_bounded_in_bytes() {
     let fetched = flags.fetch_all_flags(sync::FetchAllFlagsRequest::default()).await;
     let fetched = fetched.map(|sent| sent.into_inner().flag_configuration.len());
     assert_eq!(code(fetched), "config_quota_exceeded");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_is_refused_by_its_code_by_every_service() {
+    let world = World::with(Bounds { message_bytes: 1 << 20, ..Bounds::default() }).await;
+    let (mut acme, credential) = (world.admin(1).await, world.credential(1, "tenant_admin").await);
+    assert_eq!(
+        code(acme.put(put(KEY, long(900 << 10))).await),
+        "config_value_too_large",
+        "canary: it is read"
+    );
+    let text = "x".repeat(5 << 20);
+    let context = || {
+        let kind = Some(Kind::StringValue(text.clone()));
+        Some(Struct { fields: [("plan".to_owned(), Value { kind })].into() })
+    };
+    let bearer = Bearer(credential);
+    let mut rollouts = RolloutsClient::with_interceptor(world.channel(), bearer.clone());
+    let mut earlier = first::service_client::ServiceClient::with_interceptor(world.channel(), bearer.clone());
+    let mut later = second::service_client::ServiceClient::with_interceptor(world.channel(), bearer.clone());
+    let mut flags = FlagSyncServiceClient::with_interceptor(world.channel(), bearer);
+    let refused = [
+        code(acme.put(put(KEY, long(5 << 20))).await),
+        code(acme.watch(v1::WatchRequest { prefixes: vec![text.clone()], ..Default::default() }).await),
+        code(rollouts.show(v1::ShowRolloutRequest { key: text.clone(), ..Default::default() }).await),
+        code(earlier.resolve_all(first::ResolveAllRequest { context: context() }).await),
+        code(later.resolve_all(second::ResolveAllRequest { context: context() }).await),
+        code(
+            flags
+                .fetch_all_flags(sync::FetchAllFlagsRequest { selector: text.clone(), ..Default::default() })
+                .await,
+        ),
+    ];
+    assert_eq!(refused, ["request_too_large"; 6]);
+    acme.put(put(KEY, "1")).await.expect("the connection goes on");
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_its_senders_mistake() {
+    let world = World::new().await;
+    let bearer = format!("Bearer {}", world.credential(1, "tenant_admin").await);
+    for path in [
+        "/insula.config.v1.Config/Put",
+        "/insula.config.v1.Config/Watch",
+        "/flagd.evaluation.v1.Service/ResolveAll",
+    ] {
+        // Its first field is a number, where each of these has a text or a message.
+        let mut request = Request::new(Timestamp { seconds: 1, nanos: 1 });
+        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        let mut grpc = tonic::client::Grpc::new(world.channel());
+        grpc.ready().await.unwrap();
+        let codec = ProstCodec::<Timestamp, Timestamp>::default();
+        let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
+        assert_eq!(code(answer), "invalid_request", "{path}");
+    }
 }
