@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::client::Client;
 use crate::file::hex;
 use crate::read::{ReadError, cut};
+use crate::session::said;
 use crate::value::{Content, Large};
 
 /// The longest value that is fetched, in bytes: what a tag can allow.
@@ -70,7 +71,7 @@ impl Client {
         let fetched: Result<Vec<u8>, tonic::Status> = tokio::time::timeout(self.silence_max(), fetching)
             .await
             .map_err(|_| away("the server is too slow"))?;
-        let bytes = fetched.map_err(|status| away(status.message()))?;
+        let bytes = fetched.map_err(|status| away(&said(&status)))?;
         if is_what(large, &bytes) { Ok(bytes) } else { Err(FetchError::Other(key.to_owned())) }
     }
 }

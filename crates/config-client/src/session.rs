@@ -51,9 +51,17 @@ enum Ended {
     Away(String),
 }
 
+/// What the server says: with its stable code, or with gRPC's where it is not
+/// Insula that speaks.
+pub(crate) fn said(status: &Status) -> String {
+    let code = status.metadata().get("insula-code").and_then(|code| code.to_str().ok());
+    let words = cut(status.message());
+    code.map_or_else(|| format!("{}: {words}", status.code()), |code| format!("{code}: {words}"))
+}
+
 impl From<Status> for Ended {
     fn from(status: Status) -> Self {
-        let text = format!("{}: {}", status.code(), cut(status.message()));
+        let text = said(&status);
         match status.code() {
             Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::InvalidArgument => {
                 Self::Refused(text)

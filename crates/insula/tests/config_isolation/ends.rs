@@ -59,11 +59,15 @@ async fn a_watch_ends_with_its_key_and_hears_nothing_of_others() {
     let gone = world.run(&["key", "revoke", &revoked.id]);
     assert!(gone.ok, "{}", gone.err);
     let refused = async {
-        while !matches!(ends.freshness().standing, Standing::Refused(_)) {
+        loop {
+            if let Standing::Refused(why) = ends.freshness().standing {
+                return why;
+            }
             sleep(Duration::from_millis(10)).await; // between two looks
         }
     };
-    timeout(PATIENCE, refused).await.expect("the stream ends with its key");
+    let why = timeout(PATIENCE, refused).await.expect("the stream ends with its key");
+    assert!(why.starts_with("unauthenticated: "), "with its stable code: {why}");
     put(&stub, &kept.secret, NAME, "3".to_owned(), "").await.unwrap();
     has(&goes_on, 3).await;
     assert_eq!(ends.get::<u32>(NAME), Ok(2), "the last good value stays, and nothing new comes");
