@@ -9,10 +9,14 @@ mod stream_support;
 use std::time::{Duration, Instant};
 
 use insula_domain::Isolation::{Database, Schema};
+use insula_problem::Code;
 use insula_sql_store::Connector;
 use insula_tenant_cluster::ClusterAccess;
-use insula_tenant_cluster::moving::{Lsn, Stream, StreamSpec, replication_objects};
-use stream_support::between::Between;
+use insula_tenant_cluster::moving::{
+    Lsn, Stream, StreamName, StreamSpec, Way, create_origin, replication_objects,
+};
+use insula_testkit::{TestServer, installation};
+use stream_support::between::{Before, Between};
 use stream_support::*;
 use tokio_postgres::Client;
 
@@ -21,9 +25,8 @@ const SMALL: &str = "create table items (id int primary key, what text not null 
 /// From this version on servers do so.
 const MOVES_BACK: i32 = 160_000;
 
-async fn version(pair: &Pair) -> i32 {
-    let asked = "select current_setting('server_version_num')::int";
-    pair.target.admin.query_one(asked, &[]).await.unwrap().get(0)
+async fn version_of(client: &Client) -> i32 {
+    client.query_one("select current_setting('server_version_num')::int", &[]).await.unwrap().get(0)
 }
 
 /// Gives the stream its witnesses, where the server's version asks for none.
@@ -53,9 +56,19 @@ async fn in_step() -> Pair {
     let stream = pair.stream().await;
     pair.source.run("insert into items values (1)").await;
     pair.caught_up(&stream).await.unwrap();
+    assert_known(&pair).await;
     stream.stop().await.unwrap();
     until_nobody(&pair).await;
     pair
+}
+
+/// What is committed is known to be: else it would be set back too far.
+async fn assert_known(pair: &Pair) {
+    let at = |origin: String| async move {
+        let place = "select remote_lsn from pg_replication_origin_status where external_id = $1";
+        pair.target.admin.query_one(place, &[&origin]).await.unwrap().get::<_, Lsn>(0)
+    };
+    assert_eq!(at(pair.name.to_string()).await, at(format!("{}_known", pair.name)).await);
 }
 
 /// Waits until the stream has no session at its target.
@@ -74,7 +87,7 @@ async fn until_nobody(pair: &Pair) {
 /// leaves of a transaction that has ended with its session, or of one that has
 /// committed. The statement in between ends it.
 async fn origin_is_ahead(pair: &Pair, by: &Client) -> Lsn {
-    pair.source.run("insert into items values (2, 'not applied')").await;
+    pair.source.run("insert into items select coalesce(max(id), 0) + 1, 'not applied' from items").await;
     let end = log_end(&pair.source.admin).await;
     by.batch_execute(&format!(
         "begin; select pg_replication_origin_advance('{0}_mover', '0/0'::pg_lsn + pg_current_xact_id()::text::numeric);
@@ -92,6 +105,12 @@ async fn is_same_after(pair: &Pair) -> bool {
     let (source, target) = pair.both().await;
     stream.stop().await.unwrap();
     source == target
+}
+
+/// Where the origin of the stream was before, and where it is set back to.
+async fn origin_of(pair: &Pair) -> Option<Lsn> {
+    let objects = replication_objects(&pair.target.place.access).await.unwrap();
+    objects.origins.into_iter().find(|(name, _)| *name == pair.name).and_then(|(_, applied)| applied)
 }
 
 #[tokio::test]
@@ -139,11 +158,30 @@ async fn what_was_committed_is_not_applied_again() {
 #[tokio::test]
 async fn one_that_is_not_decided_is_waited_for_and_one_that_is_forgotten_ends_the_stream() {
     let pair = in_step().await;
+    let before = origin_of(&pair).await;
     origin_is_ahead(&pair, &pair.target.admin).await;
-    let refused = Stream::start(pair.spec()).await.unwrap_err();
-    assert!(refused.chain().contains("still ending"), "{}", refused.chain());
-    pair.target.admin.batch_execute("rollback").await.unwrap();
-    let of_nobody = format!("select pg_replication_origin_advance('{}_mover', '0/0')", pair.name);
+    let (begun, decided) = tokio::join!(Stream::start(pair.spec()), async {
+        // The stream has asked what became of it.
+        let asked = format!(
+            "select count(*) from pg_stat_activity
+             where application_name = '{}' and query like '%pg_xact_status%' and pid <> pg_backend_pid()",
+            pair.name
+        );
+        let begun = Instant::now();
+        while one(&pair.source.admin, &asked).await == "0" {
+            assert!(begun.elapsed() < PATIENCE, "nobody asks");
+        }
+        assert!(origin_of(&pair).await > before, "nothing is set back before it is decided");
+        pair.target.admin.batch_execute("rollback").await
+    });
+    decided.unwrap();
+    let stream = begun.unwrap();
+    pair.caught_up(&stream).await.unwrap();
+    pair.assert_same().await;
+    stream.stop().await.unwrap();
+    until_nobody(&pair).await;
+    origin_is_ahead(&pair, &pair.target.admin).await;
+    let of_nobody = format!("rollback; select pg_replication_origin_advance('{}_mover', '0/0')", pair.name);
     pair.target.admin.batch_execute(&of_nobody).await.unwrap();
     let refused = Stream::start(pair.spec()).await.unwrap_err();
     assert!(refused.chain().contains("nobody knows any more"), "{}", refused.chain());
@@ -177,9 +215,15 @@ enum Kind {
     Large,
 }
 
-/// A session of an applier is ended between its progress and its commit; whether
-/// all is there at last.
-async fn ends_before_its_commit(kind: Kind, witnesses: bool) -> (bool, Pair) {
+/// Who goes on when a session has ended.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    TheSame,
+    Another,
+}
+
+/// A session of an applier ends about its commit; whether all is there at last.
+async fn ends(kind: Kind, before: Before, by: By, witnesses: bool) -> (bool, Pair) {
     let mut pair = Pair::new(Schema, Database, &versions(&[SMALL])).await;
     if witnesses {
         with_witnesses(&pair).await;
@@ -187,15 +231,16 @@ async fn ends_before_its_commit(kind: Kind, witnesses: bool) -> (bool, Pair) {
         without_witnesses(&pair).await;
     }
     let port = one(&pair.target.admin, "show port").await.parse().unwrap();
-    let between = Between::before(port).await;
+    let between = Between::new(port, before).await;
     let connector = Connector::new(&between.through(&pair.target.database.url()), None).unwrap();
     pair.target.place.access = ClusterAccess::new("test-b".parse().unwrap(), connector);
-    let stream = Stream::start(StreamSpec { chunks_above_kb: 64, ..pair.spec() }).await.unwrap();
+    let spec = StreamSpec { chunks_above_kb: 64, ..pair.spec() };
+    let mut stream = Stream::start(spec.clone()).await.unwrap();
     pair.source.run("insert into items values (1)").await;
     pair.caught_up(&stream).await.unwrap();
     match kind {
         Kind::Small => {
-            between.stop_before_commit();
+            between.stop();
             pair.source.run("insert into items values (2)").await;
         }
         Kind::Large => {
@@ -204,12 +249,22 @@ async fn ends_before_its_commit(kind: Kind, witnesses: bool) -> (bool, Pair) {
                 "begin; insert into items select n, repeat(md5(n::text), 20) from generate_series(2, 2000) n";
             client.batch_execute(rows).await.unwrap();
             until_begun(&pair).await;
-            between.stop_before_commit();
+            between.stop();
             client.batch_execute("commit").await.unwrap();
         }
     }
-    end_it(&pair, &between).await;
+    until_stopped(&pair, &between, before).await;
+    match by {
+        By::TheSame => end_it(&pair, before).await,
+        By::Another => {
+            drop(stream);
+            stream = Stream::start(spec).await.unwrap();
+        }
+    }
     pair.caught_up(&stream).await.unwrap();
+    if witnesses {
+        assert_known(&pair).await;
+    }
     let (source, target) = pair.both().await;
     drop(stream);
     (source == target, pair)
@@ -227,30 +282,74 @@ async fn until_begun(pair: &Pair) {
     }
 }
 
-/// Ends the session that has said how far it will be, and waits for its commit.
-async fn end_it(pair: &Pair, between: &Between) {
-    let end = format!(
-        "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
-         where application_name = '{}' and query like '%pg_replication_origin_xact_setup%' and wait_event = 'ClientRead'
-           and backend_xid is not null",
+/// The session that stands before the statement, as the rest of a query.
+fn standing(pair: &Pair, before: Before) -> String {
+    let last = match before {
+        Before::Commit => "query like '%pg_replication_origin_xact_setup%' and backend_xid is not null",
+        Before::IsKnown => "query = 'commit' and backend_xid is null",
+    };
+    format!(
+        "from pg_stat_activity where application_name = '{}' and wait_event = 'ClientRead' and {last}",
         pair.name
-    );
+    )
+}
+
+async fn until_stopped(pair: &Pair, between: &Between, before: Before) {
+    let stands = format!("select count(*) {}", standing(pair, before));
     let begun = Instant::now();
-    while between.is_to_stop() || one(&pair.target.admin, &end).await == "0" {
-        assert!(begun.elapsed() < PATIENCE, "it does not come to its commit");
+    while between.is_to_stop() || one(&pair.target.admin, &stands).await == "0" {
+        assert!(begun.elapsed() < PATIENCE, "it does not come to that");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
+async fn end_it(pair: &Pair, before: Before) {
+    let end = format!("select count(pg_terminate_backend(pid, 10000)) {}", standing(pair, before));
+    assert_eq!(one(&pair.target.admin, &end).await, "1");
+}
+
 #[tokio::test]
 async fn a_session_may_end_between_its_progress_and_its_commit() {
-    for kind in [Kind::Small, Kind::Large] {
-        let (is_same, pair) = ends_before_its_commit(kind, true).await;
+    for (kind, by) in [(Kind::Small, By::TheSame), (Kind::Large, By::Another)] {
+        let (is_same, pair) = ends(kind, Before::Commit, by, true).await;
         assert!(is_same, "{kind:?}");
         pair.clean().await;
         // Canary: at the servers that do so, changes are lost without witnesses.
-        let (is_same, pair) = ends_before_its_commit(kind, false).await;
-        assert_eq!(is_same, version(&pair).await < MOVES_BACK, "{kind:?}");
+        let (is_same, pair) = ends(kind, Before::Commit, by, false).await;
+        assert_eq!(is_same, version_of(&pair.target.admin).await < MOVES_BACK, "{kind:?}");
         pair.clean().await;
     }
+}
+
+#[tokio::test]
+async fn a_session_may_end_behind_its_commit() {
+    for (kind, by) in [(Kind::Small, By::Another), (Kind::Large, By::TheSame)] {
+        let (is_same, pair) = ends(kind, Before::IsKnown, by, true).await;
+        assert!(is_same, "{kind:?}");
+        pair.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_room_for_an_origin_says_so_before_anything_is_copied() {
+    const ROOM: &str = "4";
+    let has_own_limit = installation().version().major() >= 18;
+    let limit = if has_own_limit { "max_active_replication_origins" } else { "max_replication_slots" };
+    let server = TestServer::start_with(|spec| drop(spec.settings.insert(limit.into(), ROOM.into()))).await;
+    let admin = server.connect("postgres").await;
+    let mut place = End::new(Schema, new_tenant(), &versions(&[SMALL])).await.place;
+    place.access =
+        ClusterAccess::new("test-b".parse().unwrap(), Connector::new(&server.url("postgres"), None).unwrap());
+    let count = "select count(*) || ' ' || (select count(*) from pg_replication_origin_status) from pg_replication_origin";
+    let mut made = one(&admin, count).await;
+    let refused = loop {
+        match create_origin(&place, StreamName::new(Way::Forward, new_id())).await {
+            Ok(()) => made = one(&admin, count).await,
+            Err(problem) => break problem,
+        }
+    };
+    assert_eq!(refused.code(), Code::ClusterUnsuitable, "{}", refused.chain());
+    assert_eq!(one(&admin, count).await, made, "nothing is left of the one that was refused");
+    let each = if version_of(&admin).await < MOVES_BACK { "4 4" } else { "3 3" };
+    assert_eq!(made, each);
 }

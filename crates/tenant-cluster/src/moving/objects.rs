@@ -100,8 +100,9 @@ pub async fn replication_objects(access: &ClusterAccess) -> Result<ReplicationOb
 async fn origins(maintenance: &Client) -> Result<Vec<(StreamName, Option<Lsn>)>, Problem> {
     let rows = maintenance
         .query(
-            "select roname, pg_replication_origin_progress(roname, false) from pg_replication_origin
-             where roname like 'insula\\_%' order by 1",
+            "select o.roname, nullif(s.remote_lsn, '0/0')
+             from pg_replication_origin o left join pg_replication_origin_status s on s.local_id = o.roident
+             where o.roname like 'insula\\_%' order by 1",
             &[],
         )
         .await

@@ -191,14 +191,20 @@ async fn remove_slot(maintenance: &Client, slot: &str) -> Result<(), Problem> {
     let users = "select active_pid from pg_replication_slots where slot_name = $1 and active_pid is not null";
     // A temporary one has gone with its session.
     let drop = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1";
-    drop_from_users(maintenance, slot, users, drop).await
+    drop_from_users(maintenance, [slot, slot], users, drop).await
 }
 
-/// Drops what has a name, and ends those who use it until nobody does.
-async fn drop_from_users(maintenance: &Client, name: &str, users: &str, drop: &str) -> Result<(), Problem> {
+/// Drops what has a name, and ends those who use it until nobody does: both are
+/// asked for by a text, the users first.
+async fn drop_from_users(
+    maintenance: &Client,
+    [used, name]: [&str; 2],
+    users: &str,
+    drop: &str,
+) -> Result<(), Problem> {
     let until = Instant::now() + END_WITHIN;
     loop {
-        let found = maintenance.query(users, &[&name]).await.map_err(db)?;
+        let found = maintenance.query(users, &[&used]).await.map_err(db)?;
         let pids: Vec<i32> = found.iter().map(|row| row.get(0)).collect();
         end_processes(maintenance, &pids).await?;
         match maintenance.execute(drop, &[&name]).await {
@@ -240,7 +246,7 @@ pub async fn unpublish(at: impl Into<At<'_>>, name: StreamName) -> Result<(), Pr
 /// Makes the stream's origin at its target anew: nothing is applied yet.
 ///
 /// # Errors
-/// Where the cluster is away, or the origin's user does not end.
+/// `cluster_unsuitable` where the server has no room for another one. Where the cluster is away, or the origin's user does not end.
 pub async fn create_origin(target: impl Into<At<'_>>, name: StreamName) -> Result<(), Problem> {
     let through = target.into().through;
     drop_origin(through, name).await?;
@@ -249,11 +255,17 @@ pub async fn create_origin(target: impl Into<At<'_>>, name: StreamName) -> Resul
     let create =
         "select pg_replication_origin_create(name) from unnest($1::text[]) with ordinality o (name, number)
                   where number = 1 or current_setting('server_version_num')::int >= 160000";
-    let made = maintenance.execute(create, &[&origins(name).as_slice()]).await;
-    made.map(drop).map_err(|error| match error.code() {
+    maintenance.execute(create, &[&origins(name).as_slice()]).await.map_err(db)?;
+    // Room for where they are is taken when they are moved, and is to be there before anything is copied.
+    let reserve = "select pg_replication_origin_advance(roname, '0/0') from pg_replication_origin
+                   where roname = any($1)";
+    let Err(error) = maintenance.execute(reserve, &[&origins(name).as_slice()]).await else { return Ok(()) };
+    drop_origin(through, name).await?;
+    Err(match error.code() {
         Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED) => Problem::new(
             Code::ClusterUnsuitable,
-            "All replication origins of the cluster are in use. More are allowed by its setting max_replication_slots.",
+            "All replication origins of the cluster are in use. More are allowed by its setting \
+             max_replication_slots, or max_active_replication_origins from PostgreSQL 18 on.",
         )
         .caused_by(Discreet::from(error)),
         _ => db(error),
@@ -270,12 +282,12 @@ pub async fn drop_origin(through: impl Into<Through<'_>>, name: StreamName) -> R
     let maintenance = through.into().maintenance().await?;
     let users = "select pid from pg_stat_activity where application_name = $1
                  and backend_type = 'client backend' and usename = current_user and pid <> pg_backend_pid()";
-    let [_, known, mover] = origins(name);
-    let drop = format!(
-        "select pg_replication_origin_drop(roname) from pg_replication_origin
-         where roname in ($1, '{known}', '{mover}')"
-    );
-    drop_from_users(&maintenance, &name.to_string(), users, &drop).await
+    let drop = "select pg_replication_origin_drop(roname) from pg_replication_origin where roname = $1";
+    // Its own first: while an applier has that, the witnesses are needed.
+    for origin in origins(name) {
+        drop_from_users(&maintenance, [&name.to_string(), &origin], users, drop).await?;
+    }
+    Ok(())
 }
 
 /// The origins of a stream, its own first.

@@ -1,5 +1,5 @@
-//! What stands between an applier and its target's server, and stops a commit
-//! right before it: the server has all that is sent with it.
+//! What stands between an applier and its target's server, and stops a session
+//! right before one of its statements: the server has all that is sent before it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +13,33 @@ pub struct Between {
     stops: Arc<AtomicBool>,
 }
 
+/// Statements of an applier's session, by the names under which they are prepared.
+#[derive(Debug, Clone, Copy)]
+pub enum Before {
+    Commit,
+    /// What is behind it.
+    IsKnown,
+}
+
+impl Before {
+    /// How the message goes on that binds it, behind its tag and length.
+    fn bound(self) -> &'static [u8] {
+        match self {
+            Self::Commit => b"\0commit\0",
+            Self::IsKnown => b"\0is_known\0",
+        }
+    }
+}
+
 impl Between {
-    pub async fn before(port: u16) -> Self {
+    pub async fn new(port: u16, before: Before) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (own, stops) = (listener.local_addr().unwrap().port(), Arc::<AtomicBool>::default());
         let seen = Arc::clone(&stops);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                tokio::spawn(relay(client, server, Arc::clone(&seen)));
+                tokio::spawn(relay(client, server, Arc::clone(&seen), before));
             }
         });
         Self { port: own, stops }
@@ -35,9 +53,8 @@ impl Between {
         format!("{host}:{}/{database}?sslmode=disable", self.port)
     }
 
-    /// Has the next session that commits stop right before it. Nothing more comes
-    /// of that session.
-    pub fn stop_before_commit(&self) {
+    /// Has the next session stop that comes to the statement. Nothing more comes of it.
+    pub fn stop(&self) {
         self.stops.store(true, Ordering::SeqCst);
     }
 
@@ -47,15 +64,20 @@ impl Between {
     }
 }
 
-async fn relay(client: TcpStream, server: TcpStream, stops: Arc<AtomicBool>) {
+async fn relay(client: TcpStream, server: TcpStream, stops: Arc<AtomicBool>, before: Before) {
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
-        () = forth(from_client, to_server, &stops) => {}
+        () = forth(from_client, to_server, &stops, before) => {}
         () = back(from_server, to_client) => {}
     }
 }
 
-async fn forth(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, stops: &AtomicBool) {
+async fn forth(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    stops: &AtomicBool,
+    before: Before,
+) {
     let mut read = [0; 64 * 1024];
     loop {
         let count = from.read(&mut read).await.unwrap_or(0);
@@ -63,7 +85,7 @@ async fn forth(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
             return;
         }
         // The end of a transaction is written at once, and is far shorter than what is read.
-        let stop = commit_in(&read[..count]).filter(|_| stops.swap(false, Ordering::SeqCst));
+        let stop = bound_in(&read[..count], before).filter(|_| stops.swap(false, Ordering::SeqCst));
         if to.write_all(&read[..stop.unwrap_or(count)]).await.is_err() {
             return;
         }
@@ -81,11 +103,11 @@ async fn back(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
     drop(tokio::io::copy(&mut from, &mut to).await);
 }
 
-/// Where the message begins that binds the statement by which sessions commit.
-fn commit_in(bytes: &[u8]) -> Option<usize> {
-    const BIND: usize = 1 + 4;
-    let named = b"\0commit\0";
-    let at = bytes.windows(named.len()).position(|window| window == named)?;
-    let start = at.checked_sub(BIND)?;
+/// Where the message begins that binds the statement.
+fn bound_in(bytes: &[u8], statement: Before) -> Option<usize> {
+    const HEADER: usize = 1 + 4;
+    let bound = statement.bound();
+    let at = bytes.windows(bound.len()).position(|window| window == bound)?;
+    let start = at.checked_sub(HEADER)?;
     (bytes[start] == b'B').then_some(start)
 }

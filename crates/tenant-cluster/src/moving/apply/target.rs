@@ -19,7 +19,7 @@ use super::entry::{Entry, fence, is_alone};
 use super::fault::StreamFault;
 use super::messages::{put_message, put_parse, put_text};
 use super::statements::{Operation, TargetTable};
-use super::witness::{about_to_move, has_witnesses, is_known, settle};
+use super::witness::{IN_USE, about_to_move, has_witnesses, is_known, settle};
 
 /// Statements that are kept prepared, at most: tables with many large columns
 /// have as many kinds of updates as there are sets of columns left unchanged.
@@ -86,17 +86,15 @@ impl Target {
         let until = Instant::now() + FENCE_WITHIN;
         loop {
             fence(&mut target.wire, name, entry, until).await?;
-            if target.has_witnesses {
-                settle(&mut target.wire, name).await?;
+            if target.takes(name).await? {
+                break;
             }
-            match target.wire.simple(&take_origin(name)).await {
-                Ok(_) => break,
-                Err(fault) if fault.sqlstate() == Some("55006") && Instant::now() < until => {
-                    sleep(PAUSE).await;
-                }
-                Err(fault) => return Err(fault.into()),
+            if Instant::now() > until {
+                return Err(StreamFault::Away("a former session has not let go of the origin".to_owned()));
             }
+            sleep(PAUSE).await;
         }
+        target.prepare_own(name).await?;
         let rows = target.wire.simple("select pg_replication_origin_session_progress(true)").await?;
         let progress = rows.into_iter().flatten().flatten().next();
         if target.has_witnesses {
@@ -117,6 +115,8 @@ impl Target {
         // Who takes the stream over ends whom it finds; whom it has not found
         // comes later, and finds it.
         is_alone(&mut target.wire, name, entry).await?;
+        target.has_witnesses = has_witnesses(&mut target.wire, name).await?;
+        target.prepare_own(name).await?;
         target.is_among_others().await?;
         Ok(target)
     }
@@ -135,8 +135,7 @@ impl Target {
         entry.note(wire.pid());
         wire.simple(&place.session()).await?;
         wire.simple(&format!("set application_name = {name}; {SETTINGS}")).await?;
-        let has_witnesses = has_witnesses(&mut wire, name).await?;
-        let mut target = Self {
+        Ok(Self {
             wire,
             dial,
             heard: Instant::now(),
@@ -147,10 +146,26 @@ impl Target {
             unasked: false,
             open: false,
             rows: 0,
-            has_witnesses,
-        };
-        target.prepare_own(name).await?;
-        Ok(target)
+            has_witnesses: false,
+        })
+    }
+
+    /// Takes the origin, once it is where all is committed; or finds that a former
+    /// session is still ending.
+    async fn takes(&mut self, name: StreamName) -> Result<bool, StreamFault> {
+        self.has_witnesses = has_witnesses(&mut self.wire, name).await?;
+        if self.has_witnesses && !settle(&mut self.wire, name).await? {
+            return Ok(false);
+        }
+        match self.wire.simple(&take_origin(name)).await {
+            Ok(_) => {}
+            Err(fault) if fault.sqlstate() == Some(IN_USE) => return Ok(false),
+            Err(fault) => return Err(fault.into()),
+        }
+        if has_witnesses(&mut self.wire, name).await? != self.has_witnesses {
+            return Err(StreamFault::Away("the origin was made anew".to_owned()));
+        }
+        Ok(true)
     }
 
     /// Has the session wait for locks less long. Only while nothing waits for its

@@ -10,6 +10,9 @@ use super::super::wire::Wire;
 use super::super::{Lsn, StreamName};
 use super::fault::StreamFault;
 
+/// The SQLSTATE of an origin that another session has.
+pub(super) const IN_USE: &str = "55006";
+
 /// What the origins of a stream say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Said {
@@ -29,19 +32,26 @@ enum Outcome {
     Unknown,
 }
 
+/// What becomes of the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    AsItIs,
+    Back(Lsn),
+    NotYet,
+}
+
 impl Said {
     /// Whether the origin may have been moved by what was rolled back.
     fn is_in_doubt(&self) -> bool {
         self.applied > self.known
     }
 
-    /// Where the origin is to be set back to, where it is to be.
-    fn settled(&self, outcome: Outcome) -> Result<Option<Lsn>, StreamFault> {
+    fn settled(&self, outcome: Outcome) -> Result<Settled, StreamFault> {
         match outcome {
-            _ if !self.is_in_doubt() => Ok(None),
-            Outcome::Committed => Ok(None),
-            Outcome::RolledBack => Ok(Some(self.known.unwrap_or(Lsn::from(0)))),
-            Outcome::UnderWay => Err(StreamFault::Away("a former session is still ending".to_owned())),
+            _ if !self.is_in_doubt() => Ok(Settled::AsItIs),
+            Outcome::Committed => Ok(Settled::AsItIs),
+            Outcome::RolledBack => Ok(Settled::Back(self.known.unwrap_or(Lsn::from(0)))),
+            Outcome::UnderWay => Ok(Settled::NotYet),
             Outcome::Unknown => Err(StreamFault::Refused(format!(
                 "its origin is at {}, and nobody knows any more whether what has moved it there was committed",
                 self.applied.unwrap_or(Lsn::from(0))
@@ -56,9 +66,10 @@ pub(super) async fn has_witnesses(wire: &mut Wire, name: StreamName) -> Result<b
     Ok(!wire.simple(&sql).await?.is_empty())
 }
 
-/// Sees to it that the stream's origin is no further than what is committed. Only
-/// while nobody else applies the stream.
-pub(super) async fn settle(wire: &mut Wire, name: StreamName) -> Result<(), StreamFault> {
+/// Sees to it that the stream's origin is no further than what is committed, or
+/// finds that a former session is still ending. Only while nobody else applies the
+/// stream.
+pub(super) async fn settle(wire: &mut Wire, name: StreamName) -> Result<bool, StreamFault> {
     let (known, mover) = (name.known(), name.mover());
     let of = |origin: &str| {
         format!(
@@ -68,7 +79,7 @@ pub(super) async fn settle(wire: &mut Wire, name: StreamName) -> Result<(), Stre
     let said = wire.simple(&format!("select {}, {}", of(&name.to_string()), of(&known))).await?;
     let said = read(said.first().map_or(&[], Vec::as_slice))?;
     if !said.is_in_doubt() {
-        return Ok(());
+        return Ok(true);
     }
     let asked = format!("select pg_xact_status(({} - '0/0'::pg_lsn)::text::xid8)", of(&mover));
     let status = wire.simple(&asked).await?.into_iter().flatten().flatten().next();
@@ -78,11 +89,17 @@ pub(super) async fn settle(wire: &mut Wire, name: StreamName) -> Result<(), Stre
         Some(_) => Outcome::UnderWay,
         None => Outcome::Unknown,
     };
-    if let Some(back) = said.settled(outcome)? {
-        tracing::info!(stream = %name, to = %back, "the origin was behind what was rolled back, and is set back");
-        wire.simple(&format!("select pg_replication_origin_advance('{name}', '{back}')")).await?;
+    let back = match said.settled(outcome)? {
+        Settled::AsItIs => return Ok(true),
+        Settled::NotYet => return Ok(false),
+        Settled::Back(back) => back,
+    };
+    tracing::info!(stream = %name, to = %back, "the origin was behind what was rolled back, and is set back");
+    match wire.simple(&format!("select pg_replication_origin_advance('{name}', '{back}')")).await {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.sqlstate() == Some(IN_USE) => Ok(false),
+        Err(fault) => Err(fault.into()),
     }
-    Ok(())
 }
 
 fn read(row: &[Option<String>]) -> Result<Said, StreamFault> {
@@ -120,13 +137,13 @@ mod tests {
         let said = |applied, known| Said { applied, known };
         for outcome in [Outcome::Committed, Outcome::RolledBack, Outcome::UnderWay, Outcome::Unknown] {
             for sure in [said(none, none), said(one, one), said(one, two), said(none, one)] {
-                assert_eq!(sure.settled(outcome), Ok(None), "{sure:?} {outcome:?}");
+                assert_eq!(sure.settled(outcome), Ok(Settled::AsItIs), "{sure:?} {outcome:?}");
             }
         }
         for (doubted, back) in [(said(one, none), Lsn::from(0)), (said(two, one), Lsn::from(1))] {
-            assert_eq!(doubted.settled(Outcome::Committed), Ok(None));
-            assert_eq!(doubted.settled(Outcome::RolledBack), Ok(Some(back)));
-            assert!(doubted.settled(Outcome::UnderWay).unwrap_err().is_away());
+            assert_eq!(doubted.settled(Outcome::Committed), Ok(Settled::AsItIs));
+            assert_eq!(doubted.settled(Outcome::RolledBack), Ok(Settled::Back(back)));
+            assert_eq!(doubted.settled(Outcome::UnderWay), Ok(Settled::NotYet));
             assert!(!doubted.settled(Outcome::Unknown).unwrap_err().is_away());
         }
     }
