@@ -109,7 +109,8 @@ async fn until_ended(client: &Client, id: &str, screen: &mut Screen) -> Result<M
     let (mut last_id, mut heard) = (None, None);
     loop {
         match told(client, &path, screen, &mut last_id, &mut heard).await {
-            Ok(Some(found)) => return Ok(found),
+            // What it says of the move may be older than what it says of the operation.
+            Ok(Some(_)) => return super::find(client, id).await,
             Ok(None) => {}
             Err(failure) => {
                 let is_given_up = heard.is_none_or(|at: Instant| at.elapsed() > AWAY_MAX);
