@@ -26,18 +26,27 @@ async fn with_a_row_that_is_refused() -> Pair {
 /// The row.
 const REFUSED: &str = "insert into others values (2, 'there'); ";
 
-/// Has the stream fall back, while a transaction is at the target already.
-async fn falls(pair: &Pair, stream: &Stream) {
+/// A large transaction with the row, which is rolled back in the end. Where the connections
+/// are being opened again, it may come whole.
+async fn writes_what_is_refused(pair: &Pair, stream: &Stream) {
     let before = counted(stream).1;
-    let large = begun(pair, &rows(1, 400)).await;
-    until_open(pair, 1).await;
-    large.batch_execute(&format!("{REFUSED}{}", rows(401, 800))).await.unwrap();
+    let large = begun(pair, &format!("{REFUSED}{}", rows(1, 400))).await;
     flushed(&pair.source.admin).await;
     let mut progress = stream.progress();
     let fallen = progress.wait_for(|progress| progress.fallen_back > before);
-    tokio::time::timeout(PATIENCE, fallen).await.unwrap().unwrap();
+    // That none comes is no fault here.
+    let _ = tokio::time::timeout(Duration::from_millis(500), fallen).await;
     large.batch_execute("rollback").await.unwrap();
     pair.caught_up(stream).await.unwrap();
+}
+
+/// Has a stream fall back.
+async fn falls(pair: &Pair, stream: &Stream) {
+    let (before, begun) = (counted(stream).1, Instant::now());
+    while counted(stream).1 == before {
+        assert!(begun.elapsed() < PATIENCE, "all comes whole");
+        writes_what_is_refused(pair, stream).await;
+    }
 }
 
 #[tokio::test]
@@ -46,29 +55,17 @@ async fn falls_are_forgotten_after_a_while_without_one() {
     let clock = ManualClock::default();
     let spec = StreamSpec { clock: Arc::new(clock.clone()), ..little(&pair) };
     let stream = Stream::start(spec).await.unwrap();
+    while counted(&stream).1 < 3 {
+        falls(&pair, &stream).await;
+    }
+    // While they are remembered, all comes whole, and nothing can be refused.
+    let remembered = counted(&stream);
     for _ in 0..3 {
-        falls(&pair, &stream).await;
+        writes_what_is_refused(&pair, &stream).await;
     }
-    // Canary: while they are remembered a large transaction comes behind its commit, however much is written.
-    for first in [10_001, 20_001] {
-        let large = begun(&pair, &rows(first, first + 2_000)).await;
-        pair.source.run(&format!("insert into items values (-{first})")).await;
-        pair.caught_up(&stream).await.unwrap();
-        assert_eq!(open_there(&pair).await, "0");
-        large.batch_execute("commit").await.unwrap();
-        pair.caught_up(&stream).await.unwrap();
-        assert_eq!(counted(&stream), (0, 3));
-    }
-    // It is not the number of those that ever were that counts.
+    assert_eq!(counted(&stream), remembered);
     clock.advance(Duration::from_secs(3_600));
-    for _ in 0..2 {
-        falls(&pair, &stream).await;
-    }
-    let large = begun(&pair, &rows(30_001, 32_000)).await;
-    until_open(&pair, 1).await;
-    large.batch_execute("commit").await.unwrap();
-    pair.caught_up(&stream).await.unwrap();
-    assert_eq!(counted(&stream), (1, 5));
+    falls(&pair, &stream).await;
     pair.target.run("delete from others").await;
     pair.assert_same().await;
     stream.stop().await.unwrap();
@@ -94,10 +91,14 @@ async fn what_was_applied_while_it_ran_and_falls_are_counted_for_the_process() {
         assert!(!told.render().contains("insula_move_fallen_back_total"), "{}", told.render());
     }
     falls(&pair, &stream).await;
-    for expected in ["insula_move_streamed_total 2\n", "insula_move_fallen_back_total 1\n"] {
-        assert!(told.render().contains(expected), "{}", told.render());
+    let (streamed, fallen_back) = counted(&stream);
+    assert!(streamed == 2 && fallen_back > 0, "{streamed} {fallen_back}");
+    for expected in [
+        format!("insula_move_streamed_total {streamed}\n"),
+        format!("insula_move_fallen_back_total {fallen_back}\n"),
+    ] {
+        assert!(told.render().contains(&expected), "{}", told.render());
     }
-    assert_eq!(counted(&stream), (2, 1));
     stream.stop().await.unwrap();
     pair.clean().await;
 }
