@@ -187,7 +187,7 @@ fn lack(room: &ReplicationRoom, needs: Needs) -> Option<String> {
     }
     let counted = [
         (room.free_slots, needs.slots, "max_replication_slots", "slots"),
-        (room.free_origins, needs.streams * room.origins_each, room.origins_setting, "origins"),
+        (room.free_origins, needs.streams * i64::from(room.origins_each), room.origins_setting, "origins"),
         (room.free_senders, needs.senders, "max_wal_senders", "senders"),
     ];
     let short = counted.into_iter().find(|(free, needed, ..)| free < needed);

@@ -8,6 +8,7 @@ use insula_domain::DatabaseName;
 use insula_problem::Problem;
 use tokio_postgres::Client;
 
+use super::stream_name::origins_at;
 use super::{Lsn, StreamName};
 use crate::access::ClusterAccess;
 use crate::db;
@@ -56,7 +57,7 @@ pub struct ReplicationRoom {
     /// Origins that are free.
     pub free_origins: i64,
     /// Origins that a stream needs at its target.
-    pub origins_each: i64,
+    pub origins_each: u8,
     /// The setting that limits origins.
     pub origins_setting: &'static str,
     /// Processes that send the log and are free (`max_wal_senders`).
@@ -175,7 +176,7 @@ pub async fn replication_room(access: &ClusterAccess) -> Result<ReplicationRoom,
                         - (select count(*) from pg_stat_activity where backend_type = 'walsender'),
                     (select nullif(setting::int8, -1) * 1024 * 1024 from pg_settings
                      where name = 'max_slot_wal_keep_size'),
-                    case when current_setting('server_version_num')::int >= 160000 then 3::int8 else 1 end,
+                    current_setting('server_version_num')::int,
                     current_setting('max_active_replication_origins', true) is not null",
             &[],
         )
@@ -187,7 +188,7 @@ pub async fn replication_room(access: &ClusterAccess) -> Result<ReplicationRoom,
         free_origins: row.get(2),
         free_senders: row.get(3),
         slot_log_bytes_max: row.get(4),
-        origins_each: row.get(5),
+        origins_each: origins_at(row.get(5)),
         // From version 18 on they have a limit of their own.
         origins_setting: if row.get(6) { "max_active_replication_origins" } else { "max_replication_slots" },
     })

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
+use super::stream_name::origins_at;
 use super::wire::{Wire, WireFault, wire_problem};
 use super::{At, Lsn, MovedTable, Place, ReplicaIdentity, StreamName, Way};
 use crate::access::Through;
@@ -246,20 +247,20 @@ pub async fn unpublish(at: impl Into<At<'_>>, name: StreamName) -> Result<(), Pr
 /// Makes the stream's origin at its target anew: nothing is applied yet.
 ///
 /// # Errors
-/// `cluster_unsuitable` where the server has no room for another one. Where the cluster is away, or the origin's user does not end.
+/// `cluster_unsuitable` where the server has no room for another one. Where the
+/// cluster is away, or the origin's user does not end.
 pub async fn create_origin(target: impl Into<At<'_>>, name: StreamName) -> Result<(), Problem> {
     let through = target.into().through;
     drop_origin(through, name).await?;
     let maintenance = through.maintenance().await?;
-    // From version 16 on the applier keeps witnesses of how far the origin can be relied on.
-    let create =
-        "select pg_replication_origin_create(name) from unnest($1::text[]) with ordinality o (name, number)
-                  where number = 1 or current_setting('server_version_num')::int >= 160000";
-    maintenance.execute(create, &[&origins(name).as_slice()]).await.map_err(db)?;
+    let asked = maintenance.query_one("select current_setting('server_version_num')::int", &[]).await;
+    let all = name.origins();
+    let origins = &all[..usize::from(origins_at(asked.map_err(db)?.get(0)))];
+    let create = "select pg_replication_origin_create(name) from unnest($1::text[]) name";
+    maintenance.execute(create, &[&origins]).await.map_err(db)?;
     // Room for where they are is taken when they are moved, and is to be there before anything is copied.
-    let reserve = "select pg_replication_origin_advance(roname, '0/0') from pg_replication_origin
-                   where roname = any($1)";
-    let Err(error) = maintenance.execute(reserve, &[&origins(name).as_slice()]).await else { return Ok(()) };
+    let reserve = "select pg_replication_origin_advance(name, '0/0') from unnest($1::text[]) name";
+    let Err(error) = maintenance.execute(reserve, &[&origins]).await else { return Ok(()) };
     drop_origin(through, name).await?;
     Err(match error.code() {
         Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED) => Problem::new(
@@ -284,15 +285,10 @@ pub async fn drop_origin(through: impl Into<Through<'_>>, name: StreamName) -> R
                  and backend_type = 'client backend' and usename = current_user and pid <> pg_backend_pid()";
     let drop = "select pg_replication_origin_drop(roname) from pg_replication_origin where roname = $1";
     // Its own first: while an applier has that, the witnesses are needed.
-    for origin in origins(name) {
+    for origin in name.origins() {
         drop_from_users(&maintenance, [&name.to_string(), &origin], users, drop).await?;
     }
     Ok(())
-}
-
-/// The origins of a stream, its own first.
-fn origins(name: StreamName) -> [String; 3] {
-    [name.to_string(), name.known(), name.mover()]
 }
 
 /// Takes everything away that a move's streams have on the server of one of its

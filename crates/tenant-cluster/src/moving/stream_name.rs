@@ -54,6 +54,18 @@ impl StreamName {
     pub(super) fn mover(self) -> String {
         format!("{self}{MOVER}")
     }
+
+    /// All its origins, its own first.
+    pub(super) fn origins(self) -> [String; 3] {
+        [self.to_string(), self.known(), self.mover()]
+    }
+}
+
+/// How many of its origins a stream has at a server, by the server's
+/// `server_version_num`: from version 16 on it needs those that say how far its own
+/// can be relied on.
+pub(super) const fn origins_at(version: i32) -> u8 {
+    if version >= 160_000 { 3 } else { 1 }
 }
 
 impl fmt::Display for StreamName {
