@@ -55,9 +55,9 @@ impl Fitting {
         }
         let away = || Problem::new(Code::Unavailable, "This process does not serve the tenant's region.");
         let prefix: KeyPrefix = SCHEMA_KEYS.parse().map_err(Problem::internal)?;
-        let page = store.ok_or_else(away)?.list(&scopes, &prefix, None, SCHEMAS_MAX + 1).await?;
+        let page = store.ok_or_else(away)?.list_at_once(&scopes, &prefix, SCHEMAS_MAX + 1).await?;
         if page.next.is_some() || page.keys.len() > SCHEMAS_MAX as usize {
-            let detail = format!("There are more than {SCHEMAS_MAX} schemas.");
+            let detail = format!("There are more than {SCHEMAS_MAX} schemas, or they are longer than 4 MiB.");
             return Err(Problem::new(Code::QuotaExceeded, detail));
         }
         let set = page.keys.into_iter().flat_map(|one| one.layers).filter_map(|layer| layer.stored);

@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::ConfigStore;
-use crate::rows::{self, layer_columns, layer_joins, version_columns};
-use crate::text::{range_after, ranges};
+use crate::rows::{self, layer_columns, layer_joins, version_bytes, version_columns};
+use crate::text::{Range, range_after, ranges};
 
 /// The clock of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,9 +117,12 @@ const HISTORY: &str = framed!(
     version_columns!(),
     ", v.is_more from (
         select *, count(*) over () > row_number() over newer as is_more,
-            sum(coalesce(octet_length(value), 0)) over newer - coalesce(octet_length(value), 0) as before
-        from (select * from config_versions
-            where scope = ($1::text[])[1] and key = $2 and version < $3 order by version desc limit $4::bigint + 1) as v
+            sum(bytes) over newer - bytes as before
+        from (select v.*, ",
+    version_bytes!("v"),
+    " as bytes from config_versions v
+            where v.scope = ($1::text[])[1] and v.key = $2 and v.version < $3
+            order by v.version desc limit $4::bigint + 1) as v
         window newer as (order by version desc)
         order by version desc limit $4
       ) as v where v.before < $5::bigint
@@ -134,8 +137,16 @@ const LIST: &str = framed!(
             sum(bytes) over ahead - bytes as before
         from (
             select k.key, sum(k.bytes) as bytes from unnest($1::text[]) as s (scope), lateral (
-                select n.key, coalesce((select octet_length(v.value) from config_versions v
-                    where v.scope = n.scope and v.key = n.key and v.version = n.version), 0) as bytes
+                select n.key, (select greatest(",
+    version_bytes!("v"),
+    ", case when rn.key is not null then ",
+    version_bytes!("p"),
+    " end)
+                    from config_versions v
+                    left join config_values rn on rn.scope = v.scope and rn.key = 'insula_rollout/' || v.key
+                    left join config_versions p
+                        on rn.key is not null and p.scope = v.scope and p.key = v.key and p.version = v.version - 1
+                    where v.scope = n.scope and v.key = n.key and v.version = n.version) as bytes
                 from config_values n where n.scope = s.scope and n.key >= $2 and n.key < $3 order by n.key limit $4::bigint + 1
             ) as k group by k.key order by k.key limit $4::bigint + 1
         ) as k
@@ -150,8 +161,14 @@ const LIST: &str = framed!(
       order by k.key, s.place"
 );
 
-/// The bytes of values behind which a page ends.
-const PAGE_BYTES: i64 = 4 << 20;
+/// The bytes behind which a page ends. What goes beyond them is still part of it,
+/// and no value that is sent is longer than 1 MiB: all of it is less than the 4 MiB
+/// that clients of gRPC take where nobody has told them otherwise.
+const PAGE_BYTES: i64 = 2 << 20;
+
+/// The bytes behind which it is said that there is more, where all has to be of
+/// one moment. It goes to no caller.
+const AT_ONCE_BYTES: i64 = 4 << 20;
 
 /// Whether there is more behind the last row.
 fn is_more(rows: &[Row]) -> bool {
@@ -273,9 +290,32 @@ impl ConfigStore {
         after: Option<&ConfigKey>,
         limit: u32,
     ) -> Result<ListPage, Problem> {
-        let range = range_after(prefix, after);
+        self.listed(scopes, &range_after(prefix, after), (limit, PAGE_BYTES)).await
+    }
+
+    /// The keys under a prefix that any of several scopes has, for whoever needs
+    /// all of them as they were at one moment: where there are more than `limit`,
+    /// or they are longer than 4 MiB, there is a `next`.
+    ///
+    /// # Errors
+    /// As [`ConfigStore::newest`].
+    pub async fn list_at_once(
+        &self,
+        scopes: &[Scope],
+        prefix: &KeyPrefix,
+        limit: u32,
+    ) -> Result<ListPage, Problem> {
+        self.listed(scopes, &range_after(prefix, None), (limit, AT_ONCE_BYTES)).await
+    }
+
+    async fn listed(
+        &self,
+        scopes: &[Scope],
+        range: &Range,
+        (limit, bytes): (u32, i64),
+    ) -> Result<ListPage, Problem> {
         let (of, limit) = (texts(scopes), i64::from(limit));
-        let asked: [&(dyn ToSql + Sync); 5] = [&of, &range.low, &range.high, &limit, &PAGE_BYTES];
+        let asked: [&(dyn ToSql + Sync); 5] = [&of, &range.low, &range.high, &limit, &bytes];
         let rows = self.lines.query(LIST, &asked).await?;
         let last = rows.last().and_then(|row| row.get::<_, Option<&str>>(3));
         let next = last.filter(|_| is_more(&rows)).map(rows::key).transpose()?;

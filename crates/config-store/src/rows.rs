@@ -46,6 +46,32 @@ macro_rules! version_columns {
 }
 pub(crate) use version_columns;
 
+/// How many bytes a version is on its way to a caller, and some more: with its
+/// key, its note and its labels.
+macro_rules! version_bytes {
+    ($v:literal) => {
+        concat!(
+            "(coalesce(octet_length(",
+            $v,
+            ".value), 0) + octet_length(",
+            $v,
+            ".key) + octet_length(",
+            $v,
+            ".note) + octet_length(",
+            $v,
+            ".author) + 200 + coalesce((select sum(octet_length(l.label) + 4) from config_labels l
+                where l.scope = ",
+            $v,
+            ".scope and l.key = ",
+            $v,
+            ".key and l.version = ",
+            $v,
+            ".version), 0))"
+        )
+    };
+}
+pub(crate) use version_bytes;
+
 /// The columns of a newest version `v`, of the rollout of its key, and of the
 /// version before it, in the order of [`layer_at`]. It goes with [`layer_joins`].
 macro_rules! layer_columns {

@@ -2,8 +2,10 @@
 //! what is refused.
 
 use insula_config_proto::v1;
+use insula_config_proto::v1::config_client::ConfigClient;
+use insula_config_proto::v1::watch_event::Reason;
 
-use crate::support::{Watch, World, code, get, put, remove, tenant, text, texts};
+use crate::support::{Bearer, Watch, World, code, get, put, remove, tenant, text, texts};
 
 const KEY: &str = "tenant_config_theme";
 
@@ -239,4 +241,60 @@ async fn what_clients_run_with_is_kept_and_shown_to_their_own_tenant() {
         assert_eq!((all.clients.len(), all.versions[0].running), (3, 1));
         world.restart().await;
     }
+}
+
+/// As many values and versions as two answers have no room for, each as long as
+/// its tag allows, with long names and notes.
+#[tokio::test]
+async fn pages_fit_into_what_clients_take_where_nobody_told_them_otherwise() {
+    let world = World::new().await;
+    let mut operator = world.operator().await;
+    let credential = world.credential(1, "tenant_admin").await;
+    let mut acme = world.client(&credential);
+    let (mut watch, _) = Watch::all(&mut acme).await;
+    let tags = r#"{"tenant_config_": {"kind": "key-value", "max_bytes": 1048576, "history": 99}}"#;
+    operator.put(v1::PutRequest { scope: "platform".to_owned(), ..put("insula_tags", tags) }).await.unwrap();
+    assert_eq!(watch.snapshot().await.reason(), Reason::Moved, "the tags are known");
+    drop(watch);
+    let mut stock = ConfigClient::with_interceptor(world.channel(), Bearer(credential));
+    let named = |number: usize| format!("tenant_config_{}{number:02}", "k".repeat(480));
+    let json: &'static str = Box::leak(format!("\"{}\"", "x".repeat(1_048_574)).into_boxed_str());
+    for number in 0..9 {
+        let note = "n".repeat(500);
+        acme.put(v1::PutRequest { note: note.clone(), ..put(&named(number), json) }).await.unwrap();
+        acme.put(v1::PutRequest { note, ..put(KEY, json) }).await.unwrap();
+    }
+    let asked = v1::ListRequest { limit: 1_000, ..Default::default() };
+    let (mut listed, mut next) = (Vec::new(), asked.clone());
+    loop {
+        let page = stock.list(next.clone()).await.unwrap().into_inner();
+        assert!(page.entries.len() >= 2, "a page has what it has room for");
+        listed.extend(page.entries.into_iter().map(|entry| entry.key));
+        if page.next_cursor.is_empty() {
+            break;
+        }
+        next.cursor = page.next_cursor;
+    }
+    let keys: Vec<String> = (0..9).map(named).chain([KEY.to_owned()]).collect();
+    assert_eq!(listed, keys);
+    let (mut versions, mut before) = (Vec::new(), 0);
+    loop {
+        let asked = v1::HistoryRequest { key: KEY.to_owned(), limit: 1_000, before, ..Default::default() };
+        let page = stock.history(asked).await.unwrap().into_inner();
+        versions.extend(page.versions.into_iter().map(|entry| entry.version));
+        before = page.next_before;
+        if before == 0 {
+            break;
+        }
+    }
+    assert_eq!(versions, [9, 8, 7, 6, 5, 4, 3, 2, 1]);
+    let back = v1::RollbackRequest {
+        key: KEY.to_owned(),
+        to: Some(v1::rollback_request::To::Label("previous".to_owned())),
+        ..Default::default()
+    };
+    assert_eq!(stock.rollback(back).await.unwrap().into_inner().version, 10, "two versions are found");
+    // Canary: to one who takes less a page does not arrive.
+    let mut small = stock.max_decoding_message_size(1 << 20);
+    assert_eq!(small.list(asked).await.unwrap_err().code(), tonic::Code::OutOfRange);
 }
