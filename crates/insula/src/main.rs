@@ -13,6 +13,7 @@ mod provisioner;
 mod serve;
 mod signals;
 mod up;
+mod visible;
 
 use std::process::ExitCode;
 

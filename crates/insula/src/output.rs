@@ -1,5 +1,6 @@
 //! What commands print: tables for people, tab-separated lines for pipes, JSON
-//! for programs; and the steps of an operation while it runs.
+//! for programs; and the steps of an operation while it runs. What others have
+//! written steers no terminal: it goes through here, and is made visible.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -12,18 +13,39 @@ use serde::Serialize;
 
 use crate::args::Format;
 use crate::client::{Client, Failure};
+use crate::visible::{visible, visible_json, visible_lines};
 
-/// Prints a line. A closed pipe ends the program quietly, as other tools do.
+/// Prints a line. On a terminal, what would steer it is written out.
 pub fn line(text: &str) {
+    drawn(&if is_terminal() { visible_lines(text) } else { text.into() });
+}
+
+/// Prints a line of JSON, or several. On a terminal, what would steer it is
+/// escaped: it is the same JSON.
+pub fn json_line(text: &str) {
+    drawn(&if is_terminal() { visible_json(text) } else { text.into() });
+}
+
+/// Whether results are read on a terminal.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Prints a line as it is: its own colours are in it, and what others have written
+/// was made visible. A closed pipe ends the program quietly, as other tools do.
+pub fn drawn(text: &str) {
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
 }
 
-/// Prints bytes as they are.
+/// Prints bytes as they are; on a terminal as text that does not steer it.
 pub fn bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
+    let text = out.is_terminal().then(|| String::from_utf8_lossy(bytes));
+    let text = text.as_deref().map(visible_lines);
+    let bytes = text.as_deref().map_or(bytes, str::as_bytes);
     if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
@@ -31,7 +53,9 @@ pub fn bytes(bytes: &[u8]) {
 
 /// Prints a line on standard error, where it does not mix with results.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let mut err = std::io::stderr().lock();
+    let text = if err.is_terminal() { visible_lines(text) } else { text.into() };
+    let _ = writeln!(err, "{text}");
 }
 
 /// Prints a list: a row an item, or the items as JSON.
@@ -69,20 +93,32 @@ const FOLDING_WIDTH_MIN: u16 = 60;
 pub fn json<T: Serialize>(item: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(item)
         .map_err(|error| Failure::local("unexpected_answer", error.to_string()))?;
-    line(&text);
+    json_line(&text);
     Ok(())
 }
 
+/// A row of a table for a pipe.
+pub fn tabbed(cells: &[String]) -> String {
+    cells.iter().map(|cell| cell.replace(['\t', '\n'], " ")).collect::<Vec<_>>().join("\t")
+}
+
 fn table(columns: &[&str], rows: Vec<Vec<String>>) {
-    if !std::io::stdout().is_terminal() {
+    if !is_terminal() {
         if !columns.is_empty() {
             line(&columns.join("\t"));
         }
         for row in rows {
-            line(&row.iter().map(|cell| cell.replace(['\t', '\n'], " ")).collect::<Vec<_>>().join("\t"));
+            line(&tabbed(&row));
         }
         return;
     }
+    for text in laid_out(columns, &rows).lines() {
+        drawn(text.trim_end());
+    }
+}
+
+/// A table for a terminal.
+fn laid_out(columns: &[&str], rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
     // A terminal that does not say how wide it is, or is too narrow for any
     // table, gets lines as long as they are.
@@ -95,11 +131,9 @@ fn table(columns: &[&str], rows: Vec<Vec<String>>) {
         );
     }
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| visible(cell)));
     }
-    for text in table.lines() {
-        line(text.trim_end());
-    }
+    table
 }
 
 /// `-` for what is not there.
@@ -228,5 +262,20 @@ fn took(step: &Step) -> String {
     match (step.started_at, step.ended_at) {
         (Some(start), Some(end)) => format!("{} ms", (end - start).whole_milliseconds()),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_on_a_terminal_shows_what_would_steer_it() {
+        let rows = [vec!["a\u{202e}".to_owned(), "\u{1b}[2J\u{7}\n\u{9b}1A".to_owned()]];
+        let table = laid_out(&[], &rows);
+        assert_eq!(table.lines().count(), 1, "nobody makes up a row");
+        let text = table.to_string();
+        assert!(text.contains("a\\u{202e}") && text.contains("\\u{1b}[2J\\u{7}\\u{a}\\u{9b}1A"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{text}");
     }
 }

@@ -236,7 +236,7 @@ fn print_raw(entry: &ConfigEntry) -> Result<(), Failure> {
         let detail = format!("{} has no value that can be printed: {}.", entry.key, value(entry));
         return Err(Failure::local("no_value", detail));
     };
-    output::line(json.get());
+    output::json_line(json.get());
     Ok(())
 }
 

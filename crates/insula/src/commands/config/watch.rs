@@ -2,7 +2,6 @@
 //! with colours, told in lines to a pipe. A connection that ends is made again
 //! where it was.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use insula_api::ConfigEvent;
@@ -11,7 +10,8 @@ use super::changes::{Change, Seen};
 use crate::args::Format;
 use crate::client::{Client, Failure};
 use crate::events::{Event, Events, is_final};
-use crate::output;
+use crate::output::{self, or_dash};
+use crate::visible::visible;
 
 /// The longest pause before another try.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -50,7 +50,6 @@ struct Follower {
     after: Option<String>,
     last_id: Option<String>,
     format: Format,
-    is_terminal: bool,
     has_begun: bool,
     told: usize,
     most: Option<usize>,
@@ -58,9 +57,8 @@ struct Follower {
 
 impl Follower {
     fn new(format: Format, most: Option<usize>, after: Option<String>) -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
         let seen = if after.is_some() { Seen::later() } else { Seen::default() };
-        Self { seen, last_id: after.clone(), after, format, is_terminal, has_begun: false, told: 0, most }
+        Self { seen, last_id: after.clone(), after, format, has_begun: false, told: 0, most }
     }
 
     fn is_done(&self) -> bool {
@@ -107,9 +105,9 @@ impl Follower {
         if self.format == Format::Json {
             let line = serde_json::to_string(change)
                 .map_err(|error| Failure::local("unexpected_answer", error.to_string()))?;
-            output::line(&line);
-        } else if self.is_terminal {
-            output::line(&drawn(change));
+            output::json_line(&line);
+        } else if output::is_terminal() {
+            output::drawn(&drawn(change));
         } else {
             output::line(&tabbed(change));
         }
@@ -120,37 +118,28 @@ impl Follower {
 /// With colours: red is gone, green is new.
 fn drawn(change: &Change) -> String {
     let (red, green, bold, dim, plain) = ("\u{1b}[31m", "\u{1b}[32m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[0m");
-    let old = printable(change.old.as_deref().unwrap_or("(nothing)"));
-    let new = printable(change.new.as_deref().unwrap_or("(nothing)"));
+    let told = |text: &Option<String>| visible(text.as_deref().unwrap_or("(nothing)")).into_owned();
+    let (old, new) = (told(&change.old), told(&change.new));
     let place = match (&change.scope, change.version) {
-        (Some(scope), Some(version)) => format!("{scope} version {version}, "),
+        (Some(scope), Some(version)) => format!("{} version {version}, ", visible(scope)),
         _ => String::new(),
     };
     format!(
         "{bold}{}{plain}  {red}{old}{plain} → {green}{new}{plain}  {dim}{place}revision {}{plain}",
-        printable(&change.key),
+        visible(&change.key),
         change.revision
     )
 }
 
-/// What somebody has stored does not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
-
 fn tabbed(change: &Change) -> String {
-    let dash =
-        |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned()).replace(['\t', '\n'], " ");
-    let version = change.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
-    [
+    output::tabbed(&[
         change.revision.to_string(),
         change.key.clone(),
-        dash(&change.old),
-        dash(&change.new),
-        dash(&change.scope),
-        version,
-    ]
-    .join("\t")
+        or_dash(change.old.as_ref()),
+        or_dash(change.new.as_ref()),
+        or_dash(change.scope.as_ref()),
+        or_dash(change.version.as_ref()),
+    ])
 }
 
 #[cfg(test)]
@@ -162,14 +151,15 @@ mod tests {
         let change = Change {
             revision: 7,
             key: "tenant_config_a".to_owned(),
-            old: Some("\u{1b}[2J".to_owned()),
+            old: Some("\u{1b}[2J\u{9b}\u{202e}".to_owned()),
             new: None,
             scope: None,
             version: None,
             event: None,
         };
-        assert_eq!(tabbed(&change), "7\ttenant_config_a\t\u{1b}[2J\t-\t-\t-");
+        assert_eq!(tabbed(&change), "7\ttenant_config_a\t\u{1b}[2J\u{9b}\u{202e}\t-\t-\t-");
         let drawn = drawn(&change);
-        assert!(!drawn.contains("\u{1b}[2J") && drawn.contains("\u{1b}[32m(nothing)"), "{drawn}");
+        assert!(drawn.contains("\u{1b}[31m\\u{1b}[2J\\u{9b}\\u{202e}\u{1b}[0m"), "{drawn}");
+        assert!(drawn.contains("\u{1b}[32m(nothing)"), "{drawn}");
     }
 }

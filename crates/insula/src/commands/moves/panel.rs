@@ -6,7 +6,7 @@ use insula_api::Move;
 use insula_domain::{EstimatedFrom, MovePace, MovePhase, MoveStatus};
 
 use super::{place, who};
-use crate::output::{or_dash, time};
+use crate::output::{or_dash, tabbed, time};
 
 /// A line of the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ pub fn line(found: &Move) -> String {
         progress.cutovers.to_string(),
         or_dash(progress.held_up_by.as_ref()),
     ];
-    cells.map(|cell| cell.replace(['\t', '\n'], " ")).join("\t")
+    tabbed(&cells)
 }
 
 /// What makes a line of its own when it changes: not every row does, but every

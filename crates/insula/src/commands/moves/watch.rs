@@ -14,6 +14,7 @@ use crate::args::Format;
 use crate::client::{Client, Failure, segment};
 use crate::events::{Events, is_final};
 use crate::output;
+use crate::visible::visible;
 
 /// The pause before a stream that has ended is begun again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -207,7 +208,7 @@ impl Terminal {
                 bar.set_length(of);
                 bar.set_position(done);
             }
-            bar.set_message(part.text.clone());
+            bar.set_message(visible(&part.text).into_owned());
         }
     }
 }
