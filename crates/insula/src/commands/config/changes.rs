@@ -1,6 +1,7 @@
 //! What a watch has seen, and what an event changes in it. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use insula_api::ConfigEvent;
 use serde::Serialize;
@@ -14,9 +15,10 @@ pub struct Change {
     pub revision: i64,
     /// Of which key.
     pub key: String,
-    /// What was seen; none where there was nothing.
+    /// What was seen, the whole JSON as a text, or in words what is not shown; none
+    /// where there was nothing.
     pub old: Option<String>,
-    /// What is seen; none where there is nothing.
+    /// What is seen, likewise.
     pub new: Option<String>,
     /// Where it is set.
     pub scope: Option<String>,
@@ -26,13 +28,15 @@ pub struct Change {
     pub event: Option<String>,
 }
 
+/// The values, by key: each with its version and where it is set.
+type Values = BTreeMap<String, (Arc<str>, i64, String)>;
+
 /// What is seen.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// The value, by key.
-    values: BTreeMap<String, (String, i64, String)>,
+    values: Values,
     /// The keys of a snapshot of which parts are still to come.
-    coming: BTreeMap<String, (String, i64, String)>,
+    coming: Values,
     is_known: bool,
 }
 
@@ -50,8 +54,8 @@ impl Seen {
     /// Takes an event over; what is other than before.
     pub fn take(&mut self, name: &str, event: &ConfigEvent) -> Vec<Change> {
         let entries = event.entries.iter().filter(|entry| !entry.removed);
-        let told =
-            entries.map(|entry| (entry.key.clone(), (value(entry), entry.version, entry.scope.clone())));
+        let told = entries
+            .map(|entry| (entry.key.clone(), (value(entry).into(), entry.version, entry.scope.clone())));
         let mut next = self.values.clone();
         match name {
             "snapshot" => {
@@ -77,7 +81,7 @@ impl Seen {
         self.changes(&before, event.revision)
     }
 
-    fn changes(&self, before: &BTreeMap<String, (String, i64, String)>, revision: i64) -> Vec<Change> {
+    fn changes(&self, before: &Values, revision: i64) -> Vec<Change> {
         let mut changes = Vec::new();
         for (key, now) in &self.values {
             let old = before.get(key);
@@ -85,8 +89,8 @@ impl Seen {
                 changes.push(Change {
                     revision,
                     key: key.clone(),
-                    old: old.map(|(value, ..)| value.clone()),
-                    new: Some(now.0.clone()),
+                    old: old.map(|(value, ..)| value.to_string()),
+                    new: Some(now.0.to_string()),
                     scope: Some(now.2.clone()),
                     version: Some(now.1),
                     event: None,
@@ -94,7 +98,7 @@ impl Seen {
             }
         }
         for (key, (value, ..)) in before.iter().filter(|(key, _)| !self.values.contains_key(*key)) {
-            let (key, old) = (key.clone(), Some(value.clone()));
+            let (key, old) = (key.clone(), Some(value.to_string()));
             changes.push(Change { revision, key, old, new: None, scope: None, version: None, event: None });
         }
         changes
@@ -120,6 +124,16 @@ mod tests {
         let text =
             json!({"revision": revision, "entries": entries, "removed": removed, "more": more}).to_string();
         serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn values_that_differ_at_their_end_are_told_whole() {
+        let long = |end: char| format!("{}{end}", "x".repeat(100_000));
+        let mut seen = Seen::default();
+        seen.take("snapshot", &event(5, &[("a", 1, &long('1'))], &[], false));
+        let told = seen.take("delta", &event(6, &[("a", 2, &long('2'))], &[], false)).remove(0);
+        assert_eq!(told.old, Some(json!(long('1')).to_string()));
+        assert_eq!(told.new, Some(json!(long('2')).to_string()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::args::{ConfigCommand, Format, Place, Said};
 use crate::client::{Client, Failure, query, segment};
 use crate::output::{self, or_dash, time};
 
-/// The longest value that a table shows whole, in characters.
+/// The longest value that is shown whole among others on a terminal, in characters.
 const SHOWN_MAX: usize = 60;
 
 /// Runs the command.
@@ -50,7 +50,7 @@ pub async fn run(client: &Client, format: Format, command: ConfigCommand) -> Res
             output::list(format, &entries, &columns, |entry| {
                 vec![
                     entry.key.clone(),
-                    value(entry),
+                    in_table(entry),
                     entry.scope.clone(),
                     entry.version.to_string(),
                     entry.author.clone(),
@@ -214,17 +214,23 @@ fn written(format: Format, written: &ConfigWritten) -> Result<(), Failure> {
     output::one(format, written, &fields)
 }
 
-/// A value as people see it.
-pub(super) fn value(entry: &ConfigEntry) -> String {
+/// A value in a text: the JSON itself, or in words what is not shown.
+fn value(entry: &ConfigEntry) -> String {
     match (&entry.value, &entry.blob) {
-        (Some(json), _) => shown(json.get()),
+        (Some(json), _) => json.get().to_owned(),
         (None, Some(blob)) => format!("{} bytes of {}", blob.bytes, blob.media_type),
         (None, None) if entry.sealed => "(sealed)".to_owned(),
         (None, None) => "(removed)".to_owned(),
     }
 }
 
-fn shown(text: &str) -> String {
+/// A value as a table on a terminal has room for it; a pipe gets the whole.
+fn in_table(entry: &ConfigEntry) -> String {
+    let whole = value(entry);
+    if output::is_terminal() { shortened(&whole) } else { whole }
+}
+
+fn shortened(text: &str) -> String {
     if text.chars().count() <= SHOWN_MAX {
         return text.to_owned();
     }
@@ -241,10 +247,9 @@ fn print_raw(entry: &ConfigEntry) -> Result<(), Failure> {
 }
 
 fn show(format: Format, entry: &ConfigEntry) -> Result<(), Failure> {
-    let whole = entry.value.as_ref().map_or_else(|| value(entry), |json| json.get().to_owned());
     let fields = [
         ("key", entry.key.clone()),
-        ("value", whole),
+        ("value", value(entry)),
         ("scope", entry.scope.clone()),
         ("version", entry.version.to_string()),
         ("revision", entry.revision.to_string()),
@@ -260,7 +265,7 @@ fn history(format: Format, versions: &[ConfigEntry]) -> Result<(), Failure> {
     output::list(format, versions, &["version", "value", "labels", "author", "at", "note"], |entry| {
         vec![
             entry.version.to_string(),
-            value(entry),
+            in_table(entry),
             entry.labels.join(", "),
             entry.author.clone(),
             time(entry.at),
@@ -290,7 +295,7 @@ fn explain(format: Format, explained: &ConfigExplained) -> Result<(), Failure> {
             layer.scope.clone(),
             if layer.effective { "yes" } else { "-" }.to_owned(),
             or_dash(entry.map(|entry| entry.version).as_ref()),
-            entry.map_or_else(|| "-".to_owned(), value),
+            entry.map_or_else(|| "-".to_owned(), in_table),
             or_dash(entry.map(|entry| &entry.author)),
             or_dash(staged.as_ref()),
         ]

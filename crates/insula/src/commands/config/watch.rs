@@ -7,6 +7,7 @@ use std::time::Duration;
 use insula_api::ConfigEvent;
 
 use super::changes::{Change, Seen};
+use super::shortened;
 use crate::args::Format;
 use crate::client::{Client, Failure};
 use crate::events::{Event, Events, is_final};
@@ -115,10 +116,13 @@ impl Follower {
     }
 }
 
-/// With colours: red is gone, green is new.
+/// With colours: red is gone, green is new. A long value has only its beginning.
 fn drawn(change: &Change) -> String {
     let (red, green, bold, dim, plain) = ("\u{1b}[31m", "\u{1b}[32m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[0m");
-    let told = |text: &Option<String>| visible(text.as_deref().unwrap_or("(nothing)")).into_owned();
+    let told = |text: &Option<String>| {
+        let short = shortened(text.as_deref().unwrap_or("(nothing)"));
+        visible(&short).into_owned()
+    };
     let (old, new) = (told(&change.old), told(&change.new));
     let place = match (&change.scope, change.version) {
         (Some(scope), Some(version)) => format!("{} version {version}, ", visible(scope)),
@@ -152,14 +156,19 @@ mod tests {
             revision: 7,
             key: "tenant_config_a".to_owned(),
             old: Some("\u{1b}[2J\u{9b}\u{202e}".to_owned()),
-            new: None,
+            new: Some(format!("{}1", "x".repeat(90))),
             scope: None,
             version: None,
             event: None,
         };
-        assert_eq!(tabbed(&change), "7\ttenant_config_a\t\u{1b}[2J\u{9b}\u{202e}\t-\t-\t-");
+        assert_eq!(
+            tabbed(&change),
+            format!("7\ttenant_config_a\t\u{1b}[2J\u{9b}\u{202e}\t{}1\t-\t-", "x".repeat(90))
+        );
         let drawn = drawn(&change);
         assert!(drawn.contains("\u{1b}[31m\\u{1b}[2J\\u{9b}\\u{202e}\u{1b}[0m"), "{drawn}");
-        assert!(drawn.contains("\u{1b}[32m(nothing)"), "{drawn}");
+        assert!(drawn.contains(&format!("\u{1b}[32m{}…\u{1b}[0m", "x".repeat(59))), "{drawn}");
+        let nothing = super::drawn(&Change { new: None, ..change });
+        assert!(nothing.contains("\u{1b}[32m(nothing)"), "{nothing}");
     }
 }
