@@ -1,6 +1,9 @@
 //! A compiled schema.
 
-use jsonschema::{PatternOptions, Validator};
+use std::collections::BTreeSet;
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -35,6 +38,8 @@ pub struct DoesNotFit {
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
+    /// The names of all properties that it speaks of.
+    names: BTreeSet<String>,
 }
 
 impl Schema {
@@ -61,7 +66,9 @@ impl Schema {
                 pointer: error.instance_path().to_string(),
                 detail: cut(&error.to_string()),
             })?;
-        Ok(Self { validator })
+        let mut names = BTreeSet::new();
+        named(&schema, &mut names);
+        Ok(Self { validator, names })
     }
 
     /// Holds a value against the schema.
@@ -73,6 +80,69 @@ impl Schema {
             pointer: error.instance_path().to_string(),
             detail: cut(&error.masked().to_string()),
         })
+    }
+
+    /// The same for a secret: of it nothing is told that does not stand in the
+    /// schema, neither what it contains nor how its properties are called.
+    ///
+    /// # Errors
+    /// As [`Schema::fits`]. The place is the deepest one on the way there that the
+    /// schema has a name for.
+    pub fn fits_as_secret(&self, value: &Value) -> Result<(), DoesNotFit> {
+        self.validator.validate(value).map_err(|error| {
+            let whole = error.instance_path().to_string();
+            let pointer = self.as_named(&whole, value);
+            let within = if pointer.len() < whole.len() { "of what is in it, " } else { "" };
+            DoesNotFit { detail: cut(&format!("{within}{}", said_of_secret(&error))), pointer }
+        })
+    }
+
+    /// The beginning of a pointer in which each property is one that the schema
+    /// names. What stands for an element of an array is its number.
+    fn as_named(&self, pointer: &str, value: &Value) -> String {
+        let (mut known, mut at) = (String::new(), Some(value));
+        for part in pointer.split('/').skip(1) {
+            let name = part.replace("~1", "/").replace("~0", "~");
+            at = match at {
+                Some(Value::Object(members)) if self.names.contains(&name) => members.get(&name),
+                Some(Value::Array(members)) => name.parse::<usize>().ok().and_then(|at| members.get(at)),
+                _ => break,
+            };
+            known.push('/');
+            known.push_str(part);
+        }
+        known
+    }
+}
+
+/// What is told of a secret. The library masks values, and not the names of
+/// properties that it stumbles on.
+fn said_of_secret(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            format!("properties that the schema does not allow: {}", unexpected.len())
+        }
+        ValidationErrorKind::PropertyNames { .. } => {
+            "a property has a name that the schema does not allow".to_owned()
+        }
+        ValidationErrorKind::BacktrackLimitExceeded { .. }
+        | ValidationErrorKind::RegexEngineFailure { .. } => "a pattern could not be tried".to_owned(),
+        _ => error.masked().to_string(),
+    }
+}
+
+/// All names of properties in a schema.
+fn named(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            if let Some(Value::Object(properties)) = members.get("properties") {
+                names.extend(properties.keys().cloned());
+            }
+            members.values().for_each(|member| named(member, names));
+        }
+        Value::Array(members) => members.iter().for_each(|member| named(member, names)),
+        _ => {}
     }
 }
 
@@ -193,6 +263,42 @@ mod tests {
             assert_eq!(refused.pointer, pointer, "{value}: {refused}");
             assert!(!refused.detail.contains("hunter2"), "it shows the value: {refused}");
         }
+    }
+
+    #[test]
+    fn of_a_secret_only_what_the_schema_says_is_told() {
+        let schema = compile(&json!({
+            "type": "object",
+            "properties": {
+                "ports": {"type": "array", "items": {"type": "object", "properties": {"size": {"minimum": 1}}}},
+                "names": {"propertyNames": {"pattern": "^[a-z]+$"}},
+                "lists": {"additionalProperties": {"type": "array", "items": {"type": "string"}}},
+                "parts": {"unevaluatedProperties": false}
+            },
+            "patternProperties": {"^x-": {"type": "string"}},
+            "required": ["ports"],
+            "additionalProperties": false
+        }))
+        .unwrap();
+        assert_eq!(schema.fits_as_secret(&json!({"ports": [{"size": 3}], "x-HIDDEN777": "a"})), Ok(()));
+        for (value, pointer) in [
+            (json!({"ports": [], "HIDDEN777": 1}), ""),
+            (json!({"ports": [{"size": 3}, {"size": 0}]}), "/ports/1/size"),
+            (json!({"ports": [], "names": {"HIDDEN777": 1}}), "/names"),
+            (json!({"ports": [], "lists": {"HIDDEN777": 1}}), "/lists"),
+            (json!({"ports": [], "lists": {"777": ["HIDDEN777", 1]}}), "/lists"),
+            (json!({"ports": [], "parts": {"HIDDEN777": 1}}), "/parts"),
+            (json!({"ports": [], "x-HIDDEN777": 1}), ""),
+            (json!({"HIDDEN777": "HIDDEN777"}), ""),
+            (json!("HIDDEN777"), ""),
+        ] {
+            let refused = schema.fits_as_secret(&value).unwrap_err();
+            assert_eq!(refused.pointer, pointer, "{value}: {refused}");
+            assert!(!refused.detail.contains("777"), "it shows a name: {refused}");
+        }
+        // Canary: of others the name is told.
+        let refused = schema.fits(&json!({"ports": [], "HIDDEN777": 1})).unwrap_err();
+        assert!(refused.detail.contains("HIDDEN777"), "{refused}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use insula_config_flags::{FlagDefinition, FlagRefused, SharedRules};
-use insula_config_model::{ConfigKey, ConfigValue, KeyPrefix, SCHEMA_KEYS, Scope, Stored};
+use insula_config_model::{ConfigKey, ConfigValue, KeyPrefix, Kind, SCHEMA_KEYS, Scope, Stored};
 use insula_config_schema::{NotASchema, SchemaCache, governing};
 use insula_config_store::ConfigStore;
 use insula_domain::RegionName;
@@ -90,7 +90,9 @@ impl Fitting {
             && let Some(ConfigValue::Json(text)) = &stored.value
         {
             let schema = self.compiled.compiled(text).map_err(Problem::internal)?;
-            schema.fits(value).map_err(|error| {
+            let is_secret = proposed.tagged.tag.kind == Kind::Secret;
+            let fits = if is_secret { schema.fits_as_secret(value) } else { schema.fits(value) };
+            fits.map_err(|error| {
                 let detail =
                     format!("The value does not fit {} ({}): {}.", stored.key, stored.scope, error.detail);
                 violation(detail, &error.pointer, error.detail)

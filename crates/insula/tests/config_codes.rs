@@ -324,3 +324,47 @@ async fn a_watch_goes_on_behind_an_event_and_a_client_says_what_it_runs_with() {
     assert_eq!(world.run(&["config", "get", "tenant_config_x", "--scope", "tier/free", "--raw"]).out, "1\n");
     world.run(&[&transact[..], &["--tenant", "acme"]].concat()).failed_with("invalid_request");
 }
+
+/// All that is said where a value is refused, over each door.
+async fn refusals(doors: &Doors, key: &str, json: &str) -> [String; 3] {
+    let value = Some(v1::put_request::Value::Json(json.to_owned().into()));
+    let request = v1::PutRequest { key: key.to_owned(), value, ..Default::default() };
+    let status = doors.stub.clone().put(signed(&doors.key, request)).await.unwrap_err();
+    let head = format!("Authorization: Bearer {}\r\n", doors.key);
+    let path = format!("/v1/tenants/acme/config/{key}");
+    let answer = doors.world.http_with("PUT", &path, &head, Some(json)).unwrap();
+    let file = doors.world.folder.join("refused.json");
+    std::fs::write(&file, json).unwrap();
+    let put = ["config", "put", key, "--file", file.to_str().unwrap(), "--tenant", "acme"];
+    let typed = doors.world.run(&put);
+    typed.failed_with("config_schema_violation");
+    [format!("{status:?}"), answer, typed.err]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_secret_contains_is_told_neither_in_a_refusal_nor_in_the_log() {
+    let doors = Doors::open().await;
+    let schema =
+        r#"{"properties":{"db":{"additionalProperties":{"type":"string"}}},"additionalProperties":false}"#;
+    for key in ["secret_config_db", "tenant_config_db"] {
+        let key = format!("insula_schema/{key}");
+        assert!(doors.world.run(&["config", "put", &key, schema, "--tenant", "acme"]).ok, "{key}");
+    }
+    for hidden in [r#"{"HIDDEN777":"HIDDEN777"}"#, r#"{"db":{"HIDDEN777":777}}"#] {
+        for said in refusals(&doors, "secret_config_db", hidden).await {
+            assert!(said.contains("config_schema_violation") && !said.contains("HIDDEN"), "{said}");
+        }
+    }
+    // Canary: of a value that is no secret it is told, and written down.
+    for said in refusals(&doors, "tenant_config_db", r#"{"SHOWN888":1}"#).await {
+        assert!(said.contains("SHOWN888"), "{said}");
+    }
+    let log = || std::fs::read_to_string(doors.world.folder.join("insula.log")).unwrap();
+    let began = std::time::Instant::now();
+    while !log().contains("SHOWN888") {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{}", doors.world.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await; // between two looks
+    }
+    let log = log();
+    assert!(!log.lines().any(|line| line.contains("HIDDEN")), "{log}");
+}
