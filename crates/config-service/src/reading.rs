@@ -52,6 +52,36 @@ pub struct Listed {
     pub revision: Revision,
 }
 
+/// Behind which key a page of a list begins, as it is said to callers: what they
+/// make up themselves is none.
+const CURSOR: &str = "after:";
+
+impl Listed {
+    /// The cursor of the next page; none where this is the last.
+    #[must_use]
+    pub fn cursor(&self) -> Option<String> {
+        self.next.as_ref().map(|key| format!("{CURSOR}{key}"))
+    }
+}
+
+/// Behind which key a caller goes on who gives this cursor; nowhere where it is empty.
+///
+/// # Errors
+/// `invalid_cursor`.
+pub fn after(cursor: &str) -> Result<Option<ConfigKey>, Problem> {
+    if cursor.is_empty() {
+        return Ok(None);
+    }
+    let key = cursor.strip_prefix(CURSOR).and_then(|key| key.parse().ok());
+    key.map(Some).ok_or_else(no_cursor)
+}
+
+/// The cursor of a list or a history is not one of ours.
+#[must_use]
+pub fn no_cursor() -> Problem {
+    Problem::new(Code::InvalidCursor, "The cursor is not one of ours.")
+}
+
 fn no_key(key: &ConfigKey) -> Problem {
     Problem::new(Code::ConfigKeyNotFound, format!("There is no value under {key} here."))
 }
@@ -246,6 +276,17 @@ mod tests {
     #[test]
     fn a_page_is_as_long_as_is_asked_for() {
         assert_eq!((page(0), page(7), page(i64::MAX), page(-1)), (100, 7, 1_000, 100));
+    }
+
+    #[test]
+    fn a_cursor_is_one_that_was_given() {
+        let key: ConfigKey = "tenant_config_a/b".parse().unwrap();
+        let listed = Listed { entries: Vec::new(), next: Some(key.clone()), revision: 1 };
+        assert_eq!(after(&listed.cursor().unwrap()).unwrap(), Some(key));
+        assert_eq!(after("").unwrap(), None);
+        for made_up in ["zzz", "tenant_config_a", "after:", "after:a b"] {
+            assert_eq!(after(made_up).unwrap_err().code(), Code::InvalidCursor, "{made_up}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use insula_config_model::{
-    ConfigValue, Kind, Limits, OWN_BACKEND, Rollout, Room, Scope, TagTable, Transaction, Version, WRITES_MAX,
-    Write, WriteOp, Written,
+    ConfigKey, ConfigValue, Kind, Limits, OWN_BACKEND, Rollout, Room, SCHEMA_KEYS, Scope, TagTable,
+    Transaction, Version, WRITES_MAX, Write, WriteOp, Written,
 };
 use insula_config_store::{Writer, is_by_old_schemas, is_by_old_tags};
 use insula_problem::{Code, Problem};
@@ -107,10 +107,7 @@ impl Service {
         writes: Vec<NewWrite>,
         token: Option<String>,
     ) -> Result<Vec<Written>, Problem> {
-        if writes.is_empty() || writes.len() > WRITES_MAX {
-            let detail = format!("There are 1 to {WRITES_MAX} writes at once, not {}.", writes.len());
-            return Err(Problem::new(Code::InvalidRequest, detail));
-        }
+        check_count(writes.len())?;
         let token = token.filter(|token| !token.is_empty());
         let until = Instant::now() + HELD_WITHIN;
         let (mut begun, mut schemas) = (None, Schemas::Known);
@@ -217,10 +214,12 @@ impl Service {
             NewOp::Put(json) => {
                 validate::json(&tagged, json)?;
                 check_own(&named, &tagged, json)?;
+                self.check_there(&named).await?;
                 Some(json.as_ref())
             }
             NewOp::PutLarge { bytes, media_type } => {
                 validate::check_large(&tagged, bytes, media_type)?;
+                self.check_there(&named).await?;
                 None
             }
             NewOp::Remove | NewOp::Rollback(_) | NewOp::Label { .. } => {
@@ -233,6 +232,28 @@ impl Service {
             held_against.extend(validator.validate(&proposed).await?);
         }
         Ok(((named, tagged, write), held_against))
+    }
+
+    /// Whether the tier or the region is there for which something is set.
+    async fn check_there(&self, named: &Named) -> Result<(), Problem> {
+        let (code, what, name, all) = match named {
+            Named::Provider(Scope::Tier(tier)) => {
+                let tiers = self.catalog.client().await?.tiers().await?;
+                let all: Vec<_> = tiers.into_iter().map(|tier| tier.name.to_string()).collect();
+                (Code::UnknownTier, "tier", tier.as_str(), all)
+            }
+            Named::Provider(Scope::Region(region)) if !self.regions.contains_key(region) => {
+                let regions = self.catalog.client().await?.regions().await?;
+                let all: Vec<_> = regions.into_iter().map(|region| region.name.to_string()).collect();
+                (Code::UnknownRegion, "region", region.as_str(), all)
+            }
+            Named::Provider(_) | Named::Tenant(_) => return Ok(()),
+        };
+        if all.iter().any(|one| one == name) {
+            return Ok(());
+        }
+        let detail = format!("There is no {what} {name}. There are: {}.", all.join(", "));
+        Err(Problem::new(code, detail).at("/scope", "unknown"))
     }
 
     pub(crate) async fn ready(
@@ -269,6 +290,18 @@ impl Service {
 fn may_be_done() -> Problem {
     let detail = "The tag is going to another backend. The change may have been made.";
     Problem::new(Code::Unavailable, detail).retry_after(2)
+}
+
+/// Whether so many writes are done at once.
+///
+/// # Errors
+/// `invalid_request`.
+pub(crate) fn check_count(writes: usize) -> Result<(), Problem> {
+    if (1..=WRITES_MAX).contains(&writes) {
+        return Ok(());
+    }
+    let detail = format!("There are 1 to {WRITES_MAX} writes at once, not {writes}.");
+    Err(Problem::new(Code::InvalidRequest, detail))
 }
 
 /// What is done at once is kept in one place: by one store, or by a backend
@@ -319,6 +352,20 @@ fn check_table(table: &TagTable, tagged: &Tagged, op: &NewOp) -> Result<(), Prob
     })
 }
 
+/// A name of Insula's own that nothing reads is a typing error.
+fn check_own_name(key: &ConfigKey) -> Result<(), Problem> {
+    let key = key.as_str();
+    if !key.starts_with(TagTable::OWN) || key.starts_with(SCHEMA_KEYS) {
+        return Ok(());
+    }
+    let detail = format!(
+        "Insula has no value {key}. There are: {}, {}, and {SCHEMA_KEYS}<key>.",
+        Limits::KEY,
+        TagTable::KEY
+    );
+    Err(Problem::new(Code::ConfigKeyInvalid, detail).at("/key", "is none of Insula's own"))
+}
+
 /// Insula's own values have meanings of their own.
 fn check_own(named: &Named, tagged: &Tagged, json: &[u8]) -> Result<(), Problem> {
     if tagged.key.as_str() == Limits::KEY {
@@ -328,7 +375,7 @@ fn check_own(named: &Named, tagged: &Tagged, json: &[u8]) -> Result<(), Problem>
         return Limits::parse(json).map(drop).map_err(unusable);
     }
     if tagged.key.as_str() != TagTable::KEY {
-        return Ok(());
+        return check_own_name(&tagged.key);
     }
     if named.scope() != Scope::Platform {
         let detail = "The table of tags is the platform's: there is one for all.";

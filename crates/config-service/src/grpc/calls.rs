@@ -5,18 +5,18 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use insula_config_model::{ConfigKey, Explained, WRITES_MAX};
+use insula_config_model::Explained;
 use insula_config_proto::v1;
 use insula_config_proto::v1::config_server::Config;
-use insula_problem::{Code, Problem};
+use insula_problem::Problem;
 use tonic::{Request, Response, Status};
 
 use super::status::{settle, status};
 use super::{Grpc, caller, convert};
 use crate::caller::Caller;
-use crate::reading::{Asked, page};
+use crate::reading::{Asked, after, page};
 use crate::wire::entry;
-use crate::writing::NewWrite;
+use crate::writing::{NewWrite, check_count};
 
 /// Bytes of a large value that are sent at once.
 const CHUNK: usize = 64 << 10;
@@ -70,12 +70,12 @@ impl Config for Grpc {
                 which: None,
                 reveal: request.reveal,
             };
-            let after = cursor(&request.cursor)?;
+            let after = after(&request.cursor)?;
             let limit = page(request.limit.into());
             let listed = self.service.list(&caller, &asked, limit, after.as_ref()).await?;
             Ok(v1::ListResponse {
                 entries: listed.entries.iter().map(entry).collect(),
-                next_cursor: listed.next.map(String::from).unwrap_or_default(),
+                next_cursor: listed.cursor().unwrap_or_default(),
                 revision: listed.revision,
             })
         })
@@ -103,9 +103,8 @@ impl Config for Grpc {
         request: Request<v1::TransactRequest>,
     ) -> Result<Response<v1::TransactResponse>, Status> {
         self.answer("Transact", request, async |caller, request| {
-            // One more is enough to be refused.
-            let ops = request.ops.into_iter().take(WRITES_MAX + 1);
-            let writes = ops.map(convert::operation).collect::<Result<Vec<_>, _>>()?;
+            check_count(request.ops.len())?;
+            let writes = request.ops.into_iter().map(convert::operation).collect::<Result<Vec<_>, _>>()?;
             let done = self.service.transact(&caller, writes, Some(request.token)).await?;
             Ok(v1::TransactResponse { written: done.iter().map(convert::written).collect() })
         })
@@ -200,14 +199,6 @@ fn chunks(bytes: Bytes) -> impl Iterator<Item = Result<v1::Chunk, Status>> + Sen
         let end = bytes.len().min((number + 1) * CHUNK);
         Ok(v1::Chunk { bytes: bytes.slice(number * CHUNK..end) })
     })
-}
-
-fn cursor(text: &str) -> Result<Option<ConfigKey>, Problem> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let invalid = |_| Problem::new(Code::InvalidCursor, "The cursor is not one of ours.");
-    text.parse().map(Some).map_err(invalid)
 }
 
 fn explained_message(explained: &Explained) -> v1::ExplainResponse {

@@ -117,7 +117,7 @@ impl FromRequestParts<Arc<Service>> for Call {
             (Some(tenant), None) => format!("tenant/{tenant}"),
             (None, scope) => scope.unwrap_or_default(),
         };
-        let if_version = condition(&parts.headers)?;
+        let if_version = condition(&parts.headers, parts.method.is_safe())?;
         let token = idempotency_key(&parts.headers)?;
         let last_event = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
         let last_event = last_event.unwrap_or_default().to_owned();
@@ -126,8 +126,8 @@ impl FromRequestParts<Arc<Service>> for Call {
 }
 
 /// The condition of the headers: `If-Match: "3"` is version 3, `If-None-Match: *`
-/// is no value.
-fn condition(headers: &HeaderMap) -> Result<Option<Version>, ApiError> {
+/// is no value. Who reads may have any version already, and is shown it again.
+fn condition(headers: &HeaderMap, is_read: bool) -> Result<Option<Version>, ApiError> {
     let unusable = || {
         ApiError(Problem::new(Code::PreconditionFailed, "The ETag is not one of a version in this scope."))
     };
@@ -138,6 +138,11 @@ fn condition(headers: &HeaderMap) -> Result<Option<Version>, ApiError> {
     }
     match headers.get(IF_NONE_MATCH).map(|etag| etag.as_bytes()) {
         Some(b"*") => Ok(Some(0)),
+        Some(_) if !is_read => {
+            let detail = "Of a write, If-None-Match is *: there is to be no value yet. \
+                If-Match names the version that is to be the newest.";
+            Err(invalid(detail))
+        }
         _ => Ok(None),
     }
 }
@@ -181,9 +186,15 @@ mod tests {
 
     #[test]
     fn conditions_are_read() {
+        let condition = |headers: &HeaderMap| condition(headers, false);
         assert_eq!(condition(&headers("if-match", "\"3\"")).unwrap(), Some(3));
         assert_eq!(condition(&headers("if-none-match", "*")).unwrap(), Some(0));
         assert_eq!(condition(&HeaderMap::new()).unwrap(), None);
+        for etag in ["\"1\"", "W/\"1\"", "1", ""] {
+            let other = headers("if-none-match", etag);
+            assert_eq!(condition(&other).unwrap_err().0.code(), Code::InvalidRequest, "{etag}");
+            assert_eq!(super::condition(&other, true).unwrap(), None, "{etag}: it is read");
+        }
         for etag in ["\"platform:3\"", "W/\"3\"", "*", "\"0\"", "\"-1\"", ""] {
             let refused = condition(&headers("if-match", etag)).unwrap_err();
             assert_eq!(refused.0.code(), Code::PreconditionFailed, "{etag}");

@@ -9,7 +9,6 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use insula_api::{ConfigEntry, ConfigExplained, ConfigRead, Page};
-use insula_config_model::ConfigKey;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -17,7 +16,7 @@ use utoipa::IntoParams;
 use super::call::{ApiError, Call, Values};
 use super::documents::{self, entry, etag, read};
 use super::events::{self, Wanted};
-use crate::reading::{Asked, Which, page};
+use crate::reading::{Asked, Which, after, no_cursor, page};
 use crate::service::Service;
 
 /// Which values.
@@ -74,13 +73,7 @@ pub async fn list_config(
         let detail = "A list has one prefix. A watch can have several.";
         return Err(Problem::new(Code::InvalidRequest, detail).into());
     }
-    let after: Option<ConfigKey> = match query.cursor.as_deref() {
-        None | Some("") => None,
-        Some(text) => {
-            let invalid = |_| Problem::new(Code::InvalidCursor, "The cursor is not one of ours.");
-            Some(text.parse().map_err(invalid)?)
-        }
-    };
+    let after = after(query.cursor.as_deref().unwrap_or_default())?;
     let asked = Asked {
         key: prefixes.pop().unwrap_or_default(),
         scope: call.scope,
@@ -90,7 +83,7 @@ pub async fn list_config(
     };
     let listed = service.list(&call.caller, &asked, page(query.limit.unwrap_or(0)), after.as_ref()).await?;
     let items = listed.entries.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-    let page = Page { items, next_cursor: listed.next.map(String::from) };
+    let page = Page { items, next_cursor: listed.cursor() };
     Ok(([("insula-revision", listed.revision.to_string())], Json(page)).into_response())
 }
 
@@ -170,8 +163,7 @@ pub async fn config_history(
     call: Call,
     Values(query): Values<HistoryQuery>,
 ) -> Result<Json<Page<ConfigEntry>>, ApiError> {
-    let invalid = |_| Problem::new(Code::InvalidCursor, "The cursor is not one of ours.");
-    let before = query.cursor.map(|cursor| cursor.parse::<i64>().map_err(invalid)).transpose()?;
+    let before = query.cursor.map(|cursor| cursor.parse::<i64>().map_err(|_| no_cursor())).transpose()?;
     let limit = page(query.limit.unwrap_or(0));
     let asked = Asked { key: call.key(), scope: call.scope, own: true, which: None, reveal: query.reveal };
     let page = service.history(&call.caller, &asked, before, limit).await?;

@@ -15,7 +15,7 @@ use insula_api::{
     ConfigAct, ConfigLarge, ConfigTransacted, ConfigWrite, ConfigWritten, LabelConfig, RollbackConfig,
     TransactConfig,
 };
-use insula_config_model::{LABEL_PREVIOUS, WRITES_MAX};
+use insula_config_model::LABEL_PREVIOUS;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ use utoipa::IntoParams;
 use super::call::{ApiError, Call, Values};
 use super::documents::written;
 use crate::service::Service;
-use crate::writing::{NewOp, NewWrite, To};
+use crate::writing::{NewOp, NewWrite, To, check_count};
 
 /// What is said of a write.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -231,8 +231,8 @@ pub async fn transact_config(
         return Err(Problem::new(Code::InvalidRequest, detail).into());
     }
     let asked: TransactConfig = body(request).await?;
-    // One more than may be is enough to be refused.
-    let writes = asked.writes.into_iter().take(WRITES_MAX + 1).enumerate();
+    check_count(asked.writes.len())?;
+    let writes = asked.writes.into_iter().enumerate();
     let writes = writes.map(|(index, write)| one(&call, index, write)).collect::<Result<Vec<_>, _>>()?;
     let done = service.transact(&call.caller, writes, call.token.clone()).await?;
     Ok(Json(ConfigTransacted { written: done.iter().map(written).collect() }))

@@ -193,7 +193,7 @@ async fn a_child_learns_nothing_of_what_its_parent_keeps_to_itself() {
     // Canary: what is inherited is seen in each way, and the parent sees its own.
     assert!(told.matches("tenant_config_z").count() >= 5, "{told}");
     let listed = parent.list(v1::ListRequest { limit: 2, ..Default::default() }).await.unwrap().into_inner();
-    assert_eq!((listed.entries.len(), listed.next_cursor.as_str()), (1, "secret_config_stripe"));
+    assert_eq!((listed.entries.len(), listed.next_cursor.as_str()), (1, "after:secret_config_stripe"));
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_path_ends_where_a_name_does() {
         let listed = bound.list(asked).await.unwrap().into_inner();
         let names: Vec<&str> = listed.entries.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(names, &keys[..names.len()]);
-        assert!(["", "tenant_config_shop"].contains(&listed.next_cursor.as_str()), "{listed:?}");
+        assert!(["", "after:tenant_config_shop"].contains(&listed.next_cursor.as_str()), "{listed:?}");
     }
     let mut watch = Watch::begin(&mut bound, v1::WatchRequest { prefixes, ..Default::default() }).await;
     assert_eq!(texts(&watch.snapshot().await), ["tenant_config_shop=2", "tenant_config_shop/a=2"]);

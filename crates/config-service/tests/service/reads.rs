@@ -102,6 +102,8 @@ async fn what_cannot_be_is_refused_with_its_code() {
         };
         v1::TransactRequest { ops: (0..number).map(op).collect(), ..Default::default() }
     };
+    let many = acme.transact(ops(10_000)).await.unwrap_err();
+    assert!(many.message().contains("1 to 100 writes at once, not 10000"), "{many:?}");
     assert_eq!(code(acme.transact(ops(101)).await), "invalid_request");
     assert_eq!(code(acme.transact(ops(0)).await), "invalid_request");
     assert_eq!(acme.transact(ops(100)).await.unwrap().into_inner().written.len(), 100);
@@ -110,6 +112,36 @@ async fn what_cannot_be_is_refused_with_its_code() {
     assert_eq!(code(operator.put(tags("[]")).await), "config_tags_invalid");
     let elsewhere = v1::PutRequest { scope: "tier/free".to_owned(), ..tags("{}") };
     assert_eq!(code(operator.put(elsewhere).await), "config_tags_invalid");
+    for (scope, key, wanted) in [
+        ("tier/nope", KEY, "unknown_tier"),
+        ("region/nope-1", KEY, "unknown_region"),
+        ("platform", "insula_limit", "config_key_invalid"),
+        ("tenant/acme", "insula_", "config_key_invalid"),
+        ("tenant/acme", "insula_schema", "config_key_invalid"),
+        // Canary: what is there.
+        ("tier/business", KEY, ""),
+        ("region/eu-west-1", KEY, ""),
+        ("region/us-east-1", KEY, ""),
+        ("platform", "insula_limits", ""),
+        ("tenant/acme", "insula_schema/tenant_config_b", ""),
+    ] {
+        let said = operator.put(v1::PutRequest { scope: scope.to_owned(), ..put(key, "{}") }).await;
+        let said = if wanted.is_empty() {
+            said.map_or_else(|it| it.to_string(), |_| String::new())
+        } else {
+            code(said)
+        };
+        assert_eq!(said, wanted, "{scope} {key}");
+    }
+    // What was set for a tier that is gone can be removed.
+    let client = world.catalog.connector().connect().await.unwrap();
+    client.batch_execute("delete from tiers").await.unwrap();
+    let gone = v1::RemoveRequest { scope: "tier/business".to_owned(), ..remove(KEY) };
+    assert!(operator.remove(gone).await.is_ok());
+    for cursor in ["zzz", KEY] {
+        let made_up = v1::ListRequest { cursor: cursor.to_owned(), ..Default::default() };
+        assert_eq!(code(acme.list(made_up).await), "invalid_cursor");
+    }
     world.reroute(1, |route| route.status = insula_domain::TenantStatus::Suspended);
     assert_eq!(code(acme.put(put(KEY, "1")).await), "tenant_suspended");
     assert!(acme.get(get("tenant_config_1")).await.is_ok(), "it is read");

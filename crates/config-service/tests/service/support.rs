@@ -174,6 +174,15 @@ fn route(number: u128, slug: &str, parent: Option<u128>) -> Route {
     }
 }
 
+/// The tiers that are sold, and the regions that there are beside the one that is
+/// served here.
+const OFFERED: &str = "insert into plans (name) values ('p');
+    insert into tiers (name, isolation, user_pool, plan, position) values
+        ('free', 'pool', 'shared', 'p', 1), ('business', 'database', 'dedicated', 'p', 2);
+    insert into region_groups (name) values ('g');
+    insert into regions (name, created_at) values ('us-east-1', now());
+    insert into region_group_members (region, region_group) values ('us-east-1', 'g')";
+
 impl World {
     pub async fn new() -> Self {
         Self::with(Bounds::default()).await
@@ -262,6 +271,7 @@ impl World {
         // What a key refers to is not what is looked at here.
         let client = of_catalog.connect().await;
         client.batch_execute("alter table api_keys drop constraint api_keys_tenant_id_fkey").await.unwrap();
+        client.batch_execute(OFFERED).await.unwrap();
         let connector = Connector::new(&of_region.url(), None).unwrap();
         let store = RegionStore::new("eu-west-1".parse().unwrap(), connector.clone(), PoolSize(2));
         store.migrate().await.unwrap();
