@@ -45,7 +45,10 @@ pub enum KeyCommand {
     Create {
         /// The tenant.
         slug: String,
-        /// The role of requests that carry it.
+        /// The role of requests that carry it, tenant_user where it is left out. The
+        /// application may have words of its own; each of them reads configuration,
+        /// tenant_admin and config_writer write it, and tenant_admin and
+        /// config_secrets see its secrets.
         #[arg(long)]
         role: Option<String>,
         /// The path that it is bound to.
