@@ -67,6 +67,10 @@ fn show(format: Format, places: &[ConfigTagPlace]) -> Result<(), Failure> {
 
 /// The table of tags.
 async fn list(client: &Client, format: Format) -> Result<(), Failure> {
+    if client.is_tenant() {
+        // It is the provider's, who says that.
+        client.list::<ConfigTagPlace>(PLACES).await?;
+    }
     let place = Place { tenant: None, scope: Some("platform".to_owned()) };
     let found: Result<ConfigEntry, Failure> =
         client.get(&path(client, &place, &format!("/{}", TagTable::KEY), &[])).await;
