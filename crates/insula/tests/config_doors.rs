@@ -142,6 +142,23 @@ async fn a_tenants_key_opens_its_own_configuration_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_providers_is_refused_to_a_tenant_and_an_event_is_one() {
+    let world = World::start().await;
+    create(&world, "acme", "free", "us-east-1");
+    let acme = key(&world, "acme", "tenant_admin");
+    let tags = world.to_run(&["config", "tags"]).env("INSULA_TOKEN", &acme).output().unwrap();
+    let said = String::from_utf8(tags.stderr).unwrap();
+    assert!(said.starts_with("insula: forbidden: "), "{said}");
+    assert!(world.run(&["config", "tags"]).out.contains("secret_config_"), "canary: operators see them");
+    for event in ["zzz", "5", ".1f", "-1.1f"] {
+        let watch = format!("--after={event}");
+        let said = world.run(&["config", "watch", "--tenant", "acme", &watch]);
+        assert_eq!(said.code, Some(2), "{event}: {}", said.err);
+        assert!(said.err.contains("expected an event"), "{event}: {}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_tells_what_has_changed() {
     let world = World::start().await;
     create(&world, "acme", "free", "us-east-1");
@@ -159,11 +176,12 @@ async fn a_watch_tells_what_has_changed() {
     let mut said = String::new();
     BufReader::new(watch.stderr.take().unwrap()).read_line(&mut said).unwrap();
     assert!(said.starts_with("watching 1 values"), "{said}");
-    put("2");
+    let long = format!("\"{}2\"", "x".repeat(200));
+    put(&long);
     assert!(world.run(&["config", "remove", "tenant_config_a", "--tenant", "acme"]).ok);
     let output = watch.wait_with_output().unwrap();
     assert!(output.status.success());
     let told = String::from_utf8(output.stdout).unwrap();
     let told: Vec<Vec<&str>> = told.lines().map(|line| line.split('\t').skip(1).take(3).collect()).collect();
-    assert_eq!(told, [["tenant_config_a", "1", "2"], ["tenant_config_a", "2", "-"]]);
+    assert_eq!(told, [["tenant_config_a", "1", &long], ["tenant_config_a", &long, "-"]]);
 }

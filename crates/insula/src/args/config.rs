@@ -48,11 +48,22 @@ pub struct Watch {
     #[arg(long, value_name = "N")]
     pub changes: Option<usize>,
     /// Go on behind this event: the `event` that an earlier watch said last.
-    #[arg(long, value_name = "EVENT")]
+    #[arg(long, value_name = "EVENT", value_parser = event)]
     pub after: Option<String>,
     /// Who watches among the tenant's clients; one is given where it is left out.
     #[arg(long, value_name = "ID")]
     pub client_id: Option<String>,
+}
+
+/// The name of an event: the revision, and behind a dot a mark of the view.
+fn event(text: &str) -> Result<String, String> {
+    let is_event = |(revision, view): (&str, &str)| {
+        revision.parse::<i64>().is_ok_and(|revision| revision >= 0) && !view.is_empty()
+    };
+    match text.split_once('.') {
+        Some(parts) if is_event(parts) => Ok(text.to_owned()),
+        _ => Err("expected an event as a watch says it, a revision, a dot and a mark".to_owned()),
+    }
 }
 
 /// What a client says of a version.

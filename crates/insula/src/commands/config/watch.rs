@@ -14,6 +14,9 @@ use crate::events::{Event, Events, is_final};
 use crate::output::{self, or_dash};
 use crate::visible::visible;
 
+/// The pause before the first other try.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// The longest pause before another try.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -26,9 +29,12 @@ pub async fn run(
     (changes, after): (Option<usize>, Option<String>),
 ) -> Result<(), Failure> {
     let mut follower = Follower::new(format, changes, after);
-    let mut pause = Duration::from_millis(200);
+    let mut pause = PAUSE;
     loop {
         let ended = follower.connected(client, path).await;
+        if std::mem::take(&mut follower.has_heard) {
+            pause = PAUSE;
+        }
         if follower.is_done() {
             return Ok(());
         }
@@ -52,6 +58,8 @@ struct Follower {
     last_id: Option<String>,
     format: Format,
     has_begun: bool,
+    /// Whether the last connection has said something.
+    has_heard: bool,
     told: usize,
     most: Option<usize>,
 }
@@ -59,7 +67,8 @@ struct Follower {
 impl Follower {
     fn new(format: Format, most: Option<usize>, after: Option<String>) -> Self {
         let seen = if after.is_some() { Seen::later() } else { Seen::default() };
-        Self { seen, last_id: after.clone(), after, format, has_begun: false, told: 0, most }
+        let (last_id, has_begun, has_heard) = (after.clone(), false, false);
+        Self { seen, last_id, after, format, has_begun, has_heard, told: 0, most }
     }
 
     fn is_done(&self) -> bool {
@@ -69,6 +78,7 @@ impl Follower {
     async fn connected(&mut self, client: &Client, path: &str) -> Result<(), Failure> {
         let mut events = Events::of(client.events(path, self.last_id.as_deref()).await?);
         while let Some(event) = events.next().await? {
+            self.has_heard = true;
             self.event(&event)?;
             if self.is_done() {
                 return Ok(());
