@@ -94,7 +94,7 @@ pub struct Acknowledge {
 pub enum ConfigCommand {
     /// Set a value: a new version.
     #[command(
-        after_help = "Examples:\n  insula config put tenant_config_theme '{\"colour\":\"teal\"}' --tenant acme\n  insula config put tenant_config_greeting 'Ciao!' --string --scope tier/free\n  insula config put blob_config_logo --file logo.png --media-type image/png"
+        after_help = "Examples:\n  insula config put tenant_config_theme '{\"colour\":\"teal\"}' --tenant acme\n  insula config put tenant_config_greeting 'Ciao!' --string --scope tier/free\n  insula config put secret_config_smtp --file - --tenant acme\n  insula config put blob_config_logo --file logo.png --media-type image/png"
     )]
     Put {
         /// The key.
@@ -102,7 +102,8 @@ pub enum ConfigCommand {
         /// The JSON document.
         #[arg(required_unless_present = "file", conflicts_with = "file")]
         value: Option<String>,
-        /// Take it from this file; - is standard input.
+        /// Take it from this file; - is standard input. Secrets come so: arguments
+        /// are seen by others.
         #[arg(long)]
         file: Option<PathBuf>,
         /// The value is text, and not JSON.
