@@ -13,7 +13,7 @@ pub enum ClusterCommand {
     },
     /// Register a PostgreSQL server, 15 or newer.
     #[command(
-        after_help = "Example:\n  INSULA_CLUSTER_URL=postgres://postgres:secret@10.0.0.5:5432/postgres insula cluster add us-east-1-b --region us-east-1"
+        after_help = "Example:\n  INSULA_CLUSTER_URL=$(cat cluster.url) insula cluster add us-east-1-b --region us-east-1"
     )]
     Add {
         /// Its name.
@@ -21,8 +21,8 @@ pub enum ClusterCommand {
         /// Where it stands.
         #[arg(long)]
         region: String,
-        /// How to reach it as a superuser; or in INSULA_CLUSTER_URL, where no process list shows it. The host may be
-        /// the folder of a Unix socket, as %2Frun%2Fpostgresql.
+        /// How to reach it as a superuser, as in postgres://USER:PASSWORD@HOST:5432/postgres; or in INSULA_CLUSTER_URL,
+        /// where no process list shows it. The host may be the folder of a Unix socket, as %2Frun%2Fpostgresql.
         #[arg(value_name = "DATABASE_URL", env = "INSULA_CLUSTER_URL", hide_env_values = true)]
         database_url: String,
         /// Tenants in its shared tables at the most.
