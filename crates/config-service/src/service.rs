@@ -110,7 +110,7 @@ impl Service {
         let regions = parts.regions.into_iter().map(|(region, store)| {
             let hub = Hub::new(region.clone(), store.clone(), tags.clone(), directory.clone(), parts.bounds);
             let acknowledged = Acknowledged::new(store.clone());
-            (region, RegionParts { writer: store.writer(), store, hub, acknowledged })
+            (region, RegionParts { writer: store.writer_heard(hub.clone()), store, hub, acknowledged })
         });
         let writer = parts.provider.writer();
         Arc::new(Self {
@@ -214,7 +214,7 @@ impl Service {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for region in self.regions.values() {
-            tasks.spawn(region.hub.clone().run(region.writer.committed(), stop.clone()));
+            tasks.spawn(region.hub.clone().run(stop.clone()));
             tasks.spawn(self.clone().replicate(region.store.clone(), stop.clone()));
         }
         let (access, ended) = (self.access.clone(), stop.clone());

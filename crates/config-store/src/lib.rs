@@ -53,7 +53,7 @@ pub use reads::SecretRead;
 pub use rekey::Resealed;
 pub use tidy::Retention;
 pub use usage::Quota;
-pub use writer::{Next, Plan, Writer};
+pub use writer::{Hears, Next, Plan, Writer};
 
 /// The tables, as a migration of a region store and of the catalog.
 pub const TABLES: &str = include_str!("../migrations/config.sql");

@@ -2,6 +2,8 @@
 //! nobody who writes waits for it. It is a wake-up, which is lost where a process
 //! ends in between; whoever follows the log looks at it by itself too.
 
+use std::time::Duration;
+
 use insula_config_model::Revision;
 use insula_problem::Problem;
 use tokio::sync::watch;
@@ -10,6 +12,10 @@ use crate::ConfigStore;
 
 /// What is committed is on disk already: nothing waits for this.
 const NOTIFY: &str = "select set_config('synchronous_commit', 'off', true), pg_notify('insula_config', $1)";
+
+/// How long behind a commit: those who are told of it in this process are told
+/// before the server has to wake others.
+const BEHIND: Duration = Duration::from_millis(1);
 
 impl ConfigStore {
     /// Says up to which revision there are changes.
@@ -24,6 +30,7 @@ impl ConfigStore {
         let store = self.clone();
         tokio::spawn(async move {
             while told.changed().await.is_ok() {
+                tokio::time::sleep(BEHIND).await;
                 let newest = *told.borrow_and_update();
                 if let Err(problem) = store.notify(newest).await {
                     tracing::info!(cause = problem.chain(), "other processes were not told of changes");

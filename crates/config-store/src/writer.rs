@@ -91,6 +91,14 @@ pub struct Next {
     pub made: Made,
 }
 
+/// Hears what a writer commits, at once and in order, before its authors are
+/// answered. Other processes write too: where changes do not begin behind the last
+/// revision that is known, the log is to be read.
+pub trait Hears: Send + Sync + std::fmt::Debug {
+    /// These are committed. The writer waits until this returns.
+    fn committed(&self, rows: &[LogRow]);
+}
+
 /// Writes. Clones are the same writer, which ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct Writer {
@@ -109,11 +117,21 @@ impl ConfigStore {
     /// Starts a writer. One for each process is enough, and the fastest.
     #[must_use]
     pub fn writer(&self) -> Writer {
+        self.writer_with(None)
+    }
+
+    /// Starts a writer that has somebody hear what it commits.
+    #[must_use]
+    pub fn writer_heard(&self, by: Arc<dyn Hears>) -> Writer {
+        self.writer_with(Some(by))
+    }
+
+    fn writer_with(&self, heard: Option<Arc<dyn Hears>>) -> Writer {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let (committed, _) = broadcast::channel(COMMITTED_MAX);
         let writer = Writer { store: self.store, queue, committed: committed.clone() };
         let notices = self.notices();
-        tokio::spawn(Work { store: self.clone(), line: None, committed, notices }.run(waiting));
+        tokio::spawn(Work { store: self.clone(), line: None, heard, committed, notices }.run(waiting));
         writer
     }
 }
@@ -240,6 +258,7 @@ type Outcomes = Vec<Result<Outcome, Problem>>;
 struct Work {
     store: ConfigStore,
     line: Option<Line>,
+    heard: Option<Arc<dyn Hears>>,
     committed: broadcast::Sender<Arc<Vec<LogRow>>>,
     notices: Notices,
 }
@@ -443,6 +462,9 @@ impl Work {
     /// Tells of what is committed now.
     fn tell(&self, rows: Vec<LogRow>) {
         let Some(last) = rows.last().map(|row| row.revision) else { return };
+        if let Some(heard) = &self.heard {
+            heard.committed(&rows);
+        }
         // Nobody may be listening.
         let _ = self.committed.send(Arc::new(rows));
         // Behind that: whoever has them by now does not read the log for them.

@@ -1,19 +1,18 @@
 //! The pump reads the log of a region behind the last revision that it has, and
-//! takes it in. It is woken by what this process commits, by notifications, and
-//! every few seconds, so that a notification that is lost costs seconds.
+//! takes it in. It is woken by notifications, and every few seconds, so that a
+//! notification that is lost costs seconds. What this process commits is taken in
+//! without the log, by its writer.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use insula_config_model::{ConfigValue, Revision, Rollout, Scope, Stored, TagTable};
 use insula_config_proto::v1::watch_event::Reason;
-use insula_config_store::{CHANNEL, LogChange, LogRow};
+use insula_config_store::{CHANNEL, Hears, LogChange, LogRow};
 use insula_problem::Problem;
 use insula_sql_store::Listener;
 use time::OffsetDateTime;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -53,15 +52,11 @@ impl Hub {
     /// Follows the log until it is told to stop. With the store away watchers
     /// keep what they have, are told of no freshness, and the pump catches up
     /// when it is back.
-    pub async fn run(
-        self: Arc<Self>,
-        mut committed: broadcast::Receiver<Arc<Vec<LogRow>>>,
-        stop: CancellationToken,
-    ) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                end = self.follow(&mut committed) => {
+                end = self.follow() => {
                     let Err(problem) = end;
                     let region = self.region.as_str();
                     tracing::warn!(region, cause = problem.chain(), "changes of configuration cannot be followed");
@@ -74,10 +69,7 @@ impl Hub {
         }
     }
 
-    async fn follow(
-        &self,
-        committed: &mut broadcast::Receiver<Arc<Vec<LogRow>>>,
-    ) -> Result<Infallible, Problem> {
+    async fn follow(&self) -> Result<Infallible, Problem> {
         let mut listener =
             Listener::open(self.store.connector(), &[CHANNEL]).await.map_err(Problem::internal)?;
         self.catch_up().await?;
@@ -85,23 +77,6 @@ impl Hub {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                // What this process commits is handed over before it is notified of.
-                biased;
-                batch = committed.recv() => match batch {
-                    // The log was read before it was handed over; or the store
-                    // has begun again at an older state.
-                    Ok(rows) if rows.last().is_none_or(|last| last.revision <= self.applied()) => {
-                        if rows.last().is_some_and(|last| self.is_unheard(last)) {
-                            self.catch_up().await?;
-                        }
-                    }
-                    Ok(rows) if self.is_next(&rows) => {
-                        let last = rows.last().map_or(0, |row| row.revision);
-                        self.take(&rows, last);
-                    }
-                    Ok(_) | Err(RecvError::Lagged(_)) => self.catch_up().await?,
-                    Err(RecvError::Closed) => return Err(Problem::internal("the writer has ended")),
-                },
                 notice = listener.next() => {
                     let notice = notice.ok_or_else(|| Problem::internal("the listening connection ended"))?;
                     let revision: Revision = notice.payload.parse().unwrap_or(Revision::MAX);
@@ -120,17 +95,6 @@ impl Hub {
 
     fn applied(&self) -> Revision {
         self.known().map_or(0, |(revision, _)| revision)
-    }
-
-    /// Whether a batch stands right behind what is known.
-    fn is_next(&self, rows: &[LogRow]) -> bool {
-        rows.first().is_some_and(|first| first.revision == self.applied() + 1)
-    }
-
-    /// Whether a change that has an old revision is younger than the last one
-    /// that is known.
-    fn is_unheard(&self, row: &LogRow) -> bool {
-        self.lock().last.as_ref().is_some_and(|last| row.at > last.at && !last.is(row))
     }
 
     /// Reads the log up to its end. The last change that is known is read again:
@@ -177,7 +141,6 @@ impl Hub {
         inner.state.reset(revision);
         inner.last = None;
         self.set_tags(&mut inner, set.as_ref());
-        drop(inner);
         self.know(revision);
         Ok(())
     }
@@ -188,8 +151,11 @@ impl Hub {
 
     /// Takes changes in and tells of them.
     fn take(&self, rows: &[LogRow], revision: Revision) {
+        self.take_in(self.lock(), rows, revision);
+    }
+
+    fn take_in(&self, mut inner: MutexGuard<'_, Inner>, rows: &[LogRow], revision: Revision) {
         let began = Instant::now();
-        let mut inner = self.lock();
         let mut changes = Vec::new();
         let applied = inner.state.applied;
         for row in rows.iter().filter(|row| row.revision > applied) {
@@ -236,8 +202,9 @@ impl Hub {
         let meanings = inner.state.apply(&changes, revision);
         let told = meanings.len();
         self.tell(&inner, meanings);
+        // Under the lock, so that it never goes back.
+        self.know(inner.state.applied);
         drop(inner);
-        self.know(revision.max(self.applied()));
         if told > 0 {
             metrics::histogram!(crate::measure::FANOUT_SECONDS).record(began.elapsed().as_secs_f64());
         }
@@ -275,5 +242,33 @@ impl Hub {
                 false
             }
         }
+    }
+}
+
+impl Hears for Hub {
+    /// Takes them in where they stand right behind what is known; else the log is
+    /// read, but for what was read in it before this was heard.
+    fn committed(&self, rows: &[LogRow]) {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+        let inner = self.lock();
+        // What it begins with is read from the log.
+        if self.known().is_none() {
+            return;
+        }
+        let applied = inner.state.applied;
+        if first.revision == applied + 1 {
+            self.take_in(inner, rows, last.revision);
+        } else if last.revision > applied || inner.is_unheard(last) {
+            drop(inner);
+            self.nudged.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    /// Whether a change that has an old revision is younger than the last one
+    /// that is known: the store has begun again at an older state.
+    fn is_unheard(&self, row: &LogRow) -> bool {
+        self.last.as_ref().is_some_and(|last| row.at > last.at && !last.is(row))
     }
 }

@@ -148,6 +148,23 @@ pub fn event(frame: &Frame) -> Event {
 }
 
 #[tokio::test]
+async fn whoever_was_answered_knows_that_watchers_were_told() {
+    let world = World::new().await;
+    let mut acme = world.admin(1).await;
+    let hub = &world.service.region(&"eu-west-1".parse().unwrap()).unwrap().hub;
+    for number in 0..40 {
+        let token = if number % 2 == 0 { String::new() } else { number.to_string() };
+        let written = acme.put(v1::PutRequest { token, ..put(KEY, "1") }).await.unwrap().into_inner();
+        assert!(hub.known().unwrap().0 >= written.revision, "{number}");
+    }
+    // What another process has written is between them, and is read from the log.
+    let between = world.provide("tier/free", "tenant_config_elsewhere", Some("1")).await;
+    let written = acme.put(put(KEY, "2")).await.unwrap().into_inner();
+    assert_eq!(written.revision, between.revision + 1);
+    hub.reached(written.revision, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
 async fn who_does_not_keep_up_gets_a_new_snapshot() {
     let world = World::new().await;
     let mut acme = world.admin(1).await;
