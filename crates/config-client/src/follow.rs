@@ -123,6 +123,12 @@ impl Follower {
         if self.needs_snapshot { 0 } else { self.revision }
     }
 
+    /// Something has come that could not be read: a whole snapshot is asked for.
+    pub(crate) fn lose(&mut self) {
+        self.needs_snapshot = true;
+        self.parts = None;
+    }
+
     /// Takes an event.
     pub(crate) fn take(&mut self, event: v1::WatchEvent, now: Instant) -> Result<Step, Fault> {
         let step = match event.event {
@@ -132,8 +138,7 @@ impl Follower {
             None => Err(Fault::Malformed("an event is none")),
         };
         if step.is_err() {
-            self.needs_snapshot = true;
-            self.parts = None;
+            self.lose();
         }
         step
     }

@@ -167,6 +167,13 @@ impl Session {
     }
 }
 
+/// Whether a stream has ended by an event that cannot be taken, too long a one
+/// among those. It would come again to whoever goes on from where the client is.
+fn is_unusable(status: &Status) -> bool {
+    let is_told = status.metadata().contains_key("insula-code");
+    !is_told && matches!(status.code(), Code::OutOfRange | Code::Internal | Code::DataLoss)
+}
+
 /// An error with what is behind it, cut.
 fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
@@ -189,7 +196,12 @@ impl Reading<'_> {
         loop {
             let event = match tokio::time::timeout_at(confirmed + self.silence_max, stream.message()).await {
                 Err(_) => return Ended::Away("the server has fallen silent".to_owned()),
-                Ok(Err(status)) => return status.into(),
+                Ok(Err(status)) => {
+                    if is_unusable(&status) {
+                        self.follower.lose();
+                    }
+                    return status.into();
+                }
                 Ok(Ok(None)) => return Ended::Away("the server has ended the stream".to_owned()),
                 Ok(Ok(Some(event))) => event,
             };

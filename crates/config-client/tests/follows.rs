@@ -224,6 +224,32 @@ async fn memory_is_bounded_whatever_the_server_sends() {
 }
 
 #[tokio::test]
+async fn an_event_that_cannot_be_taken_is_not_asked_for_again() {
+    let mut script = Script::start().await;
+    let client = script.builder().start().await.unwrap();
+    let opened = script.opened().await;
+    opened.say(snapshot(10, vec![entry("a", 1, "1")]));
+    client.ready(PATIENCE).await.unwrap();
+    // What is only an end is gone on from.
+    opened.fail(Status::unavailable("away"));
+    let opened = script.opened().await;
+    assert_eq!(opened.request.from_revision, 10);
+    let long = format!("\"{}\"", "x".repeat(1 << 20));
+    let longs = (0..5).map(|number| entry(&format!("k{number}"), 1, &long)).collect();
+    opened.say(delta(10, 11, longs, &[]));
+    opened.given_up().await;
+    let opened = script.opened().await;
+    assert_eq!(opened.request.from_revision, 0, "from where it was it would come again");
+    opened.say(snapshot(11, vec![entry("a", 2, "2")]));
+    until(&client, "a", 2).await;
+    // A server that says by its code what is wrong has not sent anything of that kind.
+    let mut told = Status::internal("a defect");
+    told.metadata_mut().insert("insula-code", "internal".parse().unwrap());
+    opened.fail(told);
+    assert_eq!(script.opened().await.request.from_revision, 11);
+}
+
+#[tokio::test]
 async fn the_file_serves_while_the_server_is_away() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config");
