@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Default)]
 pub struct Arrival {
     known: CancellationToken,
+    ended: CancellationToken,
     /// Whose connection it is: of whom was known on it first.
     guest: Arc<OnceLock<Guest>>,
 }
@@ -34,6 +35,22 @@ impl Arrival {
         }
         self.let_in();
         true
+    }
+
+    /// The connection is to end, whoever is known on it.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Whether it was said that the connection is to end.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Waits until it is said that the connection is to end.
+    pub async fn has_to_end(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Waits until somebody was let in.

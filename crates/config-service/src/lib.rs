@@ -18,6 +18,7 @@ mod large;
 pub mod measure;
 mod reading;
 mod rollouts;
+mod sending;
 mod service;
 mod tags;
 mod upkeep;
@@ -55,6 +56,9 @@ pub struct Bounds {
     /// Bytes of changes that may wait for watchers that do not take them, of
     /// each region; beyond, those take a new snapshot.
     pub queued_bytes: usize,
+    /// Bytes that may be on their way to watchers, of all tenants; one tenant may
+    /// have an eighth of it.
+    pub sending_bytes: usize,
     /// Values of one scope.
     pub values_per_scope: u32,
     /// How often a watcher hears that nothing has changed.
@@ -81,6 +85,7 @@ impl Default for Bounds {
             watchers_per_tenant: 5_000,
             values_bytes: 512 << 20,
             queued_bytes: 64 << 20,
+            sending_bytes: 256 << 20,
             values_per_scope: 20_000,
             heartbeat: Duration::from_secs(10),
             connections_per_tenant: 6_000,

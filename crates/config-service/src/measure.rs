@@ -8,6 +8,8 @@ pub const WATCHERS: &str = "insula_config_watchers";
 pub const TOPICS: &str = "insula_config_watched_tenants";
 /// Bytes of changes that wait for watchers, by region.
 pub const QUEUED_BYTES: &str = "insula_config_queued_bytes";
+/// Bytes on their way to watchers.
+pub const SENDING_BYTES: &str = "insula_config_sending_bytes";
 /// Calls, by method and code.
 pub const CALLS: &str = "insula_config_calls_total";
 /// Time of a call that is no watch, by method.
@@ -24,6 +26,7 @@ pub fn describe() {
     describe_gauge!(WATCHERS, "Watchers of configuration that are connected");
     describe_gauge!(TOPICS, "Tenants whose configuration is watched, by region");
     describe_gauge!(QUEUED_BYTES, "Bytes of changes that wait for watchers of configuration, by region");
+    describe_gauge!(SENDING_BYTES, "Bytes on their way to watchers of configuration");
     describe_counter!(CALLS, "Calls of the configuration service, by method and code");
     describe_histogram!(CALL_SECONDS, "Time of a call of the configuration service, by method");
     describe_counter!(SNAPSHOTS, "Snapshots sent to watchers, by reason");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use insula_access::Access;
+use insula_access::{Access, Arrival};
 use insula_catalog::Catalog;
 use insula_config_model::Lineage;
 use insula_config_store::{ConfigStore, Writer};
@@ -22,6 +22,7 @@ use crate::directory::{Directory, Named};
 use crate::followed;
 use crate::hub::{Feed, Hub};
 use crate::large::Readers;
+use crate::sending::{Sending, Sent, Share};
 use crate::tags::Tags;
 use crate::validate::Validator;
 
@@ -94,8 +95,10 @@ pub struct Service {
     pub(crate) refused: Notify,
     /// Those who are being sent large values.
     pub(crate) readers: Arc<Readers>,
-    /// Watchers by tenant.
-    pub(crate) watchers: Mutex<HashMap<TenantId, usize>>,
+    /// What is on its way to watchers.
+    pub(crate) sending: Sending,
+    /// Watchers by tenant, and what may be on its way to them.
+    pub(crate) watchers: Mutex<HashMap<TenantId, (usize, Share)>>,
     /// Cancelled when the process stops: watchers go elsewhere.
     pub(crate) stop: CancellationToken,
 }
@@ -127,6 +130,7 @@ impl Service {
             bounds: parts.bounds,
             refused: Notify::new(),
             readers: Arc::default(),
+            sending: Sending::new(parts.bounds.sending_bytes),
             watchers: Mutex::default(),
             stop,
         })
@@ -246,6 +250,8 @@ impl Service {
     }
 
     fn measure(&self) {
+        #[allow(clippy::cast_precision_loss)] // bytes in memory are far fewer than 2^52
+        metrics::gauge!(crate::measure::SENDING_BYTES).set(self.sending.under_way() as f64);
         for (name, region) in &self.regions {
             let (topics, queued) = (region.hub.topics(), region.hub.queued_bytes());
             for (gauge, number) in [(crate::measure::TOPICS, topics), (crate::measure::QUEUED_BYTES, queued)]
@@ -256,24 +262,36 @@ impl Service {
         }
     }
 
+    /// How many bytes are on their way to watchers that have not taken them yet;
+    /// what is short does not count.
+    #[must_use]
+    pub fn sending_bytes(&self) -> usize {
+        self.sending.under_way()
+    }
+
     /// How many watchers a tenant has here now.
     pub(crate) fn watchers_of(&self, tenant: TenantId) -> usize {
         let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.get(&tenant).copied().unwrap_or(0)
+        watchers.get(&tenant).map_or(0, |(own, _)| *own)
     }
 
     /// Counts a watcher in.
-    pub(crate) fn seat(self: &Arc<Self>, tenant: TenantId) -> Result<Counted, Problem> {
+    pub(crate) fn seat(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        arrival: Option<Arrival>,
+    ) -> Result<Counted, Problem> {
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = watchers.values().sum();
-        let own = watchers.entry(tenant).or_default();
-        if all >= self.bounds.watchers || *own >= self.bounds.watchers_per_tenant {
+        let all: usize = watchers.values().map(|(own, _)| own).sum();
+        let own = watchers.get(&tenant).map_or(0, |(own, _)| *own);
+        if all >= self.bounds.watchers || own >= self.bounds.watchers_per_tenant {
             let detail = "As many watchers as may be are connected already.";
             return Err(Problem::new(Code::Overloaded, detail).retry_after(5));
         }
+        let (own, share) = watchers.entry(tenant).or_insert_with(|| (0, self.sending.share()));
         *own += 1;
         metrics::gauge!(crate::measure::WATCHERS).increment(1.0);
-        Ok(Counted { service: self.clone(), tenant })
+        Ok(Counted { service: self.clone(), tenant, share: Share::clone(share), arrival })
     }
 }
 
@@ -282,12 +300,25 @@ impl Service {
 pub(crate) struct Counted {
     service: Arc<Service>,
     tenant: TenantId,
+    share: Share,
+    /// The connection on which it is.
+    arrival: Option<Arrival>,
+}
+
+impl Counted {
+    /// Waits for room for what the watcher is sent next.
+    ///
+    /// # Errors
+    /// `overloaded` where others do not take what they were sent.
+    pub async fn room(&self, bytes: usize) -> Result<Option<Sent>, Problem> {
+        self.service.sending.room(&self.share, self.arrival.as_ref(), bytes).await
+    }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut watchers = self.service.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = watchers.get_mut(&self.tenant) {
+        if let Some((own, _)) = watchers.get_mut(&self.tenant) {
             *own -= 1;
             if *own == 0 {
                 watchers.remove(&self.tenant);

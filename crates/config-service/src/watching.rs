@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use insula_access::Arrival;
 use insula_config_model::{
     ConfigKey, ConfigValue, KeyPrefix, Limits, Lineage, Revision, Rollout, Scope, TagTable,
 };
@@ -23,8 +24,9 @@ use uuid::Uuid;
 
 use crate::caller::{Caller, Reach};
 use crate::directory::{Named, mark};
-use crate::hub::{Feed, Hub, Item, Signal, Single, Told};
+use crate::hub::{Feed, Hub, Item, Signal, Single, Told, short};
 use crate::reading::is_shown;
+use crate::sending::Sent;
 use crate::service::{Counted, Service};
 use crate::tags::prefix;
 use crate::wire::{Frame, entry_part, microseconds};
@@ -64,6 +66,8 @@ pub struct WatchAsked {
     pub client_id: String,
     /// Secrets in clear.
     pub reveal: bool,
+    /// The connection, which may have to end.
+    pub arrival: Option<Arrival>,
 }
 
 /// A snapshot of which parts are still to be sent.
@@ -93,7 +97,9 @@ pub struct Watcher {
     last: Revision,
     heartbeat: Interval,
     is_over: bool,
-    _counted: Counted,
+    /// What it was sent last: whoever asks for more has taken that.
+    sent: Option<Sent>,
+    counted: Counted,
 }
 
 /// The keys that have another value than at a revision, as far as the tenant
@@ -169,7 +175,7 @@ impl Service {
             return Err(Problem::new(Code::Forbidden, detail));
         }
         let watched = self.watched(&caller, &asked.prefixes)?;
-        let counted = self.seat(self.watched_tenant(&caller, &asked.scope)?.tenant)?;
+        let counted = self.seat(self.watched_tenant(&caller, &asked.scope)?.tenant, asked.arrival)?;
         let (lineage, feed) = self.feed(|| self.watched_tenant(&caller, &asked.scope)).await?;
         self.check_limits(&lineage, &feed.items)?;
         let mut heartbeat = interval_at(Instant::now() + self.bounds.heartbeat, self.bounds.heartbeat);
@@ -190,10 +196,14 @@ impl Service {
             last: asked.from,
             heartbeat,
             is_over: false,
-            _counted: counted,
+            sent: None,
+            counted,
         };
         match watcher.resume(&lineage, asked.from, &asked.view).await? {
             Err(reason) => watcher.begin_snapshot(&lineage, reason),
+            Ok(missed) if watcher.shortly(&missed).is_none() => {
+                watcher.begin_snapshot(&lineage, Reason::Compacted);
+            }
             Ok(missed) => {
                 // The id, where one was given, and then what was missed.
                 if is_new {
@@ -318,6 +328,7 @@ impl Watcher {
 
     /// The next event; none when it is over. An error is the last one.
     pub async fn next(&mut self) -> Option<Result<Frame, Problem>> {
+        self.sent = None;
         if self.is_over {
             return None;
         }
@@ -364,6 +375,9 @@ impl Watcher {
                 }
             };
             match signal {
+                Ok(Signal::Told(told)) if told.is_long && self.shortly(&told.single).is_none() => {
+                    self.again(Reason::Overflow).await?;
+                }
                 Ok(Signal::Told(told)) => {
                     if let Some(delta) = self.told(&told).await? {
                         return Ok(delta);
@@ -398,10 +412,16 @@ impl Watcher {
 
     /// The next part of a snapshot.
     async fn part(&mut self, mut sending: Box<Sending>) -> Result<Frame, Problem> {
-        let mut entries = BytesMut::new();
-        while entries.len() < PART {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while bytes < PART {
             let Some(item) = sending.items.next() else { break };
-            self.put(&item, &mut entries).await?;
+            bytes += item.part.len();
+            items.push(item);
+        }
+        self.sent = self.counted.room(bytes).await?;
+        let mut entries = BytesMut::with_capacity(bytes);
+        for item in &items {
+            self.put(item, &mut entries).await?;
         }
         let more = sending.items.len() > 0;
         let head = v1::watch_event::Snapshot {
@@ -426,11 +446,19 @@ impl Watcher {
         Ok(Frame::Whole(event.freeze()))
     }
 
+    /// How many bytes it would be told of these; none where it takes a snapshot
+    /// instead.
+    fn shortly(&self, single: &[Single]) -> Option<usize> {
+        short(single.iter().filter(|one| self.watched.covers(&one.key)))
+    }
+
     async fn told(&mut self, told: &Told) -> Result<Option<Frame>, Problem> {
         let is_all = self.watched.is_all()
+            && !told.is_long
             && !self.reveal
             && !told.single.iter().any(|one| one.key.as_str().starts_with(TagTable::OWN));
         if is_all {
+            self.sent = self.counted.room(told.parts.len()).await?;
             return Ok(Some(self.delta_of(told.revision, told.parts.clone())));
         }
         self.delta(told.revision, &told.single).await
@@ -438,6 +466,7 @@ impl Watcher {
 
     /// What the watcher is told of these; none where it watches none of them.
     async fn delta(&mut self, revision: Revision, single: &[Single]) -> Result<Option<Frame>, Problem> {
+        self.sent = self.counted.room(self.shortly(single).unwrap_or(usize::MAX)).await?;
         let mut parts = BytesMut::new();
         for one in single.iter().filter(|one| self.watched.covers(&one.key)) {
             match &one.item {

@@ -17,14 +17,19 @@ use common::config::{Key, Stub, put, signed};
 use futures_util::{StreamExt, stream};
 use insula_config::{Client, Origin};
 use insula_config_model::{ConfigValue, Room, Scope, Transaction, Write, WriteOp};
+use insula_config_proto::v1::transact_request::{Op, op};
 use insula_config_proto::v1::watch_event::{Event, Reason};
-use insula_config_proto::v1::{HistoryRequest, WatchRequest, entry};
+use insula_config_proto::v1::{
+    HistoryRequest, PutRequest, TransactRequest, WatchEvent, WatchRequest, entry, put_request,
+};
 use insula_config_store::{Ambient, ConfigStore};
 use insula_credentials::MasterKeys;
 use insula_domain::{OsEntropy, SystemClock};
 use insula_sql_store::{Connector, Store};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tonic::Streaming;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -37,6 +42,9 @@ const FILLING: usize = 250_000;
 const FILLINGS: usize = 400;
 /// What may be held meanwhile.
 const HELD_KIB_MAX: usize = 64 << 10;
+
+/// Watchers of one connection that do not read.
+const WATCHERS_EACH: usize = 20;
 
 /// How often a key is written at the most: the versions that are kept.
 const WRITES_PER_KEY: usize = 90;
@@ -272,6 +280,56 @@ async fn lost_notifications_and_slow_watchers() {
     write_elsewhere(&world, scope.parse().unwrap(), "tenant_config_quiet", "1").await;
     for watcher in watching.iter().filter(|watcher| watcher.tenant == 0) {
         until(&watcher.client, "tenant_config_quiet", "1").await;
+    }
+}
+
+/// Watchers that ask, over connections with small windows, and do not read.
+async fn asking(world: &World, key: &Key, connections: usize) -> Vec<Streaming<WatchEvent>> {
+    let mut asking = Vec::new();
+    for _ in 0..connections {
+        let small = Endpoint::from_shared(world.grpc_url()).unwrap().initial_stream_window_size(65_535);
+        let stub = Stub::new(small.connect_lazy());
+        for _ in 0..WATCHERS_EACH {
+            let all = WatchRequest::default();
+            asking.push(stub.clone().watch(signed(&key.secret, all)).await.unwrap().into_inner());
+        }
+    }
+    asking
+}
+
+/// What a tenant's watchers do not read takes no more memory than that tenant may
+/// have; others are served meanwhile, and the tenant's own when those who do not
+/// read have been let go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_nothing_is_let_go_where_others_wait() {
+    let (world, keys) = house().await;
+    let stub = world.stub();
+    let filling = format!("\"{}\"", "x".repeat(FILLING));
+    for key in &keys[..2] {
+        put(&stub, &key.secret, "tenant_config_large", filling.clone(), "").await.unwrap();
+    }
+    let before = world.memory_kib();
+    let asking = asking(&world, &keys[0], 20).await;
+    let ops = (0..40).map(|number| {
+        let value = Some(put_request::Value::Json(filling.clone().into()));
+        let put = PutRequest { key: format!("tenant_config_many/{number}"), value, ..PutRequest::default() };
+        Op { op: Some(op::Op::Put(put)) }
+    });
+    let many = TransactRequest { ops: ops.collect(), ..TransactRequest::default() };
+    stub.clone().transact(signed(&keys[0].secret, many)).await.unwrap();
+    let client = |key: &Key| Client::builder(world.grpc_url(), &key.secret).prefix("tenant_config_").start();
+    let other = client(&keys[1]).await.unwrap();
+    assert_eq!(other.ready(PATIENCE).await, Ok(Origin::Server), "another tenant is served");
+    let held = world.memory_kib().saturating_sub(before);
+    // Whoever kept one part for each of them would hold more.
+    const { assert!(FILLING * 20 * WATCHERS_EACH > (HELD_KIB_MAX << 10) * 5 / 4) };
+    assert!(held < HELD_KIB_MAX as u64, "{held} KiB for watchers that do not read");
+    let own = client(&keys[0]).await.unwrap();
+    assert_eq!(own.ready(PATIENCE).await, Ok(Origin::Server), "and so is who reads");
+    assert_eq!(own.view().under("tenant_config_many/").len(), 40);
+    for mut one in asking {
+        let read = async { while let Ok(Some(_)) = one.message().await {} };
+        timeout(PATIENCE, read).await.expect("each of the others was let go");
     }
 }
 

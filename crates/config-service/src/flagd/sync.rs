@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::{Stream, StreamExt, stream};
+use insula_access::Arrival;
 use insula_config_proto::flagd::sync::v1;
 use insula_config_proto::flagd::sync::v1::flag_sync_service_server::FlagSyncService;
 use insula_config_proto::v1 as ours;
@@ -101,7 +102,8 @@ impl Flagd {
             let (flags, slot) = self.flags(&caller).await?;
             check_streams(&flags, &slot)?;
             let prefixes = vec![FLAGS.to_owned(), RULES.to_owned()];
-            let asked = WatchAsked { prefixes, ..WatchAsked::default() };
+            let arrival = request.extensions().get::<Arrival>().cloned();
+            let asked = WatchAsked { prefixes, arrival, ..WatchAsked::default() };
             let watcher = self.service.watch(caller.clone(), asked).await?;
             Ok(Follower { flagd: self.clone(), caller, watcher, _slot: slot, known: None })
         };

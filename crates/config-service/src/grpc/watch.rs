@@ -11,6 +11,7 @@ use bytes::Buf;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
+use insula_access::Arrival;
 use insula_config_proto::v1::WatchRequest;
 use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -106,6 +107,7 @@ impl WatchServer {
     async fn begin(&self, request: Request<WatchRequest>) -> Result<Response<Events>, Status> {
         let caller = caller(&request).map_err(|problem| status(&problem))?;
         let who = caller.name();
+        let arrival = request.extensions().get::<Arrival>().cloned();
         let asked = request.into_inner();
         let asked = WatchAsked {
             prefixes: asked.prefixes,
@@ -114,6 +116,7 @@ impl WatchServer {
             scope: asked.scope,
             client_id: asked.client_id,
             reveal: asked.reveal,
+            arrival,
         };
         let begun = self.grpc.service.watch(caller, asked).await;
         settle(METHOD, Some(&who), begun.as_ref().err());

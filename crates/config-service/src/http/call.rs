@@ -8,6 +8,7 @@ use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use insula_access::Arrival;
 use insula_config_model::Version;
 use insula_problem::{Code, Problem};
 use serde::Deserialize;
@@ -52,6 +53,8 @@ pub struct Call {
     pub token: Option<String>,
     /// The id of the last event that a watcher has.
     last_event: String,
+    /// The connection.
+    pub arrival: Option<Arrival>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,7 +124,8 @@ impl FromRequestParts<Arc<Service>> for Call {
         let token = idempotency_key(&parts.headers)?;
         let last_event = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
         let last_event = last_event.unwrap_or_default().to_owned();
-        Ok(Self { caller, scope, parts: found, if_version, token, last_event })
+        let arrival = parts.extensions.get::<Arrival>().cloned();
+        Ok(Self { caller, scope, parts: found, if_version, token, last_event, arrival })
     }
 }
 

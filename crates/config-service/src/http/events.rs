@@ -37,7 +37,8 @@ pub struct Wanted {
 pub async fn stream(service: &Arc<Service>, call: Call, wanted: Wanted) -> Result<Response, ApiError> {
     let (from, view) = call.last_event();
     let Wanted { prefixes, client_id, reveal } = wanted;
-    let asked = WatchAsked { prefixes, from, view: view.clone(), scope: call.scope, client_id, reveal };
+    let (scope, arrival) = (call.scope, call.arrival);
+    let asked = WatchAsked { prefixes, from, view: view.clone(), scope, client_id, reveal, arrival };
     let watcher = service.watch(call.caller, asked).await?;
     let told = stream::unfold((Some(watcher), view), |(watcher, mut view)| async move {
         let mut watcher: Watcher = watcher?;

@@ -24,7 +24,7 @@ use crate::directory::Directory;
 use crate::tags::Tags;
 use pump::Mark;
 use queued::{Queued, Waiting};
-pub use state::{Item, Single, Told};
+pub use state::{Item, Single, Told, short};
 use state::{Meaning, Presence, Stage, State, Values};
 
 /// Deltas that a watcher may be behind by before it takes a new snapshot.

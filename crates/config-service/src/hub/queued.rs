@@ -63,7 +63,12 @@ mod tests {
     #[test]
     fn what_was_told_counts_once_and_until_nobody_has_it() {
         let queued = Queued::default();
-        let told = Arc::new(Told { revision: 1, parts: Bytes::from_static(b"12345"), single: Vec::new() });
+        let told = Arc::new(Told {
+            revision: 1,
+            parts: Bytes::from_static(b"12345"),
+            is_long: false,
+            single: Vec::new(),
+        });
         let first = queued.count(told.clone());
         let same = first.clone();
         let second = queued.count(told);

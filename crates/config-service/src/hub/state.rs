@@ -10,6 +10,10 @@ use insula_domain::TenantId;
 
 use crate::wire;
 
+/// Bytes of several changes that are told at once, at the most: whoever would be
+/// told of more takes a snapshot, which comes in parts.
+const LONG: usize = 256 << 10;
+
 /// A value that is there.
 #[derive(Debug, Clone)]
 pub struct Item {
@@ -141,8 +145,10 @@ pub struct Meaning {
 pub struct Told {
     /// Up to which revision.
     pub revision: Revision,
-    /// All of it, encoded.
+    /// All of it, encoded; nothing where that is long.
     pub parts: Bytes,
+    /// Whether all of it is more than is told at once.
+    pub is_long: bool,
     /// One by one, for those who do not watch everything.
     pub single: Vec<Single>,
 }
@@ -167,6 +173,11 @@ impl Eq for Single {}
 impl Single {
     fn mark(&self) -> Option<(&Scope, Version)> {
         self.item.as_ref().map(|item| (&item.stored.scope, item.stored.version))
+    }
+
+    /// About how many bytes of a delta it is.
+    fn bytes(&self) -> usize {
+        self.item.as_ref().map_or_else(|| self.key.as_str().len(), |item| item.part.len())
     }
 
     /// Appends it to a delta.
@@ -523,10 +534,20 @@ impl State {
     }
 }
 
+/// How many bytes of a delta these are; none where that is more than is told at
+/// once. One alone is always told.
+pub fn short<'s>(single: impl Iterator<Item = &'s Single> + Clone) -> Option<usize> {
+    let bytes = single.clone().map(Single::bytes).sum();
+    (bytes <= LONG || single.count() == 1).then_some(bytes)
+}
+
 fn told(revision: Revision, single: Vec<Single>) -> Told {
+    let is_long = short(single.iter()).is_none();
     let mut parts = BytesMut::new();
-    single.iter().for_each(|one| one.put(&mut parts));
-    Told { revision, parts: parts.freeze(), single }
+    if !is_long {
+        single.iter().for_each(|one| one.put(&mut parts));
+    }
+    Told { revision, parts: parts.freeze(), is_long, single }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod doors;
 mod flags;
 mod gated;
 mod isolation;
+mod long;
 mod open;
 mod reads;
 mod rollouts;

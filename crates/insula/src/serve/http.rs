@@ -190,7 +190,7 @@ impl HttpServer {
             };
             tokio::select! {
                 () = served => {}
-                () = stranger.has_to_go() => tracing::debug!("a connection on which nobody was known was ended"),
+                () = stranger.has_to_go() => tracing::debug!("a connection was ended on which nobody was known, or nothing was taken"),
             }
         });
     }

@@ -70,13 +70,13 @@ impl Stranger {
         self.arrival.clone()
     }
 
-    /// Waits until it has to go; for ever where somebody is known.
+    /// Waits until it has to go: where somebody is known, until that is said.
     pub async fn has_to_go(&self) {
         tokio::select! {
             biased;
             () = self.arrival.is_let_in() => {
                 self.leave();
-                std::future::pending().await
+                self.arrival.has_to_end().await;
             }
             () = self.has_to_go.cancelled() => {}
             () = sleep_until(self.until) => {}

@@ -1,0 +1,168 @@
+//! Changes that are long, and watchers that do not take what they are sent.
+
+use insula_config_proto::v1;
+use insula_config_proto::v1::config_client::ConfigClient;
+use insula_config_proto::v1::transact_request::{Op, op};
+use insula_config_proto::v1::watch_event::{Event, Reason};
+use insula_config_service::{Bounds, WatchAsked};
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+
+use crate::support::{Bearer, Client, PATIENCE, World, put};
+use crate::watches::watcher_of;
+
+/// What a client takes that was not told otherwise.
+const USUAL: usize = 4 << 20;
+
+/// So many values are longer than that together.
+const MANY: usize = 17;
+
+fn long(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes))
+}
+
+fn put_text(key: &str, json: String) -> v1::PutRequest {
+    v1::PutRequest { value: Some(v1::put_request::Value::Json(json.into())), ..put(key, "1") }
+}
+
+/// Puts many long values at once, and a short one.
+async fn put_many(client: &mut Client, short: &'static str) {
+    let value = long(250_000);
+    let op = |key: &str, json: &str| Op { op: Some(op::Op::Put(put_text(key, json.to_owned()))) };
+    let longs = (0..MANY).map(|number| op(&format!("tenant_config_long/{number:02}"), &value));
+    let ops = longs.chain([op("tenant_config_short", short)]).collect();
+    client.transact(v1::TransactRequest { ops, ..Default::default() }).await.unwrap();
+}
+
+type Stock = ConfigClient<InterceptedService<Channel, Bearer>>;
+
+/// Events of a watch by a client that was not told to take long messages.
+struct Told(tonic::Streaming<v1::WatchEvent>);
+
+impl Told {
+    async fn begin(client: &mut Stock, request: v1::WatchRequest) -> Self {
+        Self(client.watch(request).await.unwrap().into_inner())
+    }
+
+    /// The next event that is no heartbeat, and how long it was.
+    async fn next(&mut self) -> (Event, usize) {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.0.message()).await.expect("something comes");
+            let event = next.unwrap().unwrap();
+            let length = event.encoded_len();
+            match event.event.unwrap() {
+                Event::Heartbeat(_) => {}
+                event => return (event, length),
+            }
+        }
+    }
+
+    /// A snapshot, all of its parts, and the longest of them.
+    async fn snapshot(&mut self) -> (v1::watch_event::Snapshot, usize) {
+        let (mut entries, mut longest) = (Vec::new(), 0);
+        loop {
+            let (event, length) = self.next().await;
+            let Event::Snapshot(part) = event else { panic!("a snapshot: {event:?}") };
+            longest = longest.max(length);
+            entries.extend(part.entries.clone());
+            if !part.more {
+                return (v1::watch_event::Snapshot { entries, ..part }, longest);
+            }
+        }
+    }
+
+    async fn delta(&mut self) -> Vec<String> {
+        let (event, _) = self.next().await;
+        let Event::Delta(delta) = event else { panic!("a delta: {event:?}") };
+        delta.entries.into_iter().map(|entry| entry.key).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_long_comes_in_parts_live_and_to_who_comes_back() {
+    let world = World::new().await;
+    let mut acme = world.admin(1).await;
+    let key = world.credential(1, "reader").await;
+    let mut stock = ConfigClient::with_interceptor(world.channel(), Bearer(key));
+    acme.put(put("tenant_config_short", "0")).await.unwrap();
+    let under = |prefix: &str| v1::WatchRequest { prefixes: vec![prefix.to_owned()], ..Default::default() };
+    let mut all = Told::begin(&mut stock, v1::WatchRequest::default()).await;
+    let (first, _) = all.snapshot().await;
+    assert_eq!(first.entries.len(), 1);
+    let mut longs = Told::begin(&mut stock, under("tenant_config_long")).await;
+    let mut one = Told::begin(&mut stock, under("tenant_config_long/03")).await;
+    let mut short = Told::begin(&mut stock, under("tenant_config_short")).await;
+    for watch in [&mut longs, &mut one, &mut short] {
+        watch.snapshot().await;
+    }
+
+    put_many(&mut acme, "1").await;
+    for (watch, number) in [(&mut all, MANY + 1), (&mut longs, MANY)] {
+        let (told, longest) = watch.snapshot().await;
+        assert_eq!((told.reason(), told.entries.len()), (Reason::Overflow, number));
+        assert!(longest < 512 << 10, "{longest} bytes in one message");
+        let bytes: usize = told.entries.iter().map(Message::encoded_len).sum();
+        assert!(bytes > USUAL, "canary: in one message it would not be taken");
+    }
+    // By what each of them watches.
+    assert_eq!(one.delta().await, ["tenant_config_long/03"]);
+    assert_eq!(short.delta().await, ["tenant_config_short"]);
+    acme.put(put("tenant_config_short", "2")).await.unwrap();
+    assert_eq!(all.delta().await, ["tenant_config_short"], "and it goes on");
+
+    let back = |first: &v1::watch_event::Snapshot, prefix: &str| v1::WatchRequest {
+        from_revision: first.revision,
+        view: first.view.clone(),
+        client_id: "one".to_owned(),
+        ..under(prefix)
+    };
+    let (told, longest) = Told::begin(&mut stock, back(&first, "")).await.snapshot().await;
+    assert_eq!((told.reason(), told.entries.len()), (Reason::Compacted, MANY + 1));
+    assert!(longest < 512 << 10, "{longest} bytes in one message");
+    let mut short = Told::begin(&mut stock, back(&first, "tenant_config_short")).await;
+    assert_eq!(short.delta().await, ["tenant_config_short"], "what it has missed is short");
+}
+
+/// Watchers that take a long value each, and nothing more until they are told to:
+/// how much was on its way at the most, and how many had theirs before anyone was
+/// told.
+async fn stalled(sending_bytes: usize, watchers: usize) -> (usize, usize) {
+    let world = World::with(Bounds { sending_bytes, ..Bounds::default() }).await;
+    let mut acme = world.admin(1).await;
+    acme.put(put_text("tenant_config_a", long(100_000))).await.unwrap();
+    let (told, mut has_come) = mpsc::unbounded_channel();
+    for _ in 0..watchers {
+        let (service, told) = (world.service.clone(), told.clone());
+        tokio::spawn(async move {
+            let mut watcher = service.watch(watcher_of(1), WatchAsked::default()).await.unwrap();
+            watcher.next().await.unwrap().unwrap();
+            told.send(watcher).unwrap();
+        });
+    }
+    let (mut most, mut held, mut at_once) = (0, Vec::new(), 0);
+    for number in 0..watchers {
+        // As many as are let in take theirs; then one goes, and another gets its own.
+        if (number + 1) * 101_000 > sending_bytes / 8 {
+            held.pop();
+        } else {
+            at_once += 1;
+        }
+        let came = tokio::time::timeout(PATIENCE, has_come.recv()).await.expect("each gets its own");
+        most = most.max(world.service.sending_bytes());
+        held.push(came.unwrap());
+    }
+    drop(held);
+    assert_eq!(world.service.sending_bytes(), 0, "nothing is left");
+    (most, at_once)
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_those_who_take_nothing_is_bounded() {
+    let (most, at_once) = stalled(8 * 256_000, 12).await;
+    assert!(most <= 256_000 && at_once == 2, "{most} bytes, {at_once} at once");
+    // Canary: it is the bound that has the others wait.
+    let (most, at_once) = stalled(usize::MAX, 12).await;
+    assert!(most > 1_200_000 && at_once == 12, "{most} bytes, {at_once} at once");
+}
