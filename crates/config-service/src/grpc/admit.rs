@@ -17,6 +17,7 @@ use insula_problem::{Code, Problem};
 use tokio::sync::Semaphore;
 
 use super::status::{foreign_problem, settle, status};
+use super::taking;
 use crate::caller::Caller;
 use crate::service::Service;
 
@@ -26,6 +27,11 @@ const SHARE: usize = 4;
 /// The share of the calls under way that tenants may have where others are
 /// answered too: operators are not to be kept out by them.
 const BESIDE_OTHERS: usize = 4;
+
+/// How many messages that are long may be in memory at once: of one tenant or
+/// operator, and of all. The next one is not read on until there is a place.
+const LONG_OF_ONE: usize = 4;
+const LONG_OF_ALL: usize = 32;
 
 /// The services that say nothing of anybody.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
@@ -39,23 +45,34 @@ pub struct Door {
     is_for_tenants: bool,
     /// Calls of one at once.
     share: usize,
-    under_way: Mutex<HashMap<String, usize>>,
+    under_way: Mutex<HashMap<String, Own>>,
+    /// For long messages of all.
+    long: Arc<Semaphore>,
     /// Connections of tenants.
     guests: Arc<Guests>,
+}
+
+/// What a holder has under way.
+#[derive(Debug)]
+struct Own {
+    calls: usize,
+    /// For its long messages.
+    long: Arc<Semaphore>,
 }
 
 /// A place among those of a holder.
 struct Place<'d> {
     door: &'d Door,
     whose: String,
+    long: Arc<Semaphore>,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut under_way = self.door.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = under_way.get_mut(&self.whose) {
-            *own -= 1;
-            if *own == 0 {
+            own.calls -= 1;
+            if own.calls == 0 {
                 under_way.remove(&self.whose);
             }
         }
@@ -84,7 +101,8 @@ impl Door {
     fn with(service: Arc<Service>, room: usize, is_for_tenants: bool) -> Self {
         let (share, room) = ((room / SHARE).max(1), Semaphore::new(room));
         let guests = Guests::new(service.bounds().connections_per_tenant);
-        Self { service, room, is_for_tenants, share, under_way: Mutex::default(), guests }
+        let long = Arc::new(Semaphore::new(LONG_OF_ALL));
+        Self { service, room, is_for_tenants, share, under_way: Mutex::default(), long, guests }
     }
 
     async fn caller(&self, headers: &HeaderMap, from: IpAddr) -> Result<Caller, Problem> {
@@ -102,13 +120,15 @@ impl Door {
     fn place(&self, caller: &Caller) -> Result<Place<'_>, Problem> {
         let whose = caller.tenant().map_or_else(|| caller.name(), |tenant| tenant.to_string());
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = under_way.entry(whose.clone()).or_default();
-        if *own >= self.share {
+        let none = || Own { calls: 0, long: Arc::new(Semaphore::new(LONG_OF_ONE)) };
+        let own = under_way.entry(whose.clone()).or_insert_with(none);
+        if own.calls >= self.share {
             return Err(no_room());
         }
-        *own += 1;
+        own.calls += 1;
+        let long = Arc::clone(&own.long);
         drop(under_way);
-        Ok(Place { door: self, whose })
+        Ok(Place { door: self, whose, long })
     }
 
     /// The connection may stay. Calls beside others are on a port of theirs.
@@ -143,9 +163,11 @@ impl Door {
             self.let_in(arrival, &caller)?;
         }
         let is_bounded = caller.tenant().is_some() || !self.is_for_tenants;
-        let _place = if is_bounded { Some(self.place(&caller)?) } else { None };
+        let place = if is_bounded { Some(self.place(&caller)?) } else { None };
         let _room = if is_bounded && self.is_for_tenants { Some(room()?) } else { None };
         request.extensions_mut().insert(caller);
+        let Some(place) = place else { return Ok(next.run(request).await) };
+        let (request, _long) = taking::bounded(request, [&place.long, &self.long]);
         Ok(next.run(request).await)
     }
 }

@@ -6,6 +6,7 @@ mod calls;
 mod convert;
 mod rollouts;
 mod status;
+mod taking;
 mod watch;
 
 use std::sync::Arc;
