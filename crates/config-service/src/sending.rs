@@ -1,12 +1,12 @@
 //! How many bytes are on their way to watchers: what one is sent counts from
-//! when it is made until the next is asked for, which is when the connection has
-//! taken it. One tenant has no more than its share; where others wait for room in
+//! when it is made until the connection has let go of it. One tenant has no more than its share; where others wait for room in
 //! vain, the connections that have not taken theirs for as long are ended.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use insula_access::Arrival;
 use insula_problem::{Code, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -54,6 +54,25 @@ pub(crate) struct Sent {
     number: u64,
     _own: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
+}
+
+/// Bytes that have room.
+struct Held {
+    bytes: Bytes,
+    _sent: Sent,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Sent {
+    /// These have the room for as long as anybody has them.
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _sent: self })
+    }
 }
 
 impl Drop for Sent {
@@ -152,12 +171,15 @@ mod tests {
         let sending = Sending::new(80 << 10);
         let (one, other) = (sending.share(), sending.share());
         assert!(room(&sending, &one, SHORT).await.unwrap().is_none(), "it does not count");
-        let held = room(&sending, &one, 8 << 10).await.unwrap();
-        assert_eq!(sending.under_way(), 8 << 10);
+        let held = room(&sending, &one, 8 << 10).await.unwrap().unwrap();
+        let held = held.hold(Bytes::from_static(b"data"));
+        let part = held.slice(1..2);
+        drop(held);
+        assert_eq!((sending.under_way(), &part[..]), (8 << 10, b"a".as_slice()));
         assert_eq!(room(&sending, &one, SHORT + 1).await.unwrap_err(), Code::Overloaded);
         let others = room(&sending, &other, 1 << 20).await.unwrap();
         assert_eq!(sending.under_way(), 18 << 10, "what is longer than a share has the whole of it");
-        drop(held);
+        drop(part);
         assert!(room(&sending, &one, SHORT + 1).await.unwrap().is_some());
         drop(others);
         assert_eq!(sending.under_way(), 0);

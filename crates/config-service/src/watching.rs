@@ -97,7 +97,7 @@ pub struct Watcher {
     last: Revision,
     heartbeat: Interval,
     is_over: bool,
-    /// What it was sent last: whoever asks for more has taken that.
+    /// The room of what it was given last.
     sent: Option<Sent>,
     counted: Counted,
 }
@@ -324,6 +324,12 @@ impl Watcher {
         let revision = self.feed.revision;
         self.sending = Some(Box::new(Sending { items: items.into_iter(), revision, reason, view }));
         metrics::counter!(crate::measure::SNAPSHOTS, "reason" => reason.as_str_name()).increment(1);
+    }
+
+    /// The room that the last event has, for those who know when it was taken; for
+    /// others it has it until the next one is asked for.
+    pub(crate) fn sent(&mut self) -> Option<Sent> {
+        self.sent.take()
     }
 
     /// The next event; none when it is over. An error is the last one.

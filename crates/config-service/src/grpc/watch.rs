@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -11,6 +11,7 @@ use bytes::Buf;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
+use http_body_util::BodyExt;
 use insula_access::Arrival;
 use insula_config_proto::v1::WatchRequest;
 use prost::Message;
@@ -21,6 +22,7 @@ use tower::Service as TowerService;
 
 use super::status::{settle, status, unreadable};
 use super::{Grpc, caller};
+use crate::sending::Sent;
 use crate::watching::{WatchAsked, Watcher};
 use crate::wire::Frame;
 
@@ -120,17 +122,48 @@ impl WatchServer {
         };
         let begun = self.grpc.service.watch(caller, asked).await;
         settle(METHOD, Some(&who), begun.as_ref().err());
-        begun.map(|watcher| Response::new(events(watcher))).map_err(|problem| status(&problem))
+        let watcher = begun.map_err(|problem| status(&problem))?;
+        let slot = Slot::default();
+        let mut response = Response::new(events(watcher, slot.clone()));
+        response.extensions_mut().insert(slot);
+        Ok(response)
     }
 }
 
-fn events(watcher: Watcher) -> Events {
-    Box::pin(stream::unfold(Box::new(watcher), |mut watcher| async move {
+fn events(watcher: Watcher, slot: Slot) -> Events {
+    Box::pin(stream::unfold((Box::new(watcher), slot), |(mut watcher, slot)| async move {
         let event = watcher.next().await?.map_err(|problem| {
             tracing::info!(client = watcher.client_id(), cause = problem.chain(), "a watch has ended");
             status(&problem)
         });
-        Some((event, watcher))
+        slot.put(watcher.sent());
+        Some((event, (watcher, slot)))
+    }))
+}
+
+/// The room of the event that was made last, on its way to the bytes of it: what
+/// needs room is longer than an encoder gathers, and so they come next.
+#[derive(Debug, Clone, Default)]
+struct Slot(Arc<Mutex<Option<Sent>>>);
+
+impl Slot {
+    fn put(&self, sent: Option<Sent>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+    }
+
+    fn take(&self) -> Option<Sent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The body of a watch, whose bytes have their room until the connection has let
+/// go of them: it asks for more before it has sent what it has.
+fn held(body: tonic::body::Body, slot: Slot) -> tonic::body::Body {
+    tonic::body::Body::new(body.map_frame(move |frame| {
+        frame.map_data(|data| match slot.take() {
+            Some(sent) => sent.hold(data),
+            None => data,
+        })
     }))
 }
 
@@ -156,6 +189,13 @@ impl TowerService<http::Request<Body>> for WatchServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let server = self.clone();
-        Box::pin(async move { Ok(Server::new(WatchCodec).server_streaming(server, request).await) })
+        Box::pin(async move {
+            let mut response = Server::new(WatchCodec).server_streaming(server, request).await;
+            let slot = response.extensions_mut().remove::<Slot>();
+            Ok(match slot {
+                Some(slot) => response.map(|body| held(body, slot)),
+                None => response,
+            })
+        })
     }
 }

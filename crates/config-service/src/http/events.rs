@@ -56,7 +56,11 @@ pub async fn stream(service: &Arc<Service>, call: Call, wanted: Wanted) -> Resul
             }
             Err(problem) => (last(&problem), false),
         };
-        Some((Ok::<_, Infallible>(Bytes::from(text)), (goes_on.then_some(watcher), view)))
+        let text = match watcher.sent() {
+            Some(sent) => sent.hold(Bytes::from(text)),
+            None => Bytes::from(text),
+        };
+        Some((Ok::<_, Infallible>(text), (goes_on.then_some(watcher), view)))
     });
     let headers = [(CONTENT_TYPE, "text/event-stream")];
     Ok((headers, Body::from_stream(told)).into_response())

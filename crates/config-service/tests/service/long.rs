@@ -8,7 +8,7 @@ use insula_config_service::{Bounds, WatchAsked};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{Bearer, Client, PATIENCE, World, put};
 use crate::watches::watcher_of;
@@ -165,4 +165,36 @@ async fn what_is_on_its_way_to_those_who_take_nothing_is_bounded() {
     // Canary: it is the bound that has the others wait.
     let (most, at_once) = stalled(usize::MAX, 12).await;
     assert!(most > 1_200_000 && at_once == 12, "{most} bytes, {at_once} at once");
+}
+
+/// Waits until so many bytes are on their way.
+async fn until_sending(world: &World, is_so: impl Fn(usize) -> bool) {
+    let so = async {
+        while !is_so(world.service.sending_bytes()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await; // between two looks
+        }
+    };
+    tokio::time::timeout(PATIENCE, so).await.expect("so many are on their way");
+}
+
+#[tokio::test]
+async fn what_was_sent_counts_until_it_is_read() {
+    let world = World::new().await;
+    let mut acme = world.admin(1).await;
+    acme.put(put_text("tenant_config_a", long(250_000))).await.unwrap();
+    let key = world.credential(1, "reader").await;
+    let small = Endpoint::from_shared(world.address.clone()).unwrap().initial_stream_window_size(65_535);
+    let mut stock = ConfigClient::with_interceptor(small.connect_lazy(), Bearer(key));
+    let mut one = Told::begin(&mut stock, v1::WatchRequest::default()).await;
+    let mut other = Told::begin(&mut stock, v1::WatchRequest::default()).await;
+    until_sending(&world, |bytes| bytes > 500_000).await;
+    one.snapshot().await;
+    until_sending(&world, |bytes| (250_000..500_000).contains(&bytes)).await;
+    // It goes on, though nothing came behind it; and an end lets go as well.
+    other.snapshot().await;
+    until_sending(&world, |bytes| bytes == 0).await;
+    let third = Told::begin(&mut stock, v1::WatchRequest::default()).await;
+    until_sending(&world, |bytes| bytes > 0).await;
+    drop(third);
+    until_sending(&world, |bytes| bytes == 0).await;
 }
