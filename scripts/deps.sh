@@ -202,6 +202,7 @@ main() {
         have npm || missing+=(npm)
         # Elsewhere the tests do without.
         if have apt-get && ! have_jdbc; then missing+=(default-jdk-headless libpostgresql-jdbc-java); fi
+        if have apt-get && ! have faketime; then missing+=(faketime); fi
     fi
     if [ "$purpose" = aws ]; then have_venv || missing+=(python3 python3-venv); fi
     [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"

@@ -5,7 +5,11 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // fails as tests do
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod clocks;
+mod deaf;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,19 +21,14 @@ use common::config::{Key, Stub, put, signed};
 use futures_util::{StreamExt, stream};
 use insula_config::{Client, Origin};
 use insula_config_model::{ConfigValue, Room, Scope, Transaction, Write, WriteOp};
-use insula_config_proto::v1::transact_request::{Op, op};
 use insula_config_proto::v1::watch_event::{Event, Reason};
-use insula_config_proto::v1::{
-    HistoryRequest, PutRequest, TransactRequest, WatchEvent, WatchRequest, entry, put_request,
-};
+use insula_config_proto::v1::{HistoryRequest, WatchRequest, entry};
 use insula_config_store::{Ambient, ConfigStore};
 use insula_credentials::MasterKeys;
 use insula_domain::{OsEntropy, SystemClock};
 use insula_sql_store::{Connector, Store};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tonic::Streaming;
-use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -42,13 +41,6 @@ const FILLING: usize = 250_000;
 const FILLINGS: usize = 400;
 /// What may be held meanwhile.
 const HELD_KIB_MAX: usize = 64 << 10;
-
-/// Watchers that do not read, and their connections.
-const DEAF: usize = 500;
-const DEAF_CONNECTIONS: usize = 25;
-/// What may be held for them: what one tenant may have on its way, the values of
-/// before that, and themselves.
-const DEAF_KIB_MAX: usize = 96 << 10;
 
 /// How often a key is written at the most: the versions that are kept.
 const WRITES_PER_KEY: usize = 90;
@@ -285,74 +277,6 @@ async fn lost_notifications_and_slow_watchers() {
     for watcher in watching.iter().filter(|watcher| watcher.tenant == 0) {
         until(&watcher.client, "tenant_config_quiet", "1").await;
     }
-}
-
-/// Watchers that ask, over connections with small windows, and do not read.
-async fn asking(world: &World, key: &Key) -> Vec<Streaming<WatchEvent>> {
-    let mut asking = Vec::new();
-    for _ in 0..DEAF_CONNECTIONS {
-        let small = Endpoint::from_shared(world.grpc_url()).unwrap().initial_stream_window_size(65_535);
-        let stub = Stub::new(small.connect_lazy());
-        for _ in 0..DEAF / DEAF_CONNECTIONS {
-            let all = WatchRequest::default();
-            asking.push(stub.clone().watch(signed(&key.secret, all)).await.unwrap().into_inner());
-        }
-    }
-    asking
-}
-
-/// What a tenant's watchers do not read takes no more memory than that tenant may
-/// have; others are served meanwhile, and the tenant's own when those who do not
-/// read have been let go.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_takes_nothing_is_let_go_where_others_wait() {
-    let (world, keys) = house().await;
-    let stub = world.stub();
-    let filling = format!("\"{}\"", "x".repeat(FILLING));
-    put(&stub, &keys[1].secret, "tenant_config_large", filling.clone(), "").await.unwrap();
-    let many = || {
-        let ops = (0..40).map(|number| {
-            let value = Some(put_request::Value::Json(filling.clone().into()));
-            let put =
-                PutRequest { key: format!("tenant_config_many/{number}"), value, ..PutRequest::default() };
-            Op { op: Some(op::Op::Put(put)) }
-        });
-        let many = TransactRequest { ops: ops.collect(), ..TransactRequest::default() };
-        signed(&keys[0].secret, many)
-    };
-    stub.clone().transact(many()).await.unwrap();
-    // What such a change takes by itself is in it.
-    let before = world.memory_kib();
-    let asking = asking(&world, &keys[0]).await;
-    stub.clone().transact(many()).await.unwrap();
-    let client = |key: &Key| Client::builder(world.grpc_url(), &key.secret).prefix("tenant_config_").start();
-    let other = client(&keys[1]).await.unwrap();
-    assert_eq!(other.ready(PATIENCE).await, Ok(Origin::Server), "another tenant is served");
-    let held = world.memory_kib().saturating_sub(before);
-    // Whoever kept one part for each of them would hold more.
-    const { assert!(FILLING * DEAF > (DEAF_KIB_MAX << 10) * 6 / 5) };
-    assert!(held < DEAF_KIB_MAX as u64, "{held} KiB for watchers that do not read");
-    let own = client(&keys[0]).await.unwrap();
-    assert_eq!(own.ready(PATIENCE).await, Ok(Origin::Server), "and so is who reads");
-    assert_eq!(own.view().under("tenant_config_many/").len(), 40);
-    // The others find out when they read: they were let go, or have what there is.
-    let mut let_go = 0;
-    for mut one in asking {
-        let read = async {
-            loop {
-                match one.message().await {
-                    Ok(Some(told)) => {
-                        if matches!(&told.event, Some(Event::Snapshot(snapshot)) if !snapshot.more) {
-                            return false;
-                        }
-                    }
-                    Ok(None) | Err(_) => return true,
-                }
-            }
-        };
-        let_go += usize::from(timeout(PATIENCE, read).await.expect("none is left behind"));
-    }
-    assert!(let_go > 0, "canary: room was found without that");
 }
 
 /// Writes as another process of the service does, which has a writer of its own.
