@@ -43,7 +43,8 @@ pub struct StartConfigRollout {
     /// taken back.
     #[serde(default)]
     pub rejections: u32,
-    /// So many clients have to run with the version before a step is over.
+    /// So many tenants' clients have to run with the version before a step is
+    /// over. In a tenant's scope each client of that tenant counts.
     #[serde(default)]
     pub confirmations: u32,
     /// Only where the newest version is this one; 0 is where there is none.
@@ -88,11 +89,13 @@ pub struct ConfigRollout {
     pub baked_seconds: u64,
     /// So many tenants' clients may refuse it.
     pub rejections: u32,
-    /// So many clients have to run with it.
+    /// So many tenants' clients have to run with it.
     pub confirmations: u32,
-    /// Clients that run with it.
+    /// Tenants of whose clients some run with it; in a tenant's scope that
+    /// tenant's clients. 200, or as many as the plan asks for, are counted, where
+    /// there are more.
     pub confirmed: u64,
-    /// Tenants of whose clients some refuse it.
+    /// Tenants of whose clients some refuse it, counted likewise.
     pub rejecting: u64,
     /// What one of them says.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,8 @@ pub struct Plan {
     /// taken back.
     #[serde(default)]
     pub rejections: u32,
-    /// Clients that have to run with the version before a step is over.
+    /// Tenants of whose clients some have to run with the version before a step is
+    /// over. In a tenant's scope each of that tenant's clients counts.
     #[serde(default)]
     pub confirmations: u32,
 }
@@ -172,7 +173,8 @@ pub struct Rollout {
 /// What clients say of the version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Clients that run with it.
+    /// Tenants of whose clients some run with it, or that tenant's clients in whose
+    /// scope it is.
     pub confirmed: u64,
     /// Tenants of whose clients some refuse it.
     pub rejecting: u64,

@@ -60,6 +60,13 @@ impl Directory {
         lineage(&snapshot, snapshot.route(tenant).filter(|route| is_there(route))?)
     }
 
+    /// All tenants that are there.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<TenantId> {
+        let snapshot = self.routes.snapshot();
+        snapshot.routes().filter(|route| is_there(route)).map(|route| route.tenant).collect()
+    }
+
     /// The scope that a caller names: its own where it names none. Another
     /// tenant's is answered like one that there is not.
     ///

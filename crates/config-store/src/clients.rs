@@ -131,13 +131,6 @@ const VERSIONS: &str = "select r.set_in, r.version, count(*) filter (where r.rej
     from config_client_runs r where r.key = $1 and ($2::text is null or r.scope = $2)
     group by r.set_in, r.version order by r.set_in, r.version desc limit $3";
 
-const CONFIRMED: &str = "select count(*) from config_client_runs
-    where key = $1 and set_in = $2 and version = $3 and rejection is null";
-
-const REJECTING: &str = "select scope, min(rejection) from config_client_runs
-    where key = $1 and set_in = $2 and version = $3 and rejection is not null
-    group by scope order by scope limit $4";
-
 impl ConfigStore {
     /// Keeps what clients say, each of them once. Answers with those that are
     /// not taken: their tenants have as many clients as may be.
@@ -249,29 +242,5 @@ impl ConfigStore {
             Ok(VersionRuns { set_in, version: row.get(1), running: row.get(2), refusing: row.get(3) })
         });
         read.collect()
-    }
-
-    /// How many clients run with a version that is set in a scope, and which
-    /// tenants' clients refuse it, with what one of each says; so many at the most.
-    ///
-    /// # Errors
-    /// Where the store is away.
-    pub async fn said_of(
-        &self,
-        key: &ConfigKey,
-        set_in: &Scope,
-        version: Version,
-        limit: u32,
-    ) -> Result<(u64, Vec<(TenantId, String)>), Problem> {
-        let set_in = set_in.to_string();
-        let counted = self.lines.query(CONFIRMED, &[&key.as_str(), &set_in, &version]).await?;
-        let confirmed = counted.first().map_or(0, |row| row.get::<_, i64>(0));
-        let limit = i64::from(limit);
-        let rows = self.lines.query(REJECTING, &[&key.as_str(), &set_in, &version, &limit]).await?;
-        let mut rejecting = Vec::with_capacity(rows.len());
-        for row in &rows {
-            rejecting.extend(rows::scope(row.get(0))?.tenant().map(|tenant| (tenant, row.get(1))));
-        }
-        Ok((u64::try_from(confirmed).unwrap_or(0), rejecting))
     }
 }

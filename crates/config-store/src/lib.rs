@@ -24,6 +24,7 @@ mod rekey;
 mod requests;
 mod rollouts;
 mod rows;
+mod said;
 mod secrets;
 mod state;
 mod text;
@@ -51,6 +52,7 @@ pub use provider::Replicator;
 pub use read::{Clocks, HistoryPage, KeyLayers, Layers, ListPage, Snapshot};
 pub use reads::SecretRead;
 pub use rekey::Resealed;
+pub use said::{OneVersion, Saying, Says};
 pub use tidy::Retention;
 pub use usage::Quota;
 pub use writer::{Hears, Next, Plan, Writer};
@@ -66,6 +68,9 @@ pub const ROLLOUTS: &str = include_str!("../migrations/rollouts.sql");
 /// The same, and what clients of tenants say, as a migration of region stores.
 pub const ROLLOUTS_AND_CLIENTS: &str =
     concat!(include_str!("../migrations/rollouts.sql"), "\n", include_str!("../migrations/clients.sql"));
+
+/// What finds and bounds what clients say, as a later migration of region stores.
+pub const WORDS: &str = include_str!("../migrations/config_words.sql");
 
 /// On which a store says, as decimal digits, up to which revision there are
 /// changes: a wake-up, which may be lost.

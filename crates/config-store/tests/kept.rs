@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{at, here, json, key, one, scope, transaction, write};
 use insula_config_model::{ConfigValue, Scope, WriteOp};
-use insula_config_store::{Ambient, ConfigStore, Replicator, Retention, Run, Word};
+use insula_config_store::{Ambient, ConfigStore, OneVersion, Replicator, Retention, Run, Says, Word};
 use insula_credentials::MasterKeys;
 use insula_domain::OsEntropy;
 use insula_problem::Code;
@@ -257,19 +257,28 @@ async fn of_what_clients_say_the_last_is_kept_and_not_too_much() {
         where client_id = 'a'";
     let counted = client.query_one(count, &[]).await.unwrap();
     assert_eq!((counted.get::<_, i64>(0), counted.get::<_, i64>(1)), (200, 1));
-    let said = here.store.said_of(&key("k007"), &Scope::Platform, 1, 9).await.unwrap();
-    assert_eq!(said, (0, vec![(tenant(1), "no".to_owned())]));
-    assert_eq!(here.store.said_of(&key("k007"), &Scope::Platform, 2, 9).await.unwrap(), (1, vec![]));
+    let saying = async |says, version, after| {
+        let of = OneVersion { key: key("k007"), set_in: Scope::Platform, version };
+        let found = here.store.saying((says, &of), after, 1).await.unwrap();
+        found.into_iter().map(|one| (one.tenant, one.clients, one.rejection)).collect::<Vec<_>>()
+    };
+    assert_eq!(saying(Says::Refuses, 1, None).await, [(tenant(1), 1, Some("no".to_owned()))]);
+    assert_eq!(saying(Says::Runs, 1, None).await, []);
+    assert_eq!(saying(Says::Runs, 2, None).await, [(tenant(2), 1, None)]);
     // It takes the version over after all.
     here.store.say(&[word(1, "a", vec![run("k007", 2, None)])]).await.unwrap();
-    assert_eq!(here.store.said_of(&key("k007"), &Scope::Platform, 2, 9).await.unwrap(), (2, vec![]));
+    here.store.say(&[word(1, "c", vec![run("k007", 2, None)])]).await.unwrap();
+    assert_eq!(saying(Says::Runs, 2, None).await, [(tenant(1), 2, None)]);
+    assert_eq!(saying(Says::Runs, 2, Some(tenant(1))).await, [(tenant(2), 1, None)], "one by one");
+    assert_eq!(saying(Says::Runs, 2, Some(tenant(2))).await, []);
+    assert_eq!(saying(Says::Refuses, 1, None).await, []);
     let runs = here.store.version_runs(&key("k007"), Some(tenant(1)), 9).await.unwrap();
     assert_eq!(
         runs.iter().map(|runs| (runs.version, runs.running, runs.refusing)).collect::<Vec<_>>(),
-        [(2, 1, 0)]
+        [(2, 2, 0)]
     );
     // A tenant that has as many clients as may be gets no more, and another one does.
-    let fill = "insert into config_clients select $1, 'c' || n, 1, $2 from generate_series(2, 5000) n";
+    let fill = "insert into config_clients select $1, 'c' || n, 1, $2 from generate_series(3, 5000) n";
     let long_ago = here.ambient.clock.now() - Duration::from_secs(25 * 3_600);
     client.execute(fill, &[&scope(1).to_string(), &long_ago]).await.unwrap();
     let words = [word(1, "a", vec![]), word(1, "new", vec![run("k", 1, None)]), word(2, "new", vec![])];

@@ -32,6 +32,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "config", sql: insula_config_store::TABLES },
     Migration { version: 5, name: "config_rollouts", sql: insula_config_store::ROLLOUTS_AND_CLIENTS },
     Migration { version: 6, name: "config_bounds", sql: insula_config_store::BOUNDS },
+    Migration { version: 7, name: "config_words", sql: insula_config_store::WORDS },
 ];
 
 /// The way to the store of one region.

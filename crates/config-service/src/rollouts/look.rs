@@ -11,6 +11,7 @@ use insula_problem::{Code, Problem};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::health::Counting;
 use super::{Kept, LISTED_MAX};
 use crate::service::Service;
 
@@ -70,7 +71,7 @@ impl Service {
     }
 
     async fn look_at(&self, kept: &Kept) -> Result<(), Problem> {
-        let health = self.health(kept).await?;
+        let health = self.health(kept, Counting::Deciding).await?;
         let (key, scope) = (kept.tagged.key.as_str(), kept.named.scope());
         match kept.rollout.next(self.clock.now(), kept.newest, &health) {
             None => Ok(()),

@@ -10,6 +10,7 @@ use insula_config_model::{
     ConfigKey, ConfigValue, Health, InvalidPlan, Kind, Layer, OWN_BACKEND, Plan, Rollout, RolloutState, Room,
     Scope, Share, Stored, TagTable, Transaction, Version, Write, WriteOp,
 };
+use insula_domain::TenantId;
 use insula_problem::{Code, Problem};
 use time::OffsetDateTime;
 
@@ -19,6 +20,7 @@ use crate::service::Service;
 use crate::tags::{Tagged, tagged};
 use crate::validate::{HeldAgainst, Schemas};
 use crate::writing::{NewOp, NewWrite};
+use health::Counting;
 
 /// How many states of a key's rollouts are kept.
 const HISTORY: u32 = 100;
@@ -198,7 +200,7 @@ impl Service {
     }
 
     async fn progress(&self, kept: Kept) -> Result<Progress, Problem> {
-        let health = self.health(&kept).await?;
+        let health = self.health(&kept, Counting::Showing).await?;
         let (scope, key) = (kept.named.scope(), kept.tagged.key);
         Ok(Progress { scope, key, rollout: kept.rollout, author: kept.author, at: kept.at, health })
     }
@@ -240,6 +242,7 @@ impl Service {
         let now = self.clock.now();
         let scope = named.scope();
         let rollout = Rollout::begin(plan, (&scope, &tagged.key), version + 1, now);
+        self.check_confirmable(&scope, &tagged, &rollout)?;
         let own_version = before.map_or(0, |before| before.version);
         let record = record((scope, own), &rollout, own_version, write.note.clone())?;
         let mut first = self.ready(&named, tagged.clone(), write).await?;
@@ -256,6 +259,28 @@ impl Service {
         let decided_by = (Some(by.version), schemas);
         self.commit(&named, vec![record, first], caller.name(), decided_by).await?;
         self.progress(self.kept(named, tagged).await?).await
+    }
+
+    /// Whether those whom the first step reaches can be enough to confirm it.
+    fn check_confirmable(&self, scope: &Scope, tagged: &Tagged, rollout: &Rollout) -> Result<(), Problem> {
+        let wanted = rollout.plan.confirmations as usize;
+        let can = |tenant: &TenantId| {
+            let lineage = self.directory.lineage(*tenant);
+            lineage.is_some_and(|one| one.scopes_under(&tagged.tag).contains(scope))
+        };
+        let all = self.directory.tenants().into_iter();
+        let confirming = all.filter(|tenant| rollout.reaches(*tenant)).filter(can);
+        // Of the scope's own tenant each client counts, and there may be many.
+        let few = confirming
+            .take(wanted)
+            .try_fold(0, |few, tenant| (scope.tenant() != Some(tenant)).then_some(few + 1));
+        let Some(few) = few.filter(|few| *few < wanted) else { return Ok(()) };
+        let detail = format!(
+            "{wanted} confirmations are asked for, and the first step reaches {few} who count: each tenant \
+             counts once. Name more of them, begin with a larger share, or ask for fewer."
+        );
+        Err(Problem::new(Code::InvalidRequest, detail)
+            .at("/confirmations", "are more than the first step can give"))
     }
 
     /// A rollout, the last one of the key.

@@ -8,6 +8,7 @@ mod bounds;
 mod doors;
 mod flags;
 mod gated;
+mod health;
 mod isolation;
 mod long;
 mod open;

@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use crate::support::{Bearer, PATIENCE, Watch, World, code, get, put as put_request, tenant, text};
 
-const KEY: &str = "tenant_config_theme";
-const MINUTE: Duration = Duration::from_secs(60);
+pub const KEY: &str = "tenant_config_theme";
+pub const MINUTE: Duration = Duration::from_secs(60);
 
 pub fn operator() -> Caller {
     Caller::new(Arc::new(Pass::unending(Holder::Operator { email: "ada@example.com".to_owned() })))
@@ -32,7 +32,7 @@ pub fn key_of(number: u128) -> Caller {
     Caller::new(Arc::new(Pass::unending(Holder::Key { id, tenant, role, path: None })))
 }
 
-fn rollout(scope: &str, json: &'static str, percents: &[f64], tenants: &[&str]) -> NewRollout {
+pub fn rollout(scope: &str, json: &'static str, percents: &[f64], tenants: &[&str]) -> NewRollout {
     let write = NewWrite {
         scope: scope.to_owned(),
         key: KEY.to_owned(),
@@ -75,7 +75,7 @@ async fn watched(world: &World, number: u128) -> String {
 }
 
 /// Until the provider's newest changes are in the region.
-async fn copied(world: &World) {
+pub async fn copied(world: &World) {
     let there = async {
         loop {
             let wanted = world.service.rollout(&operator(), "platform", KEY).await.unwrap();
@@ -95,13 +95,13 @@ async fn copied(world: &World) {
 }
 
 /// Has the time of a step go by, and the rollout looked at.
-async fn a_step(world: &World, clock: &ManualClock) -> Progress {
+pub async fn a_step(world: &World, clock: &ManualClock) -> Progress {
     clock.advance(MINUTE);
     world.service.look_at_rollouts().await.unwrap();
     world.service.rollout(&operator(), "platform", KEY).await.unwrap()
 }
 
-async fn put(world: &World, json: &'static str) {
+pub async fn put(world: &World, json: &'static str) {
     let write = rollout("platform", json, &[100.0], &[]).write;
     world.service.transact(&operator(), vec![write], None).await.unwrap();
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use insula_config_model::{ConfigKey, ConfigValue, Room, Scope, Transaction, Version, Write, WriteOp};
-use insula_config_store::{Ambient, BOUNDS, ConfigStore, ROLLOUTS_AND_CLIENTS, TABLES};
+use insula_config_store::{Ambient, BOUNDS, ConfigStore, ROLLOUTS_AND_CLIENTS, TABLES, WORDS};
 use insula_credentials::MasterKeys;
 use insula_domain::{OsEntropy, TenantId};
 use insula_sql_store::{Connector, Store};
@@ -40,7 +40,7 @@ pub async fn here(label: &str) -> Here {
 pub async fn at(label: &str, store: Store, keys: Arc<MasterKeys>) -> Here {
     let database = TestDatabase::create(label).await;
     let client = database.connect().await;
-    for sql in [TABLES, ROLLOUTS_AND_CLIENTS, BOUNDS] {
+    for sql in [TABLES, ROLLOUTS_AND_CLIENTS, BOUNDS, WORDS] {
         client.batch_execute(sql).await.unwrap();
     }
     let clock = ManualClock::default();

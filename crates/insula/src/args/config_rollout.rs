@@ -42,7 +42,8 @@ pub struct Start {
     /// So many tenants' clients may refuse it; one more, and it is taken back.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub rejections: u32,
-    /// So many clients have to run with it before a step is over.
+    /// So many tenants' clients have to run with it before a step is over; in a
+    /// tenant's scope, clients of that tenant.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub confirmations: u32,
     /// Only where the newest version is this one; 0 is where there is none.
