@@ -235,7 +235,7 @@ pub struct AcknowledgeConfig {
 pub struct ConfigClientState {
     /// Of which key.
     pub key: String,
-    /// The version; 0 is none.
+    /// The version, which is written; 0 is none.
     pub version: i64,
     /// Why it does not run with it; left out where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,14 +1,11 @@
-//! What clients say of what they have received. It is kept in the store of the
-//! tenant's region before it is answered; what comes together is kept together.
+//! What clients say of what they have received, and who says what of a key.
 
 use std::collections::BTreeMap;
 
-use insula_config_model::{ConfigKey, Scope};
+use insula_config_model::Scope;
 use insula_config_proto::v1;
 use insula_config_store::{ClientRun, ConfigStore, Run, VersionRuns, Word};
-use insula_domain::TenantId;
 use insula_problem::{Code, Problem};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::caller::Caller;
 use crate::directory::Named;
@@ -19,92 +16,8 @@ use crate::tags::Tagged;
 const STATES_MAX: usize = 500;
 /// The longest text, in bytes.
 const TEXT_MAX: usize = 500;
-/// Words that may wait.
-const WAITING_MAX: usize = 4_096;
-/// Words that are kept at once, and keys of which they speak, where there are several.
-const BATCH: (usize, usize) = (1_000, 5_000);
 /// Versions of which is said how many clients run with them.
 const VERSIONS_MAX: u32 = 100;
-
-struct Waiting {
-    word: Word,
-    answer: oneshot::Sender<Result<(), Problem>>,
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.word.fmt(f)
-    }
-}
-
-/// Keeps what the clients of a region say. Clones are the same.
-#[derive(Debug, Clone)]
-pub struct Acknowledged {
-    queue: mpsc::Sender<Waiting>,
-}
-
-impl Acknowledged {
-    /// In this store; it ends with the last clone.
-    #[must_use]
-    pub fn new(store: ConfigStore) -> Self {
-        let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(keep(store, waiting));
-        Self { queue }
-    }
-
-    async fn keep(&self, word: Word) -> Result<(), Problem> {
-        let (answer, answered) = oneshot::channel();
-        let full = |_| {
-            let detail = "As many clients as may say something at once have done so. Say it again shortly.";
-            Problem::new(Code::Overloaded, detail).retry_after(1)
-        };
-        self.queue.try_send(Waiting { word, answer }).map_err(full)?;
-        answered.await.map_err(Problem::internal)?
-    }
-}
-
-async fn keep(store: ConfigStore, mut queue: mpsc::Receiver<Waiting>) {
-    while let Some(first) = queue.recv().await {
-        let mut keys = first.word.runs.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH.0 && keys < BATCH.1 {
-            let Ok(next) = queue.try_recv() else { break };
-            keys += next.word.runs.len();
-            batch.push(next);
-        }
-        // Nobody waits for these any more.
-        batch.retain(|waiting| !waiting.answer.is_closed());
-        let kept = store.say(&merged(batch.iter().map(|waiting| &waiting.word))).await;
-        for Waiting { word, answer } in batch {
-            let answered = match &kept {
-                Ok(full) if full.contains(&(word.tenant, word.client_id.clone())) => {
-                    let detail = "The tenant has as many clients as are remembered.";
-                    Err(Problem::new(Code::Overloaded, detail).retry_after(60))
-                }
-                Ok(_) => Ok(()),
-                Err(problem) => Err(Problem::new(problem.code(), problem.detail().to_owned()).retry_after(2)),
-            };
-            // Whoever has gone does not want to know.
-            let _ = answer.send(answered);
-        }
-    }
-}
-
-/// Each client once, its last word on each key, in one order: two processes that
-/// keep words at once do not wait for one another in a circle.
-fn merged<'w>(words: impl IntoIterator<Item = &'w Word>) -> Vec<Word> {
-    type Last = BTreeMap<ConfigKey, Run>;
-    let mut clients: BTreeMap<(TenantId, &str), (Word, Last)> = BTreeMap::new();
-    for word in words {
-        let begun = || (Word { runs: Vec::new(), ..word.clone() }, Last::new());
-        let (known, runs) = clients.entry((word.tenant, &word.client_id)).or_insert_with(begun);
-        known.revision = known.revision.max(word.revision);
-        known.at = known.at.max(word.at);
-        runs.extend(word.runs.iter().map(|run| (run.key.clone(), run.clone())));
-    }
-    let whole = |(word, runs): (Word, Last)| Word { runs: runs.into_values().collect(), ..word };
-    clients.into_values().map(whole).collect()
-}
 
 /// Who runs with which version of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +32,9 @@ impl Service {
     /// Takes what a client says of what it has received, and keeps it.
     ///
     /// # Errors
-    /// What is wrong with it; `overloaded`; where the store is away.
+    /// What is wrong with it; where the store is away. What there is no room for is
+    /// answered with `overloaded`, and a version that there is not with
+    /// `config_version_not_found`: the rest is kept all the same.
     pub async fn acknowledge(&self, caller: &Caller, request: v1::AcknowledgeRequest) -> Result<(), Problem> {
         let Named::Tenant(lineage) = self.directory.named(caller, &request.scope)? else {
             let detail = "Clients are a tenant's: name one, as in tenant/acme.";
@@ -132,7 +47,7 @@ impl Service {
         if request.states.len() > STATES_MAX {
             return Err(invalid("/states", "500 states at the most"));
         }
-        let (table, scopes) = (self.tags.known()?, lineage.scopes());
+        let table = self.tags.known()?;
         let mut runs = BTreeMap::new();
         for state in request.states {
             if state.rejection.len() > TEXT_MAX || state.rejection.contains('\0') {
@@ -144,7 +59,7 @@ impl Service {
                 // It runs with nothing: what is set nowhere is the tenant's own.
                 "" if state.version == 0 => Some(Scope::Tenant(lineage.tenant)),
                 "" => self.seen_in(&lineage, &tagged).await?,
-                text => text.parse().ok().filter(|scope| scopes.contains(scope)),
+                text => text.parse().ok().filter(|scope| lineage.scopes_under(&tagged.tag).contains(scope)),
             };
             let Some(set_in) = set_in else {
                 return Err(invalid("/states", "a key and the scope in which the tenant sees it"));
@@ -161,11 +76,11 @@ impl Service {
             at: self.clock.now(),
             runs: runs.into_values().collect(),
         };
-        self.region(&lineage.region)?.acknowledged.keep(word).await?;
+        let kept = self.region(&lineage.region)?.acknowledged.keep(word).await;
         if is_refusal {
             self.refused.notify_one();
         }
-        Ok(())
+        kept
     }
 
     async fn seen_in(

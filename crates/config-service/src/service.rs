@@ -16,11 +16,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Bounds;
-use crate::acknowledged::Acknowledged;
 use crate::backends::Backends;
 use crate::directory::{Directory, Named};
 use crate::followed;
 use crate::hub::{Feed, Hub};
+use crate::keeping::Acknowledged;
 use crate::large::Readers;
 use crate::sending::{Sending, Sent, Share};
 use crate::tags::Tags;
@@ -112,7 +112,7 @@ impl Service {
         let directory = Directory::new(parts.routes);
         let regions = parts.regions.into_iter().map(|(region, store)| {
             let hub = Hub::new(region.clone(), store.clone(), tags.clone(), directory.clone(), parts.bounds);
-            let acknowledged = Acknowledged::new(store.clone());
+            let acknowledged = Acknowledged::new(store.clone(), parts.clock.clone());
             (region, RegionParts { writer: store.writer_heard(hub.clone()), store, hub, acknowledged })
         });
         let writer = parts.provider.writer();

@@ -18,7 +18,7 @@ pub const CLIENTS_MAX: i64 = 5_000;
 const KEYS_MAX: i64 = 200;
 
 /// A client that has said nothing for so long makes room where there is none.
-const SILENT_AFTER: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// With what a client runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,11 +116,6 @@ const TRIM: &str = "delete from config_client_runs r using (
         ) as o
     ) as o where r.scope = o.scope and r.client_id = o.client_id and r.key = o.key";
 
-/// Room for those who come next: clients that have been silent for longest.
-const EVICT: &str = "delete from config_clients c using (
-        select distinct scope from unnest($1::text[]) as f (scope)) as f
-    where c.scope = f.scope and c.at < $2";
-
 const RUNS: &str = "select r.scope, r.client_id, c.revision, r.key, r.set_in, r.version, r.rejection, r.at
     from config_client_runs r join config_clients c on c.scope = r.scope and c.client_id = r.client_id
     where r.key = $1 and ($2::text is null or r.scope = $2)
@@ -188,9 +183,9 @@ impl ConfigStore {
             self.lines.query(TRIM, &[&long_scopes, &long_ids, &KEYS_MAX]).await?;
         }
         if !left.is_empty() {
-            let full: Vec<&str> = left.iter().map(|(scope, _)| *scope).collect();
-            let now = self.ambient.clock.now();
-            self.lines.query(EVICT, &[&full, &(now - SILENT_AFTER)]).await?;
+            let is_left = |word: &Word, scope: &str| left.contains(&(scope, word.client_id.as_str()));
+            let full = words.iter().zip(&scopes).filter(|(word, scope)| is_left(word, scope));
+            self.forget_silent(&full.map(|(word, _)| word.tenant).collect::<Vec<_>>()).await?;
         }
         let refused =
             words.iter().zip(&scopes).filter(|(word, scope)| left.contains(&(scope, &word.client_id)));

@@ -23,6 +23,7 @@ mod reads;
 mod rekey;
 mod requests;
 mod rollouts;
+mod room;
 mod rows;
 mod said;
 mod secrets;

@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use common::{at, here, json, key, one, scope, transaction, write};
 use insula_config_model::{ConfigValue, Scope, WriteOp};
-use insula_config_store::{Ambient, ConfigStore, OneVersion, Replicator, Retention, Run, Says, Word};
+use insula_config_store::{
+    Ambient, BOUNDS, ConfigStore, OneVersion, ROLLOUTS_AND_CLIENTS, Replicator, Retention, Run, Says, TABLES,
+    WORDS, Word,
+};
 use insula_credentials::MasterKeys;
 use insula_domain::OsEntropy;
 use insula_problem::Code;
 use insula_sql_store::Store;
+use insula_testkit::TestDatabase;
 
 fn secret(text: &str) -> WriteOp {
     WriteOp::Put(ConfigValue::Secret(text.as_bytes().to_vec().into()))
@@ -290,4 +294,25 @@ async fn of_what_clients_say_the_last_is_kept_and_not_too_much() {
     here.store.tidy(&Retention { clients: Duration::ZERO, ..Retention::default() }).await.unwrap();
     let left = client.query_one("select count(*) from config_client_runs", &[]).await.unwrap();
     assert_eq!(left.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn what_was_said_of_versions_that_there_are_not_goes_when_the_store_learns_of_it() {
+    let database = TestDatabase::create("config_words_before").await;
+    let client = database.connect().await;
+    for sql in [TABLES, ROLLOUTS_AND_CLIENTS, BOUNDS] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let before = "insert into config_values (scope, key, version, history) values ('platform', 'a', 2, 9);
+        insert into config_clients select 't', 'c' || n, 1, now() from generate_series(0, 9) n;
+        insert into config_client_runs
+            select 't', 'c' || n, k, 'platform', n - 1, null, now()
+            from generate_series(0, 9) n, unnest(array['a', 'b']) k";
+    client.batch_execute(before).await.unwrap();
+    client.batch_execute(WORDS).await.unwrap();
+    let left = "select key, version from config_client_runs order by key, version";
+    let left = client.query(left, &[]).await.unwrap();
+    let left: Vec<(String, i64)> = left.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let wanted = [("a", 0), ("a", 1), ("a", 2), ("b", 0)];
+    assert_eq!(left, wanted.map(|(key, version)| (key.to_owned(), version)));
 }

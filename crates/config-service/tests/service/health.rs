@@ -1,16 +1,18 @@
-//! What clients say of what is rolled out: whose words count, and for how many.
+//! What clients say of what is rolled out: whose words count, for how many, and
+//! that none does that was said before there was anything to speak of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use insula_config_model::RolloutState;
 use insula_config_proto::v1;
-use insula_config_service::{NewRollout, Progress};
+use insula_config_service::{NewRollout, NewWrite, Progress};
 use insula_config_store::{OneVersion, Says};
 use insula_problem::Code;
 use insula_testkit::ManualClock;
 
 use crate::rollouts::{KEY, MINUTE, a_step, copied, operator, put, rollout};
-use crate::support::{Client, World, put as put_request, remove, tenant};
+use crate::support::{Client, World, code, put as put_request, remove, tenant};
 
 /// What one client says of a version of the key.
 fn says(client_id: &str, set_in: &str, version: i64, rejection: &str) -> v1::AcknowledgeRequest {
@@ -124,6 +126,77 @@ async fn a_plan_that_nobody_could_confirm_is_refused() {
 }
 
 #[tokio::test]
+async fn nothing_is_kept_of_a_version_before_it_is_there() {
+    let clock = ManualClock::default();
+    let world = World::with_clock(Arc::new(clock.clone()), 0).await;
+    put(&world, "1").await;
+    let mut globex = world.admin(2).await;
+    world.service.start_rollout(&operator(), rollout("platform", "2", &[100.0], &[])).await.unwrap();
+    copied(&world).await;
+    for version in [3, 1 << 62, i64::MAX, -1] {
+        let ahead = says("a", "platform", version, "never");
+        assert_eq!(code(globex.acknowledge(ahead).await), "config_version_not_found", "{version}");
+    }
+    // What there is beside it is kept.
+    let mut two = says("b", "platform", 3, "never");
+    two.states.push(v1::acknowledge_request::State {
+        key: "tenant_config_nothing".to_owned(),
+        ..Default::default()
+    });
+    assert_eq!(code(globex.acknowledge(two).await), "config_version_not_found");
+    let nothing = world.values().client_runs(&"tenant_config_nothing".parse().unwrap(), None, 9).await;
+    assert_eq!(nothing.unwrap().len(), 1);
+    assert_eq!(a_step(&world, &clock).await.rollout.state, RolloutState::Completed);
+    let next = rollout("platform", "3", &[100.0], &[]);
+    world.service.start_rollout(&operator(), next).await.unwrap();
+    copied(&world).await;
+    let now = a_step(&world, &clock).await;
+    assert_eq!((now.rollout.candidate, now.rollout.state), (3, RolloutState::Completed));
+    // Canary: what is said of the next one, once it is there, takes it back.
+    world.service.start_rollout(&operator(), rollout("platform", "4", &[100.0], &[])).await.unwrap();
+    copied(&world).await;
+    globex.acknowledge(says("a", "platform", 4, "never")).await.unwrap();
+    world.service.look_at_rollouts().await.unwrap();
+    let back = world.service.rollout(&operator(), "platform", KEY).await.unwrap();
+    assert_eq!(back.rollout.state, RolloutState::RolledBack);
+}
+
+#[tokio::test]
+async fn what_a_tenant_has_in_confidence_is_not_spoken_of_below_it() {
+    let world = World::new().await;
+    let (mut acme, mut branch) = (world.admin(1).await, world.admin(3).await);
+    let own = format!("tenant/{}", tenant(1));
+    let of = |key: &str, version| {
+        let mut word = says("a", &own, version, "");
+        key.clone_into(&mut word.states[0].key);
+        word
+    };
+    acme.put(put_request(KEY, "1")).await.unwrap();
+    // Whether there is such a version is not told either.
+    acme.put(put_request("secret_config_mail", "1")).await.unwrap();
+    for version in [1, 2] {
+        assert_eq!(code(branch.acknowledge(of("secret_config_mail", version)).await), "invalid_request");
+    }
+    acme.acknowledge(of("secret_config_mail", 1)).await.unwrap();
+    // Canary: what is not in confidence is.
+    branch.acknowledge(of(KEY, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_process_has_just_written_may_be_spoken_of() {
+    let world = World::new().await;
+    let mut acme = world.admin(1).await;
+    for wanted in 1..=30 {
+        // Nothing tells this process of it, and it is not asked before.
+        let written = world.provide("platform", KEY, Some("1")).await;
+        assert_eq!(written.version, wanted);
+        acme.acknowledge(says("a", "platform", wanted, "")).await.unwrap();
+        let ahead = acme.acknowledge(says("a", "platform", wanted + 1, "")).await;
+        assert_eq!(code(ahead), "config_version_not_found");
+    }
+}
+
+#[tokio::test]
 async fn many_whom_it_does_not_reach_hide_nobody_who_refuses_it() {
     let world = World::with_clock(Arc::new(ManualClock::default()), 1).await;
     put(&world, "1").await;
@@ -153,4 +226,56 @@ async fn many_whom_it_does_not_reach_hide_nobody_who_refuses_it() {
     let ended = world.service.rollout(&operator(), "platform", KEY).await.unwrap();
     assert_eq!(ended.rollout.state, RolloutState::RolledBack);
     assert!(ended.rollout.cause.contains("one tenant refuse it: no such colour"), "{}", ended.rollout.cause);
+}
+
+#[tokio::test]
+async fn what_a_tenants_clients_say_has_a_bound_and_is_not_another_tenants() {
+    let clock = ManualClock::default();
+    let world = World::with_clock(Arc::new(clock.clone()), 0).await;
+    let write = NewWrite { scope: "tenant/acme".to_owned(), ..rollout("", "1", &[100.0], &[]).write };
+    world.service.transact(&operator(), vec![write], None).await.unwrap();
+    let (mut acme, mut globex) = (world.admin(1).await, world.admin(2).await);
+    let own = format!("tenant/{}", tenant(1));
+    let fill = "with c as (
+            insert into config_clients select $1, 'c' || n, 1, $2 from generate_series(1, 250) n
+        )
+        insert into config_client_runs
+            select $1, 'c' || n, 'tenant_config_' || k, $1, 0, null, $2
+            from generate_series(1, 250) n, generate_series(1, 200) k";
+    let database = world.region.connect().await;
+    let now = insula_domain::Clock::now(&clock);
+    assert_eq!(database.execute(fill, &[&own, &now]).await.unwrap(), 50_000);
+    let state = |key: &str, version| v1::acknowledge_request::State {
+        key: key.to_owned(),
+        version,
+        set_in: own.clone(),
+        ..Default::default()
+    };
+    let word = |id: &str, states| v1::AcknowledgeRequest { states, ..says(id, &own, 1, "") };
+    let new = || word("new", vec![state(KEY, 1)]);
+    assert_eq!(code(acme.acknowledge(new()).await), "overloaded");
+    // What it has said before it may say anew.
+    database
+        .execute("update config_client_runs set key = $1 where key = 'tenant_config_7'", &[&KEY])
+        .await
+        .unwrap();
+    let both = word("c7", vec![state(KEY, 1), state("tenant_config_more", 0)]);
+    assert_eq!(code(acme.acknowledge(both).await), "overloaded");
+    assert_eq!(claimed(&world, &own, 1).await, 1);
+    let count = "select count(*) from config_client_runs where scope = $1";
+    let counted = database.query_one(count, &[&own]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(counted, 50_000);
+    // Canary: another tenant's clients are heard.
+    globex.acknowledge(word_of("new")).await.unwrap();
+    // Those that are silent for a day make room.
+    clock.advance(Duration::from_secs(25 * 3_600));
+    assert_eq!(code(acme.acknowledge(new()).await), "overloaded");
+    clock.advance(Duration::from_secs(10));
+    acme.acknowledge(new()).await.unwrap();
+}
+
+/// A word on a key that nobody has set.
+fn word_of(client_id: &str) -> v1::AcknowledgeRequest {
+    let nothing = v1::acknowledge_request::State { key: KEY.to_owned(), ..Default::default() };
+    v1::AcknowledgeRequest { states: vec![nothing], ..says(client_id, "", 0, "") }
 }

@@ -235,6 +235,9 @@ async fn what_clients_run_with_is_kept_and_shown_to_their_own_tenant() {
         states,
         scope: String::new(),
     };
+    for (scope, json) in [("platform", "1"), ("platform", "2"), ("tier/free", "1")] {
+        world.provide(scope, KEY, Some(json)).await;
+    }
     acme.acknowledge(says("a", 3, vec![state(1, "", "platform")])).await.unwrap();
     acme.acknowledge(says("a", 5, vec![state(2, "too bright", "platform")])).await.unwrap();
     acme.acknowledge(says("a", 4, vec![])).await.unwrap();
