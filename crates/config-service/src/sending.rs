@@ -136,10 +136,14 @@ impl Sending {
         permits: u32,
         until: Instant,
     ) -> Result<OwnedSemaphorePermit, Problem> {
+        let begun = Instant::now();
         if let Ok(Ok(permits)) = timeout_at(until, Arc::clone(of).acquire_many_owned(permits)).await {
             return Ok(permits);
         }
-        self.end_stalled(of);
+        // Who has waited elsewhere for most of the time says nothing of this.
+        if begun.elapsed() >= ROOM_WITHIN / 2 {
+            self.end_stalled(of);
+        }
         let detail = "As much as may be is on its way to watchers that do not take it.";
         Err(Problem::new(Code::Overloaded, detail).retry_after(5))
     }
@@ -152,9 +156,14 @@ impl Sending {
             (Arc::ptr_eq(of, &self.all) || Arc::ptr_eq(of, &holder.share))
                 && holder.since.elapsed() >= ROOM_WITHIN
         };
-        let stalled: Vec<_> = holders.by_number.values().filter(is_stalled).collect();
-        stalled.iter().filter_map(|holder| holder.arrival.as_ref()).for_each(Arrival::end);
-        tracing::warn!(ended = stalled.len(), "watchers do not take what they are sent, and others wait");
+        let arrivals =
+            holders.by_number.values().filter(is_stalled).filter_map(|holder| holder.arrival.clone());
+        let stalled: Vec<Arrival> = arrivals.filter(|arrival| !arrival.is_ended()).collect();
+        drop(holders);
+        stalled.iter().for_each(Arrival::end);
+        if !stalled.is_empty() {
+            tracing::warn!(ended = stalled.len(), "watchers do not take what they are sent, and others wait");
+        }
     }
 }
 

@@ -92,7 +92,7 @@ pub struct Watcher {
     feed: Feed,
     sending: Option<Box<Sending>>,
     /// What goes before everything else.
-    first: VecDeque<Frame>,
+    first: VecDeque<(Frame, Option<Sent>)>,
     /// The revision of the last snapshot or delta.
     last: Revision,
     heartbeat: Interval,
@@ -208,10 +208,11 @@ impl Service {
                 // The id, where one was given, and then what was missed.
                 if is_new {
                     let told = watcher.heartbeat(asked.from);
-                    watcher.first.push_back(told);
+                    watcher.first.push_back((told, None));
                 }
                 let delta = watcher.delta(watcher.feed.revision, &missed).await?;
-                watcher.first.extend(delta);
+                let sent = watcher.sent.take();
+                watcher.first.extend(delta.map(|delta| (delta, sent)));
                 watcher.feed.items = Vec::new();
             }
         }
@@ -355,7 +356,8 @@ impl Watcher {
     }
 
     async fn event(&mut self) -> Result<Frame, Problem> {
-        if let Some(first) = self.first.pop_front() {
+        if let Some((first, sent)) = self.first.pop_front() {
+            self.sent = sent;
             return Ok(first);
         }
         loop {
@@ -381,7 +383,9 @@ impl Watcher {
                 }
             };
             match signal {
-                Ok(Signal::Told(told)) if told.is_long && self.shortly(&told.single).is_none() => {
+                Ok(Signal::Told(told))
+                    if (told.is_long || self.reveal) && self.shortly(&told.single).is_none() =>
+                {
                     self.again(Reason::Overflow).await?;
                 }
                 Ok(Signal::Told(told)) => {
@@ -421,7 +425,7 @@ impl Watcher {
         let (mut items, mut bytes) = (Vec::new(), 0);
         while bytes < PART {
             let Some(item) = sending.items.next() else { break };
-            bytes += item.part.len();
+            bytes += item.length(self.reveal);
             items.push(item);
         }
         self.sent = self.counted.room(bytes).await?;
@@ -455,7 +459,7 @@ impl Watcher {
     /// How many bytes it would be told of these; none where it takes a snapshot
     /// instead.
     fn shortly(&self, single: &[Single]) -> Option<usize> {
-        short(single.iter().filter(|one| self.watched.covers(&one.key)))
+        short(single.iter().filter(|one| self.watched.covers(&one.key)), self.reveal)
     }
 
     async fn told(&mut self, told: &Told) -> Result<Option<Frame>, Problem> {

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use insula_config_model::{ConfigKey, Lineage, Revision, Rollout, Scope, Stored, TagTable, Version};
+use insula_config_model::{
+    ConfigKey, ConfigValue, Lineage, Revision, Rollout, Scope, Stored, TagTable, Version,
+};
 use insula_domain::TenantId;
 
 use crate::wire;
 
 /// Bytes of several changes that are told at once, at the most: whoever would be
-/// told of more takes a snapshot, which comes in parts.
-const LONG: usize = 256 << 10;
+/// told of more takes a snapshot, which comes in parts. Clients of gRPC take 4 MiB
+/// where nobody tells them otherwise.
+const LONG: usize = 2 << 20;
 
 /// A value that is there.
 #[derive(Debug, Clone)]
@@ -32,6 +35,16 @@ impl Item {
         stored.labels.clear();
         let part = wire::entry_part(&stored);
         Some(Self { stored: Arc::new(stored), part })
+    }
+
+    /// How many bytes of a message it is, with secrets in clear or as they are.
+    #[must_use]
+    pub fn length(&self, reveal: bool) -> usize {
+        match &self.stored.value {
+            // What is sealed is about as long as what is in it.
+            Some(ConfigValue::Sealed(sealed)) if reveal => self.part.len() + sealed.len(),
+            _ => self.part.len(),
+        }
     }
 
     /// About what it takes in memory.
@@ -176,8 +189,8 @@ impl Single {
     }
 
     /// About how many bytes of a delta it is.
-    fn bytes(&self) -> usize {
-        self.item.as_ref().map_or_else(|| self.key.as_str().len(), |item| item.part.len())
+    fn length(&self, reveal: bool) -> usize {
+        self.item.as_ref().map_or_else(|| self.key.as_str().len(), |item| item.length(reveal))
     }
 
     /// Appends it to a delta.
@@ -536,13 +549,13 @@ impl State {
 
 /// How many bytes of a delta these are; none where that is more than is told at
 /// once. One alone is always told.
-pub fn short<'s>(single: impl Iterator<Item = &'s Single> + Clone) -> Option<usize> {
-    let bytes = single.clone().map(Single::bytes).sum();
+pub fn short<'s>(single: impl Iterator<Item = &'s Single> + Clone, reveal: bool) -> Option<usize> {
+    let bytes = single.clone().map(|one| one.length(reveal)).sum();
     (bytes <= LONG || single.count() == 1).then_some(bytes)
 }
 
 fn told(revision: Revision, single: Vec<Single>) -> Told {
-    let is_long = short(single.iter()).is_none();
+    let is_long = short(single.iter(), false).is_none();
     let mut parts = BytesMut::new();
     if !is_long {
         single.iter().for_each(|one| one.put(&mut parts));
