@@ -9,6 +9,7 @@ use std::time::Duration;
 use insula_config_proto::v1;
 use insula_domain::Entropy;
 use tokio::sync::Notify;
+use tonic::Status;
 use v1::acknowledge_request::State;
 
 use crate::dial::{Dialer, Stub};
@@ -109,6 +110,9 @@ impl Acknowledgements {
                 let said = tokio::time::timeout(CALL_TIMEOUT, call).await;
                 if !matches!(said, Ok(Ok(_))) {
                     tracing::debug!(?said, "the configuration service did not take an acknowledgement");
+                    if matches!(&said, Ok(Err(status)) if is_kept_but_for_some(status)) {
+                        continue;
+                    }
                     self.put_back(states);
                     // With the next change, or the next stream.
                     break;
@@ -116,6 +120,12 @@ impl Acknowledgements {
             }
         }
     }
+}
+
+/// Whether the server has kept what can be kept: the rest would be refused again,
+/// and those behind it would never be said.
+fn is_kept_but_for_some(status: &Status) -> bool {
+    status.metadata().get("insula-code").is_some_and(|code| code == "config_version_not_found")
 }
 
 #[cfg(test)]

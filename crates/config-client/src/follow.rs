@@ -77,6 +77,7 @@ pub(crate) struct Follower {
     memory_bytes_max: usize,
     parts: Option<Parts>,
     needs_snapshot: bool,
+    has_broken_off: bool,
     backwards_since: Option<Instant>,
     client_id: String,
     /// What the last snapshot said of what the tenant is seen by.
@@ -96,6 +97,7 @@ impl Follower {
             memory_bytes_max,
             parts: None,
             needs_snapshot: true,
+            has_broken_off: false,
             backwards_since: None,
             client_id,
             mark: String::new(),
@@ -129,6 +131,15 @@ impl Follower {
         self.parts = None;
     }
 
+    /// A stream has ended so that something may have come that cannot be read. Where
+    /// the next one does the same before anything else, it is not a server or proxy
+    /// that went away: it would come again.
+    pub(crate) fn broke_off(&mut self) {
+        if std::mem::replace(&mut self.has_broken_off, true) {
+            self.lose();
+        }
+    }
+
     /// Takes an event.
     pub(crate) fn take(&mut self, event: v1::WatchEvent, now: Instant) -> Result<Step, Fault> {
         let step = match event.event {
@@ -137,8 +148,9 @@ impl Follower {
             Some(Event::Heartbeat(heartbeat)) => self.heartbeat(&heartbeat),
             None => Err(Fault::Malformed("an event is none")),
         };
-        if step.is_err() {
-            self.lose();
+        match &step {
+            Ok(_) => self.has_broken_off = false,
+            Err(_) => self.lose(),
         }
         step
     }

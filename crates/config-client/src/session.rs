@@ -167,13 +167,6 @@ impl Session {
     }
 }
 
-/// Whether a stream has ended by an event that cannot be taken, too long a one
-/// among those. It would come again to whoever goes on from where the client is.
-fn is_unusable(status: &Status) -> bool {
-    let is_told = status.metadata().contains_key("insula-code");
-    !is_told && matches!(status.code(), Code::OutOfRange | Code::Internal | Code::DataLoss)
-}
-
 /// An error with what is behind it, cut.
 fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
@@ -197,8 +190,12 @@ impl Reading<'_> {
             let event = match tokio::time::timeout_at(confirmed + self.silence_max, stream.message()).await {
                 Err(_) => return Ended::Away("the server has fallen silent".to_owned()),
                 Ok(Err(status)) => {
-                    if is_unusable(&status) {
-                        self.follower.lose();
+                    match status.code() {
+                        _ if status.metadata().contains_key("insula-code") => {}
+                        // Longer than is taken: it would come again.
+                        Code::OutOfRange => self.follower.lose(),
+                        Code::Internal | Code::DataLoss => self.follower.broke_off(),
+                        _ => {}
                     }
                     return status.into();
                 }

@@ -238,15 +238,21 @@ async fn an_event_that_cannot_be_taken_is_not_asked_for_again() {
     let longs = (0..5).map(|number| entry(&format!("k{number}"), 1, &long)).collect();
     opened.say(delta(10, 11, longs, &[]));
     opened.given_up().await;
-    let opened = script.opened().await;
+    let mut opened = script.opened().await;
     assert_eq!(opened.request.from_revision, 0, "from where it was it would come again");
     opened.say(snapshot(11, vec![entry("a", 2, "2")]));
     until(&client, "a", 2).await;
     // A server that says by its code what is wrong has not sent anything of that kind.
     let mut told = Status::internal("a defect");
     told.metadata_mut().insert("insula-code", "internal".parse().unwrap());
-    opened.fail(told);
-    assert_eq!(script.opened().await.request.from_revision, 11);
+    for status in [told.clone(), told, Status::internal("a proxy lost its server")] {
+        opened.fail(status);
+        opened = script.opened().await;
+        assert_eq!(opened.request.from_revision, 11);
+    }
+    // What does so again, before anything else has come, would go on with it.
+    opened.fail(Status::internal("cannot be decoded"));
+    assert_eq!(script.opened().await.request.from_revision, 0);
 }
 
 #[tokio::test]
