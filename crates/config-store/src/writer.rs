@@ -12,7 +12,7 @@ use insula_config_model::{ConfigValue, Made, Scope, Transaction, Version, WRITES
 use insula_problem::{Code, Problem};
 use insula_sql_store::Store;
 use time::OffsetDateTime;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::ConfigStore;
 use crate::decide::{Answered, Change, Decided, State, What, token_place};
@@ -25,6 +25,8 @@ use crate::state::{self, Ask, Ready, Remembered};
 
 /// How many transactions may wait.
 const WAITING_MAX: usize = 1_024;
+/// How many bytes of them.
+const WAITING_BYTES_MAX: usize = 128 << 20;
 /// How many writes are done at once.
 const BATCH_WRITES: usize = 200;
 /// How many bytes are written at once, where there are several transactions.
@@ -44,6 +46,7 @@ struct Waiting {
     job: Job,
     bytes: usize,
     answer: Answer,
+    room: OwnedSemaphorePermit,
 }
 
 /// A transaction, and what is asked of it.
@@ -104,6 +107,8 @@ pub trait Hears: Send + Sync + std::fmt::Debug {
 pub struct Writer {
     store: Store,
     queue: mpsc::Sender<Waiting>,
+    /// For the bytes of what waits, until it is answered.
+    room: Arc<Semaphore>,
     committed: broadcast::Sender<Arc<Vec<LogRow>>>,
 }
 
@@ -129,7 +134,8 @@ impl ConfigStore {
     fn writer_with(&self, heard: Option<Arc<dyn Hears>>) -> Writer {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let (committed, _) = broadcast::channel(COMMITTED_MAX);
-        let writer = Writer { store: self.store, queue, committed: committed.clone() };
+        let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+        let writer = Writer { store: self.store, queue, room, committed: committed.clone() };
         let notices = self.notices();
         tokio::spawn(Work { store: self.clone(), line: None, heard, committed, notices }.run(waiting));
         writer
@@ -192,7 +198,9 @@ impl Writer {
             )
             .retry_after(1)
         };
-        self.queue.try_send(Waiting { job, bytes, answer }).map_err(|_| full())?;
+        let permits = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits).map_err(|_| full())?;
+        self.queue.try_send(Waiting { job, bytes, answer, room }).map_err(|_| full())?;
         match tokio::time::timeout(ANSWER_WITHIN, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(unknown()),
@@ -300,8 +308,12 @@ impl Work {
     }
 
     async fn batch(&mut self, batch: Vec<Waiting>) {
-        let (jobs, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.job, waiting.answer)).unzip();
+        let (mut jobs, mut answers, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
+        for Waiting { job, answer, room, .. } in batch {
+            jobs.push(job);
+            answers.push(answer);
+            rooms.push(room);
+        }
         let outcomes = match self.tried(&jobs).await {
             Ok(outcomes) => outcomes,
             // Something is wrong with one of them: the others need not suffer.
@@ -315,6 +327,7 @@ impl Work {
                 jobs.iter().map(|_| Err(if fault.is_clean { failed() } else { unknown() })).collect()
             }
         };
+        drop((jobs, rooms));
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Whoever has gone does not want to know.
             let _ = answer.send(outcome);

@@ -46,13 +46,14 @@ pub fn limits(http: &Http) -> HttpLimits {
 /// How long a client of gRPC may not answer a ping, and how often it is sent one.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
-/// Bytes that may be under way to a client of gRPC on one stream, and that are
+/// Bytes that may be under way to a client on one stream of HTTP/2, and that are
 /// kept for it: there are many who receive little.
 const STREAM_BYTES: usize = 16 << 10;
 
 /// Bytes that a client of gRPC may send before it was read, on one stream and
-/// on all of a connection.
-const RECEIVED_BYTES: (u32, u32) = (64 << 10, 1 << 20);
+/// on all of a connection: calls that wait until they are read on are not to stand
+/// in the way of the others.
+const RECEIVED_BYTES: (u32, u32) = (64 << 10, 16 << 20);
 
 /// The server.
 #[derive(Clone)]
@@ -199,14 +200,17 @@ impl HttpServer {
 fn builder(header_timeout: Duration, streams: Option<u32>) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .max_send_buf_size(STREAM_BYTES);
     let Some(streams) = streams else { return builder };
     builder
         .http2()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_EVERY)
         .max_concurrent_streams(streams)
-        .max_send_buf_size(STREAM_BYTES)
         .initial_stream_window_size(RECEIVED_BYTES.0)
         .initial_connection_window_size(RECEIVED_BYTES.1)
         .max_header_list_size(16 << 10);
