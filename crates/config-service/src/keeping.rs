@@ -17,11 +17,14 @@ const WAITING_MAX: usize = 4_096;
 /// Words that are kept at once, and keys of which they speak, where there are several.
 const BATCH: (usize, usize) = (1_000, 5_000);
 /// Of how many keys the clients of a tenant may have spoken, all of them together.
-const SPOKEN_MAX: u64 = 50_000;
+const SPOKEN_MAX: u64 = 200_000;
 /// After so many more it is counted anew: what other processes keep is seen then.
 const COUNTED_EVERY: u64 = 5_000;
 /// Where there is no room it is not counted again for so long.
 const FULL_FOR: Duration = Duration::seconds(5);
+/// Where there is no room, who has said nothing for so long makes some: processes
+/// that begin again come under new names, and those of before never speak again.
+const GONE_AFTER: std::time::Duration = std::time::Duration::from_secs(3_600);
 /// Tenants of which is remembered what was counted.
 const TENANTS_MAX: usize = 10_000;
 
@@ -194,7 +197,7 @@ impl Keeper {
         let counted_now: Vec<TenantId> = unknown.into_iter().filter(|tenant| full.contains(tenant)).collect();
         if !counted_now.is_empty() {
             // For those who come next.
-            self.store.forget_silent(&counted_now).await?;
+            self.store.forget_silent(&counted_now, GONE_AFTER).await?;
         }
         for (tenant, more) in said {
             if let Some(spoken) = self.spoken.get_mut(&tenant) {

@@ -18,7 +18,7 @@ pub const CLIENTS_MAX: i64 = 5_000;
 const KEYS_MAX: i64 = 200;
 
 /// A client that has said nothing for so long makes room where there is none.
-pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(24 * 3_600);
+const SILENT_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// With what a client runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,7 +185,8 @@ impl ConfigStore {
         if !left.is_empty() {
             let is_left = |word: &Word, scope: &str| left.contains(&(scope, word.client_id.as_str()));
             let full = words.iter().zip(&scopes).filter(|(word, scope)| is_left(word, scope));
-            self.forget_silent(&full.map(|(word, _)| word.tenant).collect::<Vec<_>>()).await?;
+            let full: Vec<TenantId> = full.map(|(word, _)| word.tenant).collect();
+            self.forget_silent(&full, SILENT_AFTER).await?;
         }
         let refused =
             words.iter().zip(&scopes).filter(|(word, scope)| left.contains(&(scope, &word.client_id)));

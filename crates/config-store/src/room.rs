@@ -2,13 +2,14 @@
 //! a tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use insula_config_model::{ConfigKey, Scope, Version};
 use insula_domain::TenantId;
 use insula_problem::Problem;
 
 use crate::ConfigStore;
-use crate::clients::{SILENT_AFTER, Word};
+use crate::clients::Word;
 use crate::rows;
 
 const NEWEST: &str = "select p.scope, p.key, n.version
@@ -81,13 +82,13 @@ impl ConfigStore {
         Ok(found)
     }
 
-    /// Forgets those clients of these tenants that have been silent for a day, for
+    /// Forgets those clients of these tenants that have been silent for so long, for
     /// those who come next.
     ///
     /// # Errors
     /// Where the store is away.
-    pub async fn forget_silent(&self, tenants: &[TenantId]) -> Result<(), Problem> {
-        let silent = self.ambient.clock.now() - SILENT_AFTER;
+    pub async fn forget_silent(&self, tenants: &[TenantId], for_so_long: Duration) -> Result<(), Problem> {
+        let silent = self.ambient.clock.now() - for_so_long;
         self.lines.query(EVICT, &[&scopes(tenants), &silent]).await.map(drop)
     }
 }
