@@ -112,7 +112,7 @@ async fn a_plan_that_nobody_could_confirm_is_refused() {
     assert!(few.detail().contains("reaches 1 who count"), "{}", few.detail());
     for (scope, percents, first, confirmations) in [
         ("platform", &[100.0][..], &[][..], 4),
-        ("tier/gold", &[100.0][..], &[][..], 1),
+        ("tier/business", &[100.0][..], &[][..], 1),
         ("tenant/acme", &[0.01, 100.0][..], &["branch"][..], 2),
         ("tenant/acme", &[0.01, 100.0][..], &["globex"][..], 1),
     ] {
