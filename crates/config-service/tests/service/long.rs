@@ -196,6 +196,7 @@ async fn what_was_sent_counts_until_it_is_read() {
     until_sending(&world, |bytes| bytes == 0).await;
 
     // So does what comes to who comes back.
+    drop((one, other));
     let back = Told::begin(&mut stock, v1::WatchRequest::default()).await.snapshot().await.0;
     acme.put(put_text("tenant_config_a", long(240_000))).await.unwrap();
     until_sending(&world, |bytes| bytes == 0).await;
