@@ -224,6 +224,24 @@ async fn memory_is_bounded_whatever_the_server_sends() {
 }
 
 #[tokio::test]
+async fn words_that_are_refused_for_good_are_not_said_again() {
+    let mut script = Script::start().await;
+    let mut refused = Status::not_found("there is no such version");
+    refused.metadata_mut().insert("insula-code", "config_version_not_found".parse().unwrap());
+    for (refusal, next) in [(Status::unavailable("canary: this is"), 2), (refused, 1)] {
+        *script.refuse_words.lock().unwrap() = Some(refusal);
+        let client = script.builder().start().await.unwrap();
+        let opened = script.opened().await;
+        opened.say(snapshot(10, vec![entry("a", 1, "1")]));
+        assert_eq!(script.acknowledged().await.states.len(), 1);
+        opened.say(delta(10, 11, vec![entry("b", 1, "1")], &[]));
+        let said = script.acknowledged().await;
+        assert_eq!((said.states.len(), said.revision), (next, 11), "{said:?}");
+        client.close().await;
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_cannot_be_taken_is_not_asked_for_again() {
     let mut script = Script::start().await;
     let client = script.builder().start().await.unwrap();

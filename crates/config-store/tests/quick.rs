@@ -9,7 +9,8 @@ mod common;
 use std::time::Duration;
 
 use common::{Here, here, json, key, one, scope, transaction, write};
-use insula_config_model::{Scope, Transaction, Write, WriteOp, Written};
+use futures_util::FutureExt;
+use insula_config_model::{ConfigValue, Scope, Transaction, Write, WriteOp, Written};
 use insula_config_store::{CHANNEL, Quota, is_by_old_schemas, is_by_old_tags};
 use insula_domain::Entropy;
 use insula_problem::{Code, Problem};
@@ -109,6 +110,23 @@ async fn several_at_once_are_done_by_their_order_and_told_of() {
     }
     let log = here.store.log_after(0, 10).await.unwrap().rows;
     assert_eq!(told, log.iter().map(|row| (row.revision, row.scope.clone())).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_waits_to_be_written_is_bounded_in_bytes() {
+    let here = here("config_waiting").await;
+    let (writer, holder) = (here.store.writer(), here.database.connect().await);
+    holder.batch_execute("begin; select from config_clock for update").await.unwrap();
+    let long = bytes::Bytes::from(format!("\"{}\"", "x".repeat(16 << 20)));
+    let put = |number| one(scope(number), "param_config_a", WriteOp::Put(ConfigValue::Json(long.clone())));
+    // Seven, which are a little more than 16 MiB each, are within 128.
+    let mut waiting: Vec<_> = (0..7).map(|_| Box::pin(writer.write(put(1)))).collect();
+    for one in &mut waiting {
+        assert!(one.as_mut().now_or_never().is_none());
+    }
+    assert_eq!(writer.write(put(2)).await.unwrap_err().code(), Code::Overloaded);
+    let mut short = Box::pin(writer.write(one(scope(2), "param_config_a", json("1"))));
+    assert!(short.as_mut().now_or_never().is_none(), "canary: there is room for what is short");
 }
 
 async fn refused(here: &Here, asked: Transaction) -> Problem {

@@ -55,6 +55,8 @@ pub struct Fake {
     acknowledged: mpsc::UnboundedSender<AcknowledgeRequest>,
     /// What the next stream is refused with.
     refuse: Arc<Mutex<Option<Status>>>,
+    /// What the next acknowledgement is refused with.
+    refuse_words: Arc<Mutex<Option<Status>>>,
     blob: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -62,6 +64,7 @@ pub struct Fake {
 pub struct Script {
     pub address: SocketAddr,
     pub refuse: Arc<Mutex<Option<Status>>>,
+    pub refuse_words: Arc<Mutex<Option<Status>>>,
     pub blob: Arc<Mutex<Vec<u8>>>,
     opened: mpsc::UnboundedReceiver<Opened>,
     acknowledged: mpsc::UnboundedReceiver<AcknowledgeRequest>,
@@ -86,10 +89,12 @@ impl Script {
         let (opened_in, opened) = mpsc::unbounded_channel();
         let (acknowledged_in, acknowledged) = mpsc::unbounded_channel();
         let (refuse, blob) = (Arc::<Mutex<Option<Status>>>::default(), Arc::<Mutex<Vec<u8>>>::default());
+        let refuse_words = Arc::<Mutex<Option<Status>>>::default();
         let fake = Fake {
             opened: opened_in,
             acknowledged: acknowledged_in,
             refuse: Arc::clone(&refuse),
+            refuse_words: Arc::clone(&refuse_words),
             blob: Arc::clone(&blob),
         };
         let mut server = Server::builder();
@@ -100,7 +105,7 @@ impl Script {
         let serving =
             server.add_service(ConfigServer::new(fake)).serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move { serving.await.unwrap() });
-        Self { address, refuse, blob, opened, acknowledged, scheme, server }
+        Self { address, refuse, refuse_words, blob, opened, acknowledged, scheme, server }
     }
 
     pub fn builder(&self) -> Builder {
@@ -167,6 +172,9 @@ impl Config for Fake {
         request: Request<AcknowledgeRequest>,
     ) -> Result<Response<AcknowledgeResponse>, Status> {
         let _ = self.acknowledged.send(request.into_inner());
+        if let Some(status) = self.refuse_words.lock().unwrap().take() {
+            return Err(status);
+        }
         Ok(Response::new(AcknowledgeResponse {}))
     }
 

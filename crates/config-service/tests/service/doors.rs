@@ -10,7 +10,7 @@ use insula_config_service::{Bounds, http as doors};
 use tokio::sync::oneshot;
 use tower::ServiceExt;
 
-use crate::support::{World, put};
+use crate::support::{PATIENCE, World, put};
 
 const KEY: &str = "tenant_config_theme";
 
@@ -35,6 +35,42 @@ async fn no_answer_is_kept_on_its_way() {
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         assert_eq!(answer.headers()[CACHE_CONTROL], "no-store", "{path}");
     }
+}
+
+/// A call with a long message that is read on to where this is told, and no further.
+fn long(key: &str, path: &str) -> (Request<Body>, oneshot::Receiver<()>) {
+    let (tell, told) = oneshot::channel();
+    let begin = stream::once(async { Ok::<_, std::io::Error>(Bytes::from(vec![b' '; (1 << 20) + 1])) });
+    let rest = stream::once(async move {
+        tell.send(()).unwrap();
+        std::future::pending().await
+    });
+    (request(Method::PUT, path, key, Body::from_stream(begin.chain(rest).boxed())), told)
+}
+
+#[tokio::test]
+async fn one_tenants_long_messages_leave_memory_for_others() {
+    let world = World::new().await;
+    let router = doors::router(&world.service);
+    let (acme, globex) =
+        (world.credential(1, "tenant_admin").await, world.credential(2, "tenant_admin").await);
+    let begin = |key: &str, slug: &str| {
+        let (call, told) = long(key, &format!("/v1/tenants/{slug}/config/tenant_config_theme"));
+        (tokio::spawn(router.clone().oneshot(call)), told)
+    };
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        let (call, told) = begin(&acme, "acme");
+        told.await.unwrap();
+        taken.push(call);
+    }
+    let (fifth, mut told) = begin(&acme, "acme");
+    let (other, others) = begin(&globex, "globex");
+    others.await.expect("canary: another tenant's is read on");
+    assert!(told.try_recv().is_err(), "it waits for a place");
+    taken.remove(0).abort();
+    tokio::time::timeout(PATIENCE, &mut told).await.expect("the place is given back").unwrap();
+    taken.into_iter().chain([fifth, other]).for_each(|call| call.abort());
 }
 
 #[tokio::test]

@@ -38,6 +38,10 @@ async fn put_many(client: &mut Client, short: &'static str) {
 
 type Stock = ConfigClient<InterceptedService<Channel, Bearer>>;
 
+async fn stock(world: &World, role: &str) -> Stock {
+    ConfigClient::with_interceptor(world.channel(), Bearer(world.credential(1, role).await))
+}
+
 /// Events of a watch by a client that was not told to take long messages.
 struct Told(tonic::Streaming<v1::WatchEvent>);
 
@@ -84,8 +88,7 @@ impl Told {
 async fn a_change_that_is_long_comes_in_parts_live_and_to_who_comes_back() {
     let world = World::new().await;
     let mut acme = world.admin(1).await;
-    let key = world.credential(1, "reader").await;
-    let mut stock = ConfigClient::with_interceptor(world.channel(), Bearer(key));
+    let mut stock = stock(&world, "reader").await;
     acme.put(put("tenant_config_short", "0")).await.unwrap();
     let under = |prefix: &str| v1::WatchRequest { prefixes: vec![prefix.to_owned()], ..Default::default() };
     let mut all = Told::begin(&mut stock, v1::WatchRequest::default()).await;
@@ -212,8 +215,7 @@ async fn what_was_sent_counts_until_it_is_read() {
 async fn secrets_in_clear_are_as_long_as_they_are() {
     let world = World::new().await;
     let mut acme = world.admin(1).await;
-    let key = world.credential(1, "tenant_admin").await;
-    let mut stock = ConfigClient::with_interceptor(world.channel(), Bearer(key));
+    let mut stock = stock(&world, "tenant_admin").await;
     let secrets = |count: usize, letter: &str| {
         let value = format!("\"{}\"", letter.repeat(60_000));
         let op = |number| Op {
