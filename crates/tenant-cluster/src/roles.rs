@@ -51,7 +51,8 @@ pub(crate) async fn create_group(client: &Client) -> Result<(), Problem> {
 }
 
 /// Makes the group of all tenants' roles, and members of it of those that are
-/// none, because they are older than the group.
+/// none, because they are older than the group. Who goes meanwhile need not be
+/// one, and whom somebody else has just made one is one.
 ///
 /// # Errors
 /// Where the cluster is away.
@@ -66,7 +67,11 @@ pub async fn enroll_tenants(client: &Client) -> Result<(), Problem> {
                          select from pg_catalog.pg_auth_members m
                          where m.member = r.oid and m.roleid = '{TENANTS}'::pg_catalog.regrole)
                  loop
-                     execute pg_catalog.format('grant {TENANTS} to %I', tenant);
+                     begin
+                         execute pg_catalog.format('grant {TENANTS} to %I', tenant);
+                     exception when undefined_object or unique_violation then
+                         null;
+                     end;
                  end loop;
              end $$"
         ))
