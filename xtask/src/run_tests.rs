@@ -1,8 +1,10 @@
 //! All tests under nextest, with one PostgreSQL server for the whole run
-//! instead of one for each test process. The server goes with us, however we
+//! instead of one for each test process, and with data folders to copy for the
+//! servers that tests start themselves. The server and they go with us, however we
 //! end: on Ctrl-C nextest ends first, and a kill leaves the stop to the
 //! server's watchdog.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -15,6 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Where the tests find the server.
 const SHARED_URL: &str = "INSULA_TEST_PG_URL";
+/// Where the tests find data folders to copy.
+const TEMPLATES: &str = "INSULA_TEST_PG_TEMPLATES";
+/// How many tests run at once, for nextest.
+const THREADS: &str = "NEXTEST_TEST_THREADS";
+/// Tests of whole programs wait for one another's ends, leases and restarts
+/// half of their time.
+const TESTS_PER_PROCESSOR: usize = 2;
 /// The folder of the PostgreSQL programs to test with.
 const PROGRAMS: &str = "INSULA_PG_BIN";
 
@@ -27,7 +36,7 @@ pub fn run(arguments: &[&str]) -> Result<ExitCode> {
 async fn run_with_server(arguments: &[&str]) -> Result<ExitCode> {
     if let Some(url) = std::env::var_os(SHARED_URL) {
         println!("tests: PostgreSQL of {SHARED_URL}");
-        return nextest(arguments, &url.to_string_lossy()).await;
+        return nextest(arguments, &[(SHARED_URL, url)]).await;
     }
     // First, so that a machine without PostgreSQL gets a plain message.
     let named = std::env::var_os(PROGRAMS).filter(|named| !named.is_empty());
@@ -39,15 +48,22 @@ async fn run_with_server(arguments: &[&str]) -> Result<ExitCode> {
         installation.bin_dir().display(),
         server.port()
     );
-    let ended = nextest(arguments, &server.url("postgres")).await;
+    let places =
+        [(SHARED_URL, server.url("postgres").into()), (TEMPLATES, server.templates().await.into_os_string())];
+    let ended = nextest(arguments, &places).await;
     server.stop().await;
     ended
 }
 
-async fn nextest(arguments: &[&str], url: &str) -> Result<ExitCode> {
+async fn nextest(arguments: &[&str], places: &[(&str, OsString)]) -> Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["nextest", "run", "--workspace", "--locked"]).args(arguments).env(SHARED_URL, url);
+    if std::env::var_os(THREADS).is_none() {
+        let processors = std::thread::available_parallelism()?.get();
+        command.env(THREADS, (processors * TESTS_PER_PROCESSOR).to_string());
+    }
+    command.args(["nextest", "run", "--workspace", "--locked"]).args(arguments);
+    command.envs(places.iter().map(|(name, place)| (*name, place)));
     let ended = supervise(command.spawn().context("cargo nextest cannot be run")?).await?;
     Ok(ExitCode::from(ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }

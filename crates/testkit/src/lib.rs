@@ -14,8 +14,9 @@
 //!   makes them names them after something unique, such as a new tenant id, and
 //!   never counts or lists all of them.
 //! - `INSULA_TEST_PG_URL` (a superuser's URL) names a server that is there
-//!   already, as the test runner sets it; `INSULA_PG_BIN` names the folder of
-//!   the PostgreSQL programs to test with.
+//!   already, and `INSULA_TEST_PG_TEMPLATES` data folders to copy, as the test
+//!   runner sets them; `INSULA_PG_BIN` names the folder of the PostgreSQL
+//!   programs to test with.
 
 // These functions are for tests, and fail as tests do.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -35,6 +36,7 @@ mod port;
 mod postgres;
 mod program;
 mod server;
+mod template;
 mod url;
 
 pub use author::{Author, Definitions};

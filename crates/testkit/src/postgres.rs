@@ -12,6 +12,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::folder::passable_folder;
 use crate::port::unused_port;
+use crate::template;
 use crate::url::{with_database, with_user};
 
 const SHARED_URL: &str = "INSULA_TEST_PG_URL";
@@ -113,16 +114,10 @@ pub fn installation() -> Installation {
 pub(crate) async fn start_new(change: impl Fn(&mut ServerSpec)) -> (Server, ServerSpec, TempDir) {
     let folder = passable_folder();
     let installation = installation();
-    let mut password = [0; 16];
-    OsEntropy.fill(&mut password);
-    let password: String = password.iter().map(|byte| format!("{byte:02x}")).collect();
+    let data = folder.path().join("pg");
+    let password = template::fill(&data).unwrap_or_else(new_password);
     for _ in 0..TRIES {
-        let mut spec = ServerSpec::new("test", folder.path().join("pg"), unused_port(), password.as_str());
-        spec.durable = false;
-        spec.tcp = TcpAccess::Everybody;
-        spec.restart_when_dead = false;
-        spec.max_connections = 400;
-        spec.remove_when_orphaned = Some(folder.path().to_path_buf());
+        let mut spec = spec_in(&folder, data.clone(), password.clone());
         change(&mut spec);
         match Server::start(&installation, spec.clone()).await {
             Ok(server) => return (server, spec, folder),
@@ -131,4 +126,21 @@ pub(crate) async fn start_new(change: impl Fn(&mut ServerSpec)) -> (Server, Serv
         }
     }
     panic!("{TRIES} free ports were taken before the server could use them");
+}
+
+/// A server on a free port, without durability.
+pub(crate) fn spec_in(folder: &TempDir, data: PathBuf, password: String) -> ServerSpec {
+    let mut spec = ServerSpec::new("test", data, unused_port(), password);
+    spec.durable = false;
+    spec.tcp = TcpAccess::Everybody;
+    spec.restart_when_dead = false;
+    spec.max_connections = 400;
+    spec.remove_when_orphaned = Some(folder.path().to_path_buf());
+    spec
+}
+
+pub(crate) fn new_password() -> String {
+    let mut password = [0; 16];
+    OsEntropy.fill(&mut password);
+    password.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use crate::postgres::{connect, installation, start_new};
+use crate::postgres::{connect, installation, new_password, spec_in, start_new};
+use crate::template;
 use crate::url::{with_database, with_user};
 
 /// A PostgreSQL server that is the test's alone, in a folder of its own. It
@@ -21,7 +22,7 @@ pub struct TestServer {
     url: String,
     spec: ServerSpec,
     // Last: the folder goes after the server.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestServer {
@@ -40,7 +41,20 @@ impl TestServer {
     /// Where it does not start.
     pub async fn start_with(change: impl Fn(&mut ServerSpec)) -> Self {
         let (server, spec, folder) = start_new(change).await;
-        Self { url: server.superuser_url("postgres"), server: Some(server), spec, _folder: folder }
+        Self { url: server.superuser_url("postgres"), server: Some(server), spec, folder }
+    }
+
+    /// Makes data folders for the servers of a test run, which go with this
+    /// server, and returns where they are: `INSULA_TEST_PG_TEMPLATES` names the
+    /// place to the tests.
+    ///
+    /// # Panics
+    /// Where they cannot be made.
+    pub async fn templates(&self) -> PathBuf {
+        let folder = self.folder.path().join("templates");
+        let spec = |data| spec_in(&self.folder, data, new_password());
+        template::make(&installation(), &folder, spec).await;
+        folder
     }
 
     /// The superuser's URL of a database, whether the server runs or not.

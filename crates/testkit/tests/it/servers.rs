@@ -41,3 +41,15 @@ async fn the_server_is_of_the_version_that_was_asked_for() {
     let shown: String = shown.get(0);
     assert_eq!(shown.split_whitespace().next(), Some(installation().version().as_str()));
 }
+
+#[tokio::test]
+async fn each_server_is_one_of_its_own() {
+    // More than there are folders to copy.
+    let mut known = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let server = TestServer::start().await;
+        let client = server.connect("postgres").await;
+        let query = "select system_identifier::text from pg_control_system()";
+        assert!(known.insert(client.query_one(query, &[]).await.unwrap().get::<_, String>(0)));
+    }
+}
