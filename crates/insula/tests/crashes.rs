@@ -22,14 +22,6 @@ const MOMENTS: [&str; 3] = ["before", "inside", "after"];
 const CREATE: [&str; 7] = ["reserve", "cluster", "roles", "space", "tables", "home", "open"];
 const PURGE: [&str; 6] = ["fence", "rows", "roles", "cluster", "home", "bury"];
 
-/// Kills the process at the point while it carries out the command, and starts
-/// it again.
-fn crash(world: &mut World, point: &str, arguments: &[&str]) {
-    world.kill_9();
-    ready_to_crash(world, Some(point));
-    crash_then(world, point, arguments, None);
-}
-
 /// Starts a process that ends itself at the point.
 fn ready_to_crash(world: &mut World, point: Option<&str>) {
     world.serve(&point.map(|point| ("INSULA_CRASH_AT", point)).into_iter().collect::<Vec<_>>());
@@ -52,8 +44,8 @@ fn status(world: &World, slug: &str) -> Option<String> {
 }
 
 /// The points of a workflow at which a process can end.
-fn points(workflow: &str, steps: &[&str], before: &str) -> Vec<String> {
-    let moments = |step| MOMENTS.map(|moment| format!("{workflow}:{step}:{before}{moment}"));
+fn points(workflow: &str, steps: &[&str]) -> Vec<String> {
+    let moments = |step| MOMENTS.map(|moment| format!("{workflow}:{step}:{moment}"));
     steps.iter().flat_map(moments).collect()
 }
 
@@ -61,8 +53,8 @@ fn points(workflow: &str, steps: &[&str], before: &str) -> Vec<String> {
 async fn crash_everywhere(tier: &str, region: &str) {
     let mut world = World::start().await;
     world.apply_shop();
-    let mut purges = points("tenant.purge", &PURGE, "").into_iter();
-    let creates = points("tenant.create", &CREATE, "");
+    let mut purges = points("tenant.purge", &PURGE).into_iter();
+    let creates = points("tenant.create", &CREATE);
     world.kill_9();
     ready_to_crash(&mut world, creates.first().map(String::as_str));
     for (number, create) in creates.iter().enumerate() {
@@ -85,9 +77,9 @@ async fn crash_everywhere(tier: &str, region: &str) {
                 assert!(world.run(&["tenant", "delete", &slug]).ok);
                 world.kill_9();
                 ready_to_crash(&mut world, next);
+                world.doctor_is_content();
             }
         }
-        world.doctor_is_content();
         assert_eq!(status(&world, &slug), None, "{create}");
         assert_eq!(left(&world), BTreeSet::new(), "{create}");
     }
@@ -129,19 +121,28 @@ async fn crash_every_undo(tier: &str) {
         )
     };
     let catalog = world.catalog.connect("insula_catalog").await;
-    for point in points("tenant.create", &CREATE[..CREATE.len() - 1], "undo_") {
-        let slug = point.replace("tenant.create:", "").replace([':', '_'], "-");
-        catalog.batch_execute(&squat(&slug)).await.unwrap();
-        let create = ["tenant", "create", &slug, "--tier", tier, "--region", "us-east-1"];
-        crash(&mut world, &point, &create);
-        assert_eq!(status(&world, &slug), None, "{point}");
-        assert_eq!(left(&world), BTreeSet::new(), "{point}");
-        // The slug is free again.
-        catalog.batch_execute(&format!("delete from logins where name = '{slug}'")).await.unwrap();
-        world.create(&slug, tier, "us-east-1");
-        assert!(world.run(&["tenant", "delete", &slug]).ok);
-        world.doctor_is_content();
-        assert_eq!(left(&world), BTreeSet::new(), "{point}");
+    let undone = &CREATE[..CREATE.len() - 1];
+    for moment in MOMENTS {
+        world.kill_9();
+        let points: Vec<_> =
+            undone.iter().map(|step| format!("tenant.create:{step}:undo_{moment}")).collect();
+        ready_to_crash(&mut world, points.first().map(String::as_str));
+        for (number, point) in points.iter().enumerate() {
+            let slug = point.replace("tenant.create:", "").replace([':', '_'], "-");
+            catalog.batch_execute(&squat(&slug)).await.unwrap();
+            let create = ["tenant", "create", &slug, "--tier", tier, "--region", "us-east-1"];
+            // Who takes over undoes this step and those before it, and is the
+            // one to crash next, at the step behind it.
+            crash_then(&mut world, point, &create, points.get(number + 1).map(String::as_str));
+            assert_eq!(status(&world, &slug), None, "{point}");
+            assert_eq!(left(&world), BTreeSet::new(), "{point}");
+            // The slug is free again.
+            catalog.batch_execute(&format!("delete from logins where name = '{slug}'")).await.unwrap();
+            world.create(&slug, tier, "us-east-1");
+            assert!(world.run(&["tenant", "delete", &slug]).ok);
+            world.doctor_is_content();
+            assert_eq!(left(&world), BTreeSet::new(), "{point}");
+        }
     }
 }
 
