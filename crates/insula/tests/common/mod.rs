@@ -328,7 +328,7 @@ last_port = {last}
                 "the doctor is not content: {said:?}\nunfinished: {open:?}\n{}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(20)); // between two looks, not for an effect
+            std::thread::sleep(Duration::from_millis(100)); // between two looks, not for an effect
         }
     }
 
