@@ -5,16 +5,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use insula_domain::{Entropy, OsEntropy};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use crate::postgres::{TestPostgres, connect, postgres};
 
 const LABEL_BYTES: usize = 24;
 
-/// How long the end of a test waits for its database to go. A session that this
-/// process was just logging in holds up every `drop database` of the server,
-/// since nobody answers it any more while we wait; it ends with the process, and
-/// the server, which has the statement, goes on by itself.
+/// How long the end of a test tries to reach the server.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long it then waits for its database to go. A session that this process was
+/// just logging in holds up every `drop database` of the server, since nobody
+/// answers it any more while we wait; it ends with the process, and the server,
+/// which has the statement, goes on by itself.
 const DROP_LIMIT: Duration = Duration::from_millis(500);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -76,7 +80,8 @@ impl TestDatabase {
     /// Where it cannot be dropped.
     pub async fn drop(mut self) {
         self.is_there = false;
-        drop_database(&self.server.url("postgres"), &self.name).await.expect("the database can be dropped");
+        let client = self.server.connect("postgres").await;
+        client.batch_execute(&removal(&self.name)).await.expect("the database can be dropped");
     }
 }
 
@@ -90,21 +95,19 @@ impl Drop for TestDatabase {
         let (url, name) = (self.server.url("postgres"), self.name.clone());
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-            let bounded = async { tokio::time::timeout(DROP_LIMIT, drop_database(&url, &name)).await };
-            runtime.block_on(bounded).ok()?.ok()
+            runtime.block_on(async {
+                let client = timeout(CONNECT_LIMIT, connect(&url)).await.ok()?;
+                timeout(DROP_LIMIT, client.batch_execute(&removal(&name))).await.ok()?.ok()
+            })
         });
         // Best effort: a database that stays costs space until the server goes.
         let _ = dropped.join();
     }
 }
 
-async fn drop_database(url: &str, name: &str) -> Result<(), tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    let connection = tokio::spawn(connection);
-    let dropped = client.batch_execute(&format!("drop database if exists {name} with (force)")).await;
-    drop(client);
-    let _ = connection.await;
-    dropped
+/// The statement that ends the sessions in a database and drops it.
+fn removal(name: &str) -> String {
+    format!("drop database if exists {name} with (force)")
 }
 
 /// A name that no other database of this server has: with the pid and a number

@@ -3,15 +3,15 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use insula_testkit::{TestDatabase, TestServer, postgres};
+use insula_testkit::{SHARED_URL, TestDatabase, TestServer, postgres};
 
 const TASK: &str = "INSULA_TEST_TASK";
-const SHARED_URL: &str = "INSULA_TEST_PG_URL";
 
 /// Not a test: a process that uses the kit, says what it has, and ends when
 /// its standard input does.
@@ -21,12 +21,28 @@ async fn task() {
     if std::env::var_os(TASK).is_none() {
         return;
     }
+    let _half = std::env::var(SHARED_URL).ok().map(|url| half_a_login(&url));
     let database = TestDatabase::create("task").await;
     let client = postgres().await.connect("postgres").await;
     let folder: String =
         client.query_one("select current_setting('data_directory')", &[]).await.unwrap().get(0);
     println!("\nhas {} {folder}", database.name());
     let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// A session that has been asked for its password, and says nothing.
+fn half_a_login(url: &str) -> TcpStream {
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let named = format!("user\0{}\0database\0postgres\0\0", config.get_user().unwrap());
+    let mut stream = TcpStream::connect(("127.0.0.1", config.get_ports()[0])).unwrap();
+    let mut packet = u32::try_from(8 + named.len()).unwrap().to_be_bytes().to_vec();
+    packet.extend_from_slice(&196_608_u32.to_be_bytes()); // protocol 3.0
+    packet.extend_from_slice(named.as_bytes());
+    stream.write_all(&packet).unwrap();
+    let mut asked = [0];
+    stream.read_exact(&mut asked).unwrap();
+    assert_eq!(asked, *b"R");
+    stream
 }
 
 struct Task {
@@ -103,7 +119,13 @@ async fn a_database_on_a_shared_server_goes_when_its_test_ends() {
     let there = "select count(*) from pg_database where datname = $1";
     let count = async || admin.query_one(there, &[&task.database]).await.unwrap().get::<_, i64>(0);
     assert_eq!(count().await, 1, "canary: it is there while the test runs");
+    let told = Instant::now();
     drop(task.process.stdin.take());
     assert!(task.process.wait().unwrap().success());
-    assert_eq!(count().await, 0);
+    // Its half a login holds up the end of its database for as long as it is there.
+    assert!(told.elapsed() < Duration::from_secs(5), "it waited for itself: {:?}", told.elapsed());
+    while count().await > 0 {
+        assert!(told.elapsed() < Duration::from_secs(30), "the database is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
