@@ -9,23 +9,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use insula_local_postgres::Installation;
-use insula_testkit::TestServer;
+use insula_testkit::{PROGRAMS, SHARED_URL, TEMPLATES, TestServer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the tests find the server.
-const SHARED_URL: &str = "INSULA_TEST_PG_URL";
-/// Where the tests find data folders to copy.
-const TEMPLATES: &str = "INSULA_TEST_PG_TEMPLATES";
 /// How many tests run at once, for nextest.
 const THREADS: &str = "NEXTEST_TEST_THREADS";
-/// Tests of whole programs wait for one another's ends, leases and restarts
-/// half of their time.
+/// With one test for each processor, a quarter of their time was left over: tests
+/// of the whole program wait for ends, leases and restarts.
 const TESTS_PER_PROCESSOR: usize = 2;
-/// The folder of the PostgreSQL programs to test with.
-const PROGRAMS: &str = "INSULA_PG_BIN";
 
 /// Runs the tests. A server that [`SHARED_URL`] names already is used instead.
 pub fn run(arguments: &[&str]) -> Result<ExitCode> {

@@ -54,6 +54,7 @@ pub use folder::passable_folder;
 pub use insula_local_postgres::TcpAccess;
 pub use ledger::{Complaint, Row, Story, complaints};
 pub use port::unused_port;
-pub use postgres::{TestPostgres, connect, installation, postgres};
+pub use postgres::{PROGRAMS, SHARED_URL, TestPostgres, connect, installation, postgres};
 pub use program::TestProgram;
 pub use server::TestServer;
+pub use template::TEMPLATES;

@@ -15,8 +15,10 @@ use crate::port::unused_port;
 use crate::template;
 use crate::url::{with_database, with_user};
 
-const SHARED_URL: &str = "INSULA_TEST_PG_URL";
-const PROGRAMS: &str = "INSULA_PG_BIN";
+/// Names the server of the run, by a superuser's URL.
+pub const SHARED_URL: &str = "INSULA_TEST_PG_URL";
+/// Names the folder of the PostgreSQL programs to test with.
+pub const PROGRAMS: &str = "INSULA_PG_BIN";
 
 /// A port that was free may be taken when the server starts.
 const TRIES: usize = 5;

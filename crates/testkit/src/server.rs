@@ -45,8 +45,8 @@ impl TestServer {
     }
 
     /// Makes data folders for the servers of a test run, which go with this
-    /// server, and returns where they are: `INSULA_TEST_PG_TEMPLATES` names the
-    /// place to the tests.
+    /// server, and returns where they are: [`crate::TEMPLATES`] names the place to
+    /// the tests.
     ///
     /// # Panics
     /// Where they cannot be made.

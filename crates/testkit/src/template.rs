@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use insula_local_postgres::{Installation, Server, ServerSpec};
 
-/// Where the templates of the run are. Each is a folder with [`DATA`] and
-/// [`PASSWORD`], named by its number.
-pub(crate) const TEMPLATES: &str = "INSULA_TEST_PG_TEMPLATES";
+/// Names the folder of the templates of the run.
+pub const TEMPLATES: &str = "INSULA_TEST_PG_TEMPLATES";
 
 /// The three servers of a test of the whole, and one more.
 const COUNT: usize = 4;
 
+/// What is in a template, which is a folder named by its number.
 const DATA: &str = "data";
 const PASSWORD: &str = "password";
 
